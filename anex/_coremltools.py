@@ -1,0 +1,108 @@
+"""coremltools, loaded at first use, held by one thread at a time, and silent.
+
+Importing coremltools takes seconds and logs half a dozen warnings; converting draws progress bars.
+Its builder keeps the block under construction in a global, so two threads cannot build at once
+either. Every use inside anex therefore stands in ``with coremltools() as ct:``, which changes
+nothing that outlives the block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+_alone = threading.RLock()
+
+# The modules that draw a progress bar, and the name under which they know tqdm.
+_BARS = {
+    "coremltools.converters.mil.mil.passes.pass_pipeline": "tqdm",
+    "coremltools.converters.mil.frontend.torch.ops": "_tqdm",
+}
+
+
+def _no_bar(iterable: Iterable[Any], *_: Any, **__: Any) -> Iterable[Any]:
+    return iterable
+
+
+@contextlib.contextmanager
+def coremltools() -> Iterator[Any]:
+    """The ``coremltools`` module, to this thread alone and without a word on stderr."""
+    logger = logging.getLogger("coremltools")
+    with _alone, contextlib.ExitStack() as restore:
+        restore.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL + 1)
+        restore.enter_context(warnings.catch_warnings())
+        for module in ("coremltools", "torch"):  # a user's own warnings still reach them
+            warnings.filterwarnings("ignore", module=module)
+        ct = importlib.import_module("coremltools")
+        for name, bar in _BARS.items():
+            module_ = sys.modules.get(name)
+            if hasattr(module_, bar):
+                restore.callback(setattr, module_, bar, getattr(module_, bar))
+                setattr(module_, bar, _no_bar)
+        yield ct
+
+
+def target(ct: Any, wanted: Any) -> Any:
+    """The ``ct.target`` member for a member or its name; iOS18 for None.
+
+    Raises ``ArgumentError`` for what is neither, or older than iOS15, the first to have MIL.
+    """
+    from .errors import ArgumentError
+
+    if wanted is None:
+        return ct.target.iOS18
+    found = ct.target.__members__.get(wanted) if isinstance(wanted, str) else wanted
+    if not isinstance(found, ct.target) or found < ct.target.iOS15:
+        names = ", ".join(member.name for member in ct.target if member >= ct.target.iOS15)
+        raise ArgumentError(f"target {wanted!r} is none of {names}")
+    return found
+
+
+def restart_names() -> None:
+    """Let the builder's automatic names start at ``add_0`` again, so that equal programs are equal text.
+
+    Not while a program is under construction: its names must differ.
+    """
+    from coremltools.converters.mil.mil import Builder, block
+
+    if not block.BLOCK_STACK:
+        Builder.name_count.clear()
+
+
+def check_input_names(names: Iterable[str]) -> None:
+    """Raise ``ArgumentError`` for a name that MIL text cannot hold: coremltools would change it."""
+    from coremltools.converters.mil.mil.passes.defs.preprocess import NameSanitizer
+
+    from .errors import ArgumentError
+
+    for name in names:
+        legal = NameSanitizer(prefix="var_").sanitize_name(name)
+        if legal != name:
+            raise ArgumentError(f"input name {name!r} is a word of MIL or not plain ASCII; {legal!r} would do")
+
+
+def legalise(program: Any) -> None:
+    """Give every var and op of ``program`` a unique name that MIL text can hold, in place.
+
+    Raises ``CompileError`` when an input and an output would have to be told apart by a new name.
+    """
+    from coremltools.converters.mil.mil.passes.defs.preprocess import NameSanitizer
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+
+    from .errors import CompileError
+
+    for function in program.functions.values():
+        NameSanitizer.sanitize_block(
+            function, NameSanitizer(prefix="var_"), NameSanitizer(prefix="op_"), function.input_types
+        )
+    try:
+        PASS_REGISTRY["common::dedup_op_and_var_names"](program)
+    except ValueError as error:
+        raise CompileError(f"inputs and outputs must have different names: {error}") from error

@@ -1,0 +1,250 @@
+"""Models from files: whatever holds MIL, to one coremltools MIL program with the function ``main``.
+
+coremltools has a reader for its protobuf (``milproto``). It is exact but narrow: it refuses function
+attributes, inline weights, doc strings and rank-0 inputs, knows one folder of weights, and answers a
+bad file with any exception at all. So the protobuf is checked and tidied here before it gets it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import traceback
+from collections.abc import Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._coremltools import coremltools
+from .errors import ArgumentError, CompileError, Error, FormatError, MissingFileError, UnsupportedError
+from .tidy import blob_values, describe, tidy
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Program
+    from coremltools.proto import MIL_pb2, Model_pb2
+
+MODEL_PATH = "@model_path/"
+
+
+def from_mlpackage(path: str | os.PathLike[str], function: str | None = None) -> Program:
+    """The MIL program of a ``.mlpackage``, or of an ML program's bare ``.mlmodel``.
+
+    ``function`` picks one of several; without it the package's default function is taken, or
+    ``main``. Inputs and outputs keep their names, shapes and dtypes, weights stay as compressed as
+    they are. Raises ``MissingFileError``, ``FormatError`` (malformed or truncated),
+    ``UnsupportedError`` (a neural network, a pipeline, an unknown op), ``CompileError`` (an op with
+    wrong inputs), ``ArgumentError`` (no such function).
+
+    >>> anex.from_mlpackage("Encoder.mlpackage", function="prefill")  # doctest: +SKIP
+    """
+    path = Path(path)
+    model_path = _root_model(path) if path.is_dir() else path
+    with coremltools() as ct:
+        model = ct.proto.Model_pb2.Model()
+        _parse(model, _read(model_path), model_path)
+        kind = model.WhichOneof("Type")
+        if kind is None:
+            raise FormatError(f"{model_path} is not a Core ML model: it says no type; truncated?")
+        if kind != "mlProgram":
+            raise UnsupportedError(f"{path} is a {kind} model; anex takes ML programs, so convert it to one")
+        default = model.description.defaultFunctionName
+        return from_proto(model.mlProgram, model_path.parent, function=function, default=default)
+
+
+def from_mil(
+    source: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    function: str | None = None,
+) -> Program:
+    """The MIL program of a compiled ``.mlmodelc`` folder, a ``model.mil`` file, or MIL text itself.
+
+    A string with ``program(`` in it is text, everything else a path. ``weights`` is the weight file,
+    or the folder that stands for ``@model_path/`` in the text; without it, the folder of the text.
+    ``function`` picks one of several, ``main`` without it. Shapes the text gives a range for
+    (``FlexibleShapeInformation``) stay symbolic. Raises as ``from_mlpackage`` does.
+
+    >>> twice = '''program(1.3) {
+    ...     func main<ios18>(tensor<fp16, [1, 4, 1, 8]> x) {
+    ...         tensor<fp16, [1, 4, 1, 8]> y = add(x = x, y = x);
+    ...     } -> (y);
+    ... }'''
+    >>> list(from_mil(twice).functions["main"].inputs)
+    ['x']
+    """
+    from .mil import from_text
+
+    if isinstance(source, str) and ("program(" in source or "\n" in source):
+        text, folder = source, None
+    else:
+        path = _text_file(Path(source))
+        try:
+            text, folder = _read(path).decode(), path.parent
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{path} is not MIL text: {error}") from error
+    with coremltools():
+        return from_proto(from_text(text), folder, weights=weights, function=function)
+
+
+def from_proto(
+    proto: MIL_pb2.Program,
+    folder: Path | None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    function: str | None = None,
+    default: str = "",
+) -> Program:
+    """The MIL program of one function of a protobuf whose ``@model_path/`` is ``folder``."""
+    name = _choose(list(proto.functions), function, default)
+    chosen = type(proto)(version=1)
+    chosen.functions["main"].CopyFrom(proto.functions[name])
+    main = chosen.functions["main"]
+    with coremltools() as ct, tempfile.TemporaryDirectory(prefix="anex-") as links:
+        target = _target(ct, main)
+        tidy(main, partial(_inputs_of, target))
+        _gather_weights(chosen, folder, weights, links)
+        from coremltools.converters.mil.frontend.milproto.load import load_mil_proto
+
+        with _explained():
+            program = load_mil_proto(chosen, target, links)
+            program.validate()
+        return program
+
+
+def _inputs_of(target: Any, op_type: str) -> Collection[str]:
+    """The argument names of an op in an opset."""
+    from coremltools.converters.mil.mil.ops.helper import _get_version_of_op
+    from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
+
+    if op_type not in SSAOpRegistry.core_ops:
+        raise ValueError(f"coremltools has no op {op_type!r}")
+    op = _get_version_of_op(SSAOpRegistry.core_ops[op_type], target)
+    names: Collection[str] = op.input_spec.input_types
+    return names
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn whatever coremltools' reader raises into our errors, with the op it was at."""
+    try:
+        yield
+    except (Error, MemoryError):
+        raise
+    except Exception as error:  # assertions, KeyErrors, C++ exceptions: anything at all
+        frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+        ops = [found["op_spec"] for found in frames if "op_spec" in found]
+        message = str(error) or type(error).__name__
+        if not ops:
+            raise FormatError(f"a malformed MIL program: {message}") from error
+        constant = ops[-1].type == "const" or ops[-1].type.startswith("constexpr_")
+        raise (FormatError if constant else CompileError)(f"{describe(ops[-1])}: {message}") from error
+
+
+def _choose(names: list[str], wanted: str | None, default: str) -> str:
+    """The function to load: the one wanted, else the package's default, ``main``, the only one."""
+    if not names:
+        raise FormatError("a MIL program without functions; truncated?")
+    candidates = [wanted] if wanted else [default, "main", *(names if len(names) == 1 else [])]
+    for name in candidates:
+        if name in names:
+            return name
+    asked = f"function {wanted!r} is none of" if wanted else "several functions: pass function=, one of"
+    raise ArgumentError(f"{asked} {', '.join(sorted(names))}")
+
+
+def _target(ct: Any, function: MIL_pb2.Function) -> Any:
+    """The deployment target whose opset the function is written in."""
+    for version, opset in ct._OPSET.items():
+        if opset == function.opset:
+            return ct.target(version)
+    raise UnsupportedError(f"opset {function.opset!r} is unknown to coremltools {ct.__version__}")
+
+
+# Files -----------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        raise MissingFileError(f"{path} cannot be read: {error}") from error
+
+
+def _parse(message: Model_pb2.Model, data: bytes, path: Path) -> None:
+    from google.protobuf.message import DecodeError
+
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise FormatError(f"{path} is not a Core ML model, or truncated: {error}") from error
+
+
+def _root_model(package: Path) -> Path:
+    """The protobuf inside a package. Its class makes what it does not find, so look first."""
+    if not (package / "Manifest.json").is_file():
+        hint = "; anex.from_mil reads compiled models" if package.suffix == ".mlmodelc" else ""
+        raise FormatError(f"{package} is not a model package: it has no Manifest.json{hint}")
+    with coremltools():
+        from coremltools.libmodelpackage import ModelPackage
+
+        try:
+            root = ModelPackage(str(package)).getRootModel()
+        except RuntimeError as error:
+            raise FormatError(f"{package}/Manifest.json is wrong: {error}") from error
+    if root is None:
+        raise FormatError(f"{package}/Manifest.json names no root model")
+    return Path(root.path())
+
+
+def _text_file(path: Path) -> Path:
+    """``model.mil`` of a compiled model's folder; the path itself for a file."""
+    if not path.is_dir():
+        return path
+    if (path / "model.mil").exists():
+        return path / "model.mil"
+    if (path / "Manifest.json").exists():
+        raise FormatError(f"{path} is a model package; anex.from_mlpackage reads it")
+    if list(path.glob("model*/model.mil")):
+        raise UnsupportedError(f"{path} is a pipeline; load one of its models: {path}/model0")
+    if list(path.glob("*.espresso.net")):
+        raise UnsupportedError(f"{path} is a compiled neural network; anex takes ML programs")
+    raise MissingFileError(f"{path} has no model.mil")
+
+
+def _gather_weights(
+    program: MIL_pb2.Program, folder: Path | None, weights: str | os.PathLike[str] | None, links: str
+) -> None:
+    """Check every weight file, and put links to them where coremltools' reader will look.
+
+    It looks in one folder for the last part of the path, so ``a/w.bin`` and ``b/w.bin`` would be one.
+    """
+    from .mil import blob
+
+    found: dict[str, str] = {}
+    for value in blob_values(program):
+        text = value.blobFileValue.fileName
+        if text not in found:
+            path = _weight_file(text, folder, weights)
+            blob.check(path, blob.references(program)[text])
+            found[text] = f"{len(found)}.bin" if found else "weight.bin"
+            os.symlink(path.resolve(), os.path.join(links, found[text]))
+        value.blobFileValue.fileName = found[text]
+
+
+def _weight_file(text: str, folder: Path | None, weights: str | os.PathLike[str] | None) -> Path:
+    """The file a BLOBFILE path means."""
+    parts = Path(text.removeprefix(MODEL_PATH)).parts
+    if not parts or ".." in parts or os.path.isabs(parts[0]):
+        raise FormatError(f"weight path {text!r} leads out of the model's folder")
+    given = Path(weights) if weights is not None else folder
+    if given is None:
+        raise MissingFileError(f"the text refers to {text}: pass weights=, a file or folder")
+    candidates = [given.joinpath(*parts)]
+    if weights is not None:  # a file, the model's folder, or the folder the files are in
+        candidates = [given] if not given.is_dir() else [*candidates, given / parts[-1]]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise MissingFileError(f"weight file {text}: {' and '.join(map(str, candidates))} do not exist")

@@ -1,0 +1,5 @@
+"""MIL programs: Apple's text form of them (``to_text``, ``from_text``) and their weight files (``blob``)."""
+
+from .text import from_text, to_text
+
+__all__ = ["from_text", "to_text"]

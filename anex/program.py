@@ -1,0 +1,203 @@
+"""Compiling a MIL program for a device, and calling what comes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import devices
+from ._coremltools import coremltools
+from .errors import ArgumentError, CompileError, ShapeError, UnsupportedError
+from .spec import Spec, spec
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil import mil
+
+
+def compile(program: mil.Program, *, device: str | None = None, fallback: str | None = None) -> Program:
+    """Compile a MIL program in memory for ``device``: ``"cpu"`` (what None means) or ``"ane"``.
+
+    ``program``: what ``anex.graph``, ``from_torch``, ``from_mlpackage``, ``from_mil`` or coremltools'
+    ``mb.program`` make. It is read, never changed. Where the device is missing or refuses an op,
+    the whole program goes to ``fallback``; without one that is an ``UnsupportedError`` with every
+    reason. Programs with dynamic shapes or several functions are refused likewise; a program that
+    contradicts itself is a ``CompileError``.
+
+    >>> @anex.graph(x=(1, 2))
+    ... def twice(x):
+    ...     return mb.add(x=x, y=x, name="y")
+    >>> anex.compile(twice)(np.ones((1, 2), np.float16))
+    anex.Tensor([[2., 2.]], shape=(1, 2), dtype=float16)
+    """
+    with coremltools():
+        function = _main(program)
+        inputs = {name: _spec(name, var) for name, var in function.inputs.items()}
+        outputs = {var.name: _spec(var.name, var) for var in function.outputs}
+        if len(outputs) != len(function.outputs):
+            raise CompileError("two outputs have one name; name them apart with name= in the builder")
+        target = _choose(function, device, fallback)
+        return Program(program, target, inputs, outputs, target.compile(program, inputs, outputs))
+
+
+def _main(program: Any) -> Any:
+    functions = getattr(program, "functions", None)
+    if not isinstance(functions, dict):
+        raise ArgumentError(
+            f"compile() takes a MIL program, got a {type(program).__name__}; "
+            "anex.graph, from_torch, from_mlpackage and from_mil make one"
+        )
+    if "main" not in functions or len(functions) > 1:
+        raise UnsupportedError(
+            f"a program with the functions {', '.join(functions)}; load one with function= (from_mlpackage, from_mil)"
+        )
+    return functions["main"]
+
+
+def _spec(name: str, var: Any) -> Spec:
+    from .devices.cpu import DTYPES, dtype_name
+
+    if var.shape is None or not all(isinstance(dim, int) for dim in map(_plain, var.shape)):
+        raise UnsupportedError(
+            f"{name!r} has the dynamic shape {tuple(map(str, var.shape or ()))}; anex compiles static shapes, "
+            "as the Neural Engine runs them: convert the model with fixed input shapes, one program per size"
+        )
+    found = dtype_name(var)
+    if found not in DTYPES or DTYPES[found] != _numpy_name(found):
+        raise UnsupportedError(f"{name!r} is {found}, which is not a dtype of inputs and outputs")
+    try:
+        return spec(tuple(map(_plain, var.shape)), DTYPES[found])
+    except ShapeError as error:
+        raise ShapeError(f"{name!r}: {error}") from None
+
+
+def _plain(dim: Any) -> Any:
+    """coremltools mixes Python's and numpy's ints; symbols stay what they are."""
+    return int(dim) if hasattr(dim, "__index__") else dim
+
+
+def _numpy_name(mil_dtype: str) -> str:
+    return mil_dtype.replace("fp", "float")
+
+
+def _choose(function: Any, device: str | None, fallback: str | None) -> devices.Device:
+    """``device``, or ``fallback`` when that one cannot run the program."""
+    first = devices.get(device)
+    second = None if fallback is None else devices.get(fallback)
+    for candidate in (first, second):
+        if candidate is None:
+            continue
+        is_last = second is None or candidate is second
+        try:
+            devices.require(candidate)
+            _refuse_objections(function, candidate)
+        except UnsupportedError:
+            if is_last:
+                raise
+        else:
+            return candidate
+    raise AssertionError("unreachable: the last candidate returns or raises")
+
+
+def _refuse_objections(function: Any, device: devices.Device) -> None:
+    reasons = [
+        f"{op.op_type} {op.name!r}: {reason}" for op in function.operations for reason in device.objections(op)
+    ]
+    if reasons:
+        shown = "\n  ".join(reasons[:20]) + (f"\n  and {len(reasons) - 20} more" if len(reasons) > 20 else "")
+        raise UnsupportedError(f"device={device.name!r} cannot run {len(reasons)} op(s):\n  {shown}")
+
+
+class Program:
+    """A MIL program compiled for one device; made by ``anex.compile``.
+
+    ``program(x, y)`` or ``program(x=x, y=y)`` takes one Tensor or array per input, of exactly the
+    shapes and dtypes in ``inputs``, and returns a Tensor, or a tuple of them when there are several
+    outputs. ``out=`` (one, or a tuple) is written instead and returned; such a call allocates
+    nothing. Calls may come from any number of threads at once. Arrays of any strides are accepted;
+    those that are not packed are packed on the way in, which takes time.
+    """
+
+    def __init__(
+        self,
+        source: mil.Program,
+        device: devices.Device,
+        inputs: Mapping[str, Spec],
+        outputs: Mapping[str, Spec],
+        executable: devices.Executable,
+    ) -> None:
+        self._source = source
+        self._device = device
+        self._executable = executable
+        self._run = executable.run
+        self.inputs: Mapping[str, Spec] = MappingProxyType(dict(inputs))
+        self.outputs: Mapping[str, Spec] = MappingProxyType(dict(outputs))
+        self._names = tuple(inputs)
+
+    @property
+    def device(self) -> str:
+        """The name of the device it was compiled for."""
+        return self._device.name
+
+    def __call__(self, *arguments: Any, out: Any = None, **named: Any) -> Any:
+        if named:
+            arguments = self._by_position(arguments, named)
+        return self._run(arguments, out)
+
+    def _by_position(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        rest = self._names[len(arguments) :]
+        if len(arguments) > len(self._names) or set(rest) != set(named):
+            problems = [f"unknown {name!r}" for name in named if name not in self._names]
+            problems += [f"{name!r} given twice" for name in named if name in self._names[: len(arguments)]]
+            problems += [f"missing {name!r}" for name in rest if name not in named]
+            if len(arguments) > len(self._names):
+                problems.append(f"{len(arguments)} arguments by position")
+            raise ArgumentError(f"inputs: {', '.join(problems)}; the program takes {', '.join(self._names)}")
+        return (*arguments, *(named[name] for name in rest))
+
+    @property
+    def mil(self) -> str:
+        """The program as MIL text, as Core ML's compiler would print it."""
+        from . import store
+
+        return store.text(self._source)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the program: to a ``.mlpackage``, or else to a folder of ``model.mil`` and its weights."""
+        from . import store
+
+        store.save(self._source, path)
+
+    def stats(self) -> Mapping[str, int]:
+        """Counts and bytes of the compiled program, such as ``arena_bytes``: the intermediate tensors."""
+        return self._executable.stats()
+
+    def close(self) -> None:
+        """Free what the device holds; calls under way finish first. Twice is harmless."""
+        self._executable.close()
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from . import store
+
+        return _recompile, (store.dumps(self._source), self.device)
+
+    def __repr__(self) -> str:
+        def listed(specs: Mapping[str, Spec]) -> str:
+            return ", ".join(f"{name}: {s.shape} {s.dtype.name}" for name, s in specs.items())
+
+        return f"anex.Program({listed(self.inputs)} -> {listed(self.outputs)}; device={self.device!r})"
+
+
+def _recompile(data: bytes, device: str) -> Program:
+    from . import store
+
+    return compile(store.loads(data), device=device)

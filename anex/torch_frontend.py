@@ -1,0 +1,215 @@
+"""torch modules to MIL, through coremltools' converter. torch is imported here and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _coremltools
+from ._coremltools import coremltools
+from .errors import ArgumentError, CompileError, DTypeError, Error, ShapeError
+from .spec import Spec, spec
+
+_INPUT_DTYPES = ("float16", "float32", "int32", "bool")  # what coremltools' converter takes
+
+
+def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None, **example: Any) -> Any:
+    """The MIL program of a torch module, traced with inputs of the shapes in ``example``.
+
+    ``module``: an ``nn.Module`` (traced in eval mode, and left as it was), a ``ScriptModule``, or a
+    ``torch.export.ExportedProgram``. Each ``example`` names an input and is one of: a shape, an
+    ``anex.spec(shape, dtype)``, a tensor or an array. The names are parameters of ``forward``, or any
+    others, and then stand for its parameters in order.
+
+    ``precision`` ("float16" or "float32") is the dtype of everything floating: arithmetic, weights,
+    inputs and outputs, whatever the dtype of a floating example; only a ``spec`` is taken at its word.
+    Integers become int32, as always in Core ML, whose tensors know no int64: larger values do not fit.
+    Outputs are named ``output``, or ``output_0``, ``output_1``, ... when there are several, or as the
+    keys of the dict the module returns. ``target`` as in ``anex.graph``.
+
+    Raises ``CompileError`` with torch's or coremltools' reason for a module that cannot be traced or
+    converted, ``ArgumentError``, ``ShapeError`` or ``DTypeError`` for examples that do not fit.
+
+    >>> import torch
+    >>> program = from_torch(torch.nn.Linear(8, 4), x=(2, 8))
+    >>> [(var.name, var.shape) for var in program.functions["main"].outputs]
+    [('output', (2, 4))]
+    """
+    import torch
+
+    if precision not in ("float16", "float32"):
+        raise ArgumentError(f"precision {precision!r} is neither 'float16' nor 'float32'")
+    where = f"torch module {type(module).__name__!r}"
+    exported = isinstance(module, torch.export.ExportedProgram)
+    if not isinstance(module, torch.nn.Module) and not exported:
+        raise ArgumentError(f"{where} is no nn.Module, ScriptModule or ExportedProgram")
+    if exported:
+        example = _exported_inputs(module, example)
+    specs = {name: _spec(name, given, precision, torch) for name, given in example.items()}
+    with coremltools() as ct, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer's, about the user's own lines
+        wanted = _coremltools.target(ct, target)
+        _coremltools.check_input_names(specs)
+        with _refused(f"{where} cannot be run and traced"):
+            callee = module.module() if exported else module
+            with _evaluated(callee, enabled=not exported):
+                flat = _flat(callee, list(specs), torch, exported=exported)
+                tensors = [_tensor(specs[name], given, callee, torch) for name, given in example.items()]
+                outputs = flat(*tensors)
+                if not outputs:
+                    raise CompileError(f"{where}: forward returns no tensor")
+                source = module if exported else torch.jit.trace(flat, tuple(tensors), check_trace=False)
+            if exported and module.dialect == "TRAINING":
+                source = module.run_decompositions({})
+        with _refused(f"{where} cannot be converted"):
+            program = ct.convert(
+                source,
+                convert_to="milinternal",
+                inputs=[ct.TensorType(name, given.shape, given.dtype.type) for name, given in specs.items()],
+                outputs=[_output_type(ct, output, precision) for output in outputs],
+                compute_precision=ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32,
+                minimum_deployment_target=wanted,
+            )
+            _name_outputs(program, flat.names, set(specs))
+            program.validate()
+        return program
+
+
+@contextlib.contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """torch and coremltools raise anything; the first lines of it are the reason."""
+    try:
+        yield
+    except (Error, MemoryError):
+        raise
+    except Exception as error:
+        raise CompileError(f"{what}: {str(error).strip() or type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def _evaluated(module: Any, *, enabled: bool) -> Iterator[None]:
+    """The module in eval mode, every submodule as before afterwards."""
+    training = [part for part in module.modules() if part.training] if enabled else []
+    if training:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _exported_inputs(module: Any, example: Mapping[str, Any]) -> dict[str, Any]:
+    """The examples in the order of an ExportedProgram's inputs; those it was made with for none."""
+    inputs = {node.name: node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"}
+    given = example or inputs
+    own = [name for name in module.graph_signature.user_inputs if name in given]
+    return {name: given[name] for name in (own if len(own) == len(example) or not example else given)}
+
+
+def _spec(name: str, given: Any, precision: str, torch: Any) -> Spec:
+    """What the input for one example is."""
+    if isinstance(given, Spec):
+        found = given
+    elif isinstance(given, (torch.Tensor, np.ndarray)):
+        dtype = str(given.dtype).removeprefix("torch.")
+        floating = given.is_floating_point() if isinstance(given, torch.Tensor) else given.dtype.kind == "f"
+        found = spec(tuple(given.shape), precision if floating else "int32" if dtype == "int64" else dtype)
+    else:
+        found = spec(given, precision)
+    if found.dtype.name not in _INPUT_DTYPES:
+        raise DTypeError(f"input {name!r} is {found.dtype}; coremltools converts {', '.join(_INPUT_DTYPES)} only")
+    if not found.shape:
+        raise ShapeError(f"input {name!r} has rank 0, which Core ML does not take; make it (1,)")
+    return found
+
+
+def _tensor(wanted: Spec, given: Any, module: Any, torch: Any) -> Any:
+    """An example tensor in dtypes the module computes in."""
+    if isinstance(given, np.ndarray):
+        given = torch.from_numpy(np.ascontiguousarray(given))
+    if not isinstance(given, torch.Tensor) or type(given).__name__ == "FakeTensor":
+        # int64, not int32: what torch's own indices are
+        dtype = given.dtype if isinstance(given, torch.Tensor) else torch.int64
+        given = torch.zeros(wanted.shape, dtype=torch.bool if wanted.dtype == bool else dtype)
+    if wanted.dtype.kind == "f":
+        floating = (p.dtype for p in [*module.parameters(), *module.buffers()] if p.is_floating_point())
+        given = given.to(next(floating, torch.float32))
+    return given.detach().cpu()
+
+
+def _flat(module: Any, names: Sequence[str], torch: Any, *, exported: bool) -> Any:
+    """A module that takes positions and returns a tuple; ``names`` are its outputs' after a run."""
+    keywords = not exported and _keywords(module, names, torch)
+
+    class Flat(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+            self.names: list[str] = []
+            self.training = False
+
+        def forward(self, *tensors: Any) -> tuple[Any, ...]:
+            result = self.module(**dict(zip(names, tensors))) if keywords else self.module(*tensors)
+            outputs: list[tuple[str, Any]] = []
+            _collect(result, "", outputs, torch)
+            self.names = [name for name, _ in outputs]
+            return tuple(output for _, output in outputs)
+
+    return Flat()
+
+
+def _keywords(module: Any, names: Sequence[str], torch: Any) -> bool:
+    """Whether the examples are ``forward``'s parameters by name; False: in order."""
+    if isinstance(module, torch.jit.ScriptModule):
+        parameters = [argument.name for argument in module.forward.schema.arguments][1:]
+    else:
+        parameters = list(inspect.signature(module.forward).parameters)
+    strange = [name for name in names if name not in parameters]
+    if strange and len(strange) < len(names):
+        raise ArgumentError(f"{', '.join(strange)}: not among forward's parameters ({', '.join(parameters)})")
+    return not strange
+
+
+def _collect(result: Any, name: str, outputs: list[tuple[str, Any]], torch: Any) -> None:
+    """Append the tensors in ``result``, with the keys that lead to them."""
+    if isinstance(result, torch.Tensor):
+        outputs.append((name, result))
+    elif isinstance(result, Mapping):
+        for key, item in result.items():
+            _collect(item, f"{name}_{key}".strip("_"), outputs, torch)
+    elif isinstance(result, (tuple, list)):
+        for key, item in zip(getattr(result, "_fields", range(len(result))), result):
+            _collect(item, f"{name or 'output'}_{key}" if isinstance(key, int) else key, outputs, torch)
+    elif result is not None:
+        raise CompileError(f"forward returns {type(result).__name__} where a tensor is needed")
+
+
+def _output_type(ct: Any, output: Any, precision: str) -> Any:
+    return ct.TensorType(dtype=np.dtype(precision).type if output.is_floating_point() else None)
+
+
+def _name_outputs(program: Any, names: Sequence[str], inputs: set[str]) -> None:
+    """Name the outputs, giving what is an input or returned twice a name through ``identity``."""
+    from coremltools.converters.mil.mil import Builder as mb
+
+    main = program.functions["main"]
+    seen = set(main.inputs.values())
+    outputs = []
+    for name, var in zip(names, main.outputs):
+        wanted = name or "output"
+        if wanted in inputs:
+            wanted += "_output"
+        if var in seen:
+            with main:
+                var = mb.identity(x=var, name=wanted)
+        var.set_name(wanted)
+        seen.add(var)
+        outputs.append(var)
+    main.set_outputs(outputs)
+    _coremltools.legalise(program)

@@ -1,0 +1,283 @@
+/* The matrix product: plan, pack, multiply, store. See gemm.h. */
+#include "gemm.h"
+
+enum {
+    ROW = KC + 16,     /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
+    BLOCK = 8 * MR,    /* rows of A fetched at a time */
+    DIRECT = 2 * MR,   /* up to so many rows, fp16 panels are widened in the loop; beyond, once before it */
+    MOST_PANELS = 16,  /* of B in a tile */
+    MOST_SUMS = 1 << 17 /* floats of partial sums in a tile */
+};
+
+/* ---- plan ----------------------------------------------------------------------------------- */
+
+/* Cycles to fetch one element, roughly: rows are widened, the wrong way round they are transposed. */
+static double fetch_a(gemm_kind kind) { return kind == GEMM_PACKER ? 0.25 : 0.15; }
+static double fetch_b(gemm_kind kind) {
+    return kind == GEMM_CONSTANT ? 0.1 : kind == GEMM_PACKER ? 0.25 : kind == GEMM_ACROSS_K ? 0.15 : 0.6;
+}
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Cycles for one product in tiles of tile_m x tile_n. */
+static double cycles(int64_t m, int64_t n, int64_t k, int64_t tile_m, int64_t tile_n, gemm_kind a, gemm_kind b, bool turned) {
+    double rows = (double)(m < 4 ? 4 : m); /* fewer rows than that only wait for the adder */
+    double multiply = rows * (double)(ceil_div(n, NR) * NR) / (2.0 * VF);
+    double fetch = fetch_a(a) * (double)(m * ceil_div(n, tile_n)) + fetch_b(b) * (double)(n * ceil_div(m, tile_m));
+    return (double)k * (multiply + fetch) + (turned ? 0.8 : 0.1) * (double)(m * n);
+}
+
+static void choose_tiles(gemm *g, int64_t batch, gemm_kind a, gemm_kind b) {
+    const double cycle = 0.3; /* ns */
+    double best = -1;
+    double whole = cycle * cycles(g->m, g->n, g->k, g->m, g->n, a, b, g->turned) * (double)batch;
+    double wanted = whole / 20000 < 1 ? 1 : whole / 20000 > 32 ? 32 : whole / 20000; /* tasks */
+    for (int64_t panels = 1; panels <= MOST_PANELS; panels *= 2)
+        for (int64_t m = MR;; m *= 2) {
+            int64_t tile_n = panels * NR, tile_m = ceil_div(ceil_div(g->m, ceil_div(g->m, m)), MR) * MR;
+            if (g->k > KC && tile_m * tile_n > MOST_SUMS) break;
+            double tasks = (double)(batch * ceil_div(g->m, tile_m) * ceil_div(g->n, tile_n));
+            double cost = cycles(g->m, g->n, g->k, tile_m, tile_n, a, b, g->turned) * (double)batch;
+            if (tasks < wanted) cost *= wanted / tasks;
+            if (best < 0 || cost < best) {
+                best = cost;
+                g->tile_m = tile_m, g->tile_n = tile_n;
+                g->tiles_m = ceil_div(g->m, tile_m), g->tiles_n = ceil_div(g->n, tile_n);
+            }
+            if (m >= g->m) break;
+        }
+    g->cost = cycle * cycles(g->m, g->n, g->k, g->tile_m, g->tile_n, a, b, g->turned) / (double)gemm_tiles(g);
+}
+
+void gemm_plan(gemm *g, int64_t batch, int64_t m, int64_t n, int64_t k, gemm_kind a, gemm_kind b) {
+    *g = (gemm){.m = m, .n = n, .k = k};
+    gemm other = {.m = n, .n = m, .k = k, .turned = true};
+    choose_tiles(g, batch, a, b);
+    choose_tiles(&other, batch, b, a);
+    if (other.cost * (double)gemm_tiles(&other) < g->cost * (double)gemm_tiles(g)) *g = other;
+}
+
+typedef struct gemm_room { /* scratch, in bytes */
+    size_t a, b, sums, tile;
+} gemm_room;
+
+static gemm_room room_of(const gemm *g) {
+    size_t tile_n = (size_t)ceil_div(anex_min(g->tile_n, g->n), NR) * NR;
+    size_t tile_m = (size_t)ceil_div(anex_min(g->tile_m, g->m), MR) * MR;
+    return (gemm_room){
+        .a = anex_align((BLOCK * ROW + VF) * sizeof(float)),
+        .b = anex_align((tile_n * (size_t)anex_min(g->k, KC) + VF) * sizeof(float)),
+        .sums = g->k > KC ? anex_align(tile_m * tile_n * sizeof(float)) : 0,
+        .tile = anex_align(MR * NR * sizeof(float)),
+    };
+}
+
+size_t gemm_scratch(const gemm *g) {
+    gemm_room room = room_of(g);
+    return room.a + room.b + room.sums + room.tile;
+}
+
+/* ---- packing -------------------------------------------------------------------------------- */
+
+/* to[k][width] = rows of `depth` elements, `step` elements apart, as columns. */
+static void pack_transposed(const gemm_matrix *b, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0, int64_t cols) {
+    enum { SIDE = 16 };
+    float square[SIDE][SIDE];
+    for (int64_t j = 0; j < cols; j += SIDE)
+        for (int64_t k = 0; k < depth; k += SIDE) {
+            int64_t high = anex_min(SIDE, depth - k), wide = anex_min(SIDE, cols - j);
+            for (int64_t i = 0; i < wide; i++) gemm_widen(square[i], b->data, b->dtype, (j0 + j + i) * b->col + k0 + k, high);
+            float *corner = to + k * width + j;
+            if (wide == SIDE && high == SIDE) {
+                for (int64_t r = 0; r < SIDE; r++)
+                    for (int64_t i = 0; i < SIDE; i++) corner[r * width + i] = square[i][r];
+            } else {
+                for (int64_t r = 0; r < high; r++)
+                    for (int64_t i = 0; i < wide; i++) corner[r * width + i] = square[i][r];
+            }
+        }
+}
+
+void gemm_pack_matrix(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0, int64_t cols) {
+    const gemm_matrix *b = source;
+    if (b->row == 1 && b->col != 1) {
+        pack_transposed(b, to, width, k0, depth, j0, cols);
+        return;
+    }
+    for (int64_t k = 0; k < depth; k++) {
+        int64_t at = (k0 + k) * b->row + j0 * b->col;
+        if (b->col == 1)
+            gemm_widen(to + k * width, b->data, b->dtype, at, cols);
+        else
+            for (int64_t j = 0; j < cols; j++) gemm_widen(to + k * width + j, b->data, b->dtype, at + j * b->col, 1);
+    }
+}
+
+void gemm_make_panels(const gemm_matrix *b, int64_t k, int64_t n, void *panels) {
+    for (int64_t j0 = 0; j0 < n; j0 += NR)
+        for (int64_t j = j0; j < anex_min(j0 + NR, n); j++) {
+            int64_t to = j0 * k + (j - j0), from = j * b->col;
+            if (b->dtype == ANEX_F16)
+                for (int64_t i = 0; i < k; i++) ((half *)panels)[to + i * NR] = ((const half *)b->data)[from + i * b->row];
+            else
+                for (int64_t i = 0; i < k; i++) ((float *)panels)[to + i * NR] = ((const float *)b->data)[from + i * b->row];
+        }
+}
+
+/* Rows that run along k are only widened; others come in panels. True: rows. */
+static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, int64_t k0, int64_t depth) {
+    const gemm_matrix *x = &a->matrix;
+    if (!a->pack && x->col == 1) {
+        for (int64_t i = 0; i < rows; i++) gemm_widen(to + i * ROW, x->data, x->dtype, (i0 + i) * x->row + k0, depth);
+        return true;
+    }
+    gemm_matrix turned = gemm_transposed(*x);
+    for (int64_t i = 0; i < rows; i += MR)
+        (a->pack ? a->pack : gemm_pack_matrix)(a->pack ? a->source : &turned, to + i * depth, MR, k0, depth, i0 + i,
+                                              anex_min(MR, rows - i));
+    return false;
+}
+
+static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1, int64_t k0, int64_t depth, int64_t k) {
+    for (int64_t j = j0; j < j1; j += NR, to += NR * depth) {
+        if (b->panels)
+            gemm_widen(to, b->panels, b->matrix.dtype, (j / NR * k + k0) * NR, NR * depth);
+        else
+            (b->pack ? b->pack : gemm_pack_matrix)(b->pack ? b->source : &b->matrix, to, NR, k0, depth, j, anex_min(NR, j1 - j));
+    }
+}
+
+/* ---- multiply ------------------------------------------------------------------------------- */
+
+/* to [m][NR] = prior + A [m, depth] . B [depth, NR]; `prior` may be NULL or `to` */
+typedef void micro_kernel(int64_t depth, const float *a, const void *b, const float *prior, float *to);
+
+enum { VECTORS = NR / VF };
+
+static inline __attribute__((always_inline)) void micro(const int m, const bool half_b, const bool by_row, int64_t depth,
+                                                        const float *a, const void *b, const float *prior, float *to) {
+    vf sum[MR][VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_zero();
+    for (int64_t k = 0; k < depth; k++) {
+        vf y[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++)
+            y[v] = half_b ? vf_load_half((const half *)b + k * NR + v * VF) : vf_load((const float *)b + k * NR + v * VF);
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) {
+            vf x = vf_set(by_row ? a[i * ROW + k] : a[k * MR + i]);
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_fma(x, y[v], sum[i][v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++)
+            vf_store(to + i * NR + v * VF, prior ? vf_load(prior + i * NR + v * VF) + sum[i][v] : sum[i][v]);
+}
+
+#define MICRO(m, half_b, by_row)                                                                                       \
+    static void micro_##m##_##half_b##by_row(int64_t depth, const float *a, const void *b, const float *prior, float *to) { \
+        micro(m < MR ? m : MR, half_b, by_row, depth, a, b, prior, to);                                                \
+    }
+#define MICROS(m) MICRO(m, 0, 0) MICRO(m, 0, 1) MICRO(m, 1, 0) MICRO(m, 1, 1)
+#define MICRO_ROW(m) {{micro_##m##_00, micro_##m##_01}, {micro_##m##_10, micro_##m##_11}},
+
+#if defined(__AVX512F__)
+#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#elif defined(__AVX2__)
+#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#elif defined(__aarch64__)
+#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
+#else
+#define EACH_ROWS(X) X(1) X(2) X(3) X(4)
+#endif
+EACH_ROWS(MICROS)
+static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* [rows - 1][half_b][by_row] */
+
+/* ---- store ---------------------------------------------------------------------------------- */
+
+/* Add to the sums what belongs to them: the place for whatever follows the product. */
+static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+    if (c->bias) {
+        float bias[MR > NR ? MR : NR];
+        gemm_widen(bias, c->bias, c->bias_dtype, c->bias_by_row ? i : j, c->bias_by_row ? rows : cols);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[c->bias_by_row ? r : s];
+    }
+}
+
+static void scatter(const gemm_output *c, const void *tile, size_t item, int64_t rows, const int64_t *at, int64_t cols, char *to) {
+    for (int64_t r = 0; r < rows; r++, to += c->row * (int64_t)item)
+        if (item == 2)
+            for (int64_t s = 0; s < cols; s++) ((half *)to)[at[s]] = ((const half *)tile)[r * NR + s];
+        else
+            for (int64_t s = 0; s < cols; s++) ((float *)to)[at[s]] = ((const float *)tile)[r * NR + s];
+}
+
+static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+    finish_tile(c, tile, i, rows, j, cols);
+    int64_t start = i * c->row + (c->place ? 0 : j / NR * (c->panel ? c->panel : NR * c->col));
+    if (c->accumulate) { /* float, columns side by side */
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t s = 0; s < cols; s++) ((float *)c->data)[start + r * c->row + s] += tile[r * NR + s];
+        return;
+    }
+    half halves[MR * NR];
+    const char *from = (const char *)tile;
+    size_t item = sizeof(float);
+    if (c->dtype == ANEX_F16) {
+        anex_narrow(halves, tile, rows * NR);
+        from = (const char *)halves, item = sizeof(half);
+    }
+    char *to = (char *)c->data + start * (int64_t)item;
+    if (c->place || c->col != 1) {
+        int64_t at[NR];
+        if (c->place)
+            c->place(c->source, j, cols, at);
+        else
+            for (int64_t s = 0; s < cols; s++) at[s] = s * c->col;
+        scatter(c, from, item, rows, at, cols, to);
+        return;
+    }
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(to + r * c->row * (int64_t)item, from + r * NR * (int64_t)item, (size_t)cols * item);
+}
+
+/* ---- a tile --------------------------------------------------------------------------------- */
+
+void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile, void *scratch) {
+    gemm_room room = room_of(g);
+    float *a_block = scratch, *b_block = a_block + room.a / sizeof(float);
+    float *sums = b_block + room.b / sizeof(float), *last_sums = sums + room.sums / sizeof(float);
+    int64_t i0 = tile / g->tiles_n * g->tile_m, i1 = anex_min(i0 + g->tile_m, g->m);
+    int64_t j0 = tile % g->tiles_n * g->tile_n, j1 = anex_min(j0 + g->tile_n, g->n);
+    int64_t panels = ceil_div(j1 - j0, NR);
+    bool direct = b->panels && (b->matrix.dtype == ANEX_F32 || i1 - i0 <= DIRECT);
+    bool half_b = direct && b->matrix.dtype == ANEX_F16;
+    for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
+        int64_t depth = anex_min(KC, g->k - k0);
+        bool last = k0 + depth == g->k;
+        if (!direct) fetch_columns(b, b_block, j0, j1, k0, depth, g->k);
+        for (int64_t i = i0; i < i1; i += BLOCK) {
+            int64_t rows = anex_min(BLOCK, i1 - i);
+            bool by_row = fetch_rows(a, a_block, i, rows, k0, depth);
+            for (int64_t p = 0; p < panels; p++) {
+                int64_t j = j0 + p * NR;
+                const char *y = direct ? (const char *)b->panels + (j / NR * g->k + k0) * NR * (half_b ? 2 : 4)
+                                       : (const char *)(b_block + p * NR * depth);
+                for (int64_t r = 0; r < rows; r += MR) {
+                    int64_t m = anex_min(MR, rows - r);
+                    float *sum = sums + ((i - i0 + r) / MR * panels + p) * MR * NR, *to = last ? last_sums : sum;
+                    const float *x = a_block + (by_row ? r * ROW : r * depth);
+                    micro_kernels[m - 1][half_b][by_row](depth, x, y, k0 ? sum : NULL, to);
+                    if (last) store_tile(c, to, i + r, m, j, anex_min(NR, j1 - j));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+/* The matrix product behind linear, matmul, einsum, conv and attention.
+
+   C [m, n] = A [m, k] . B [k, n], in float whatever the storage. A register tile is MR rows of A,
+   each element broadcast, times NR columns of B, read as vectors. B is laid out in panels of NR columns:
+   [n / NR][k][NR]. A lies in rows as it came, or in panels [m / MR][k][MR] when its rows are not contiguous.
+   k is cut into blocks of KC; an element is the sum over blocks, in order, of sums over k, in order:
+   tiles, tasks and threads never change it. */
+#ifndef ANEX_GEMM_H
+#define ANEX_GEMM_H
+
+#include "kernel.h"
+#include "simd.h"
+
+#if defined(__AVX512F__)
+enum { MR = 12, NR = 32 };
+#elif defined(__AVX2__)
+enum { MR = 6, NR = 16 };
+#elif defined(__aarch64__)
+enum { MR = 8, NR = 8 };
+#else
+enum { MR = 4, NR = 8 };
+#endif
+enum { KC = 256 };
+
+/* Element (i, j) of somebody's memory is data[i * row + j * col]. */
+typedef struct gemm_matrix {
+    const void *data;
+    int64_t row, col;
+    anex_dtype dtype;
+} gemm_matrix;
+
+static inline gemm_matrix gemm_transposed(gemm_matrix x) { return (gemm_matrix){x.data, x.col, x.row, x.dtype}; }
+
+/* Write B[k0 .. k0+depth-1, j0 .. j0+cols-1] as to[k][width], cols <= width. Columns from `cols` on may hold
+   anything; up to VF elements after the last row may be overwritten. */
+typedef void gemm_pack(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0, int64_t cols);
+
+/* One operand while running: in panels already, in memory, or made by `pack` (A as if transposed). */
+typedef struct gemm_side {
+    const void *panels; /* [n / NR][k][NR] of matrix.dtype, B only; else NULL */
+    gemm_pack *pack;    /* else, if not NULL, from `source` */
+    const void *source;
+    gemm_matrix matrix; /* else */
+} gemm_side;
+
+typedef struct gemm_output {
+    void *data;
+    int64_t row, col; /* element strides */
+    anex_dtype dtype;
+    int64_t panel;                                                          /* from one panel of NR columns to the next; 0: NR * col */
+    void (*place)(const void *source, int64_t j, int64_t cols, int64_t *at); /* else where columns j .. are, beside i * row */
+    const void *source;
+    bool accumulate; /* add to what is there */
+    const void *bias;
+    anex_dtype bias_dtype;
+    bool bias_by_row; /* bias [m], else [n] */
+} gemm_output;
+
+/* What is known while compiling of how an operand will come. */
+typedef enum gemm_kind { GEMM_BY_K, GEMM_ACROSS_K, GEMM_PACKER, GEMM_CONSTANT } gemm_kind;
+
+/* A plan for `batch` products of one shape. `turned`: C^T = B^T . A^T is what runs; m and n are exchanged. */
+typedef struct gemm {
+    int64_t m, n, k;
+    int64_t tile_m, tile_n, tiles_m, tiles_n;
+    bool turned;
+    double cost; /* of one tile in nanoseconds */
+} gemm;
+
+/* Choose orientation and tiles. `a` and `b` say how memory runs: BY_K along k, ACROSS_K along m or n. */
+#define gemm_plan ANEX_LOCAL(gemm_plan)
+void gemm_plan(gemm *g, int64_t batch, int64_t m, int64_t n, int64_t k, gemm_kind a, gemm_kind b);
+static inline int64_t gemm_tiles(const gemm *g) { return g->tiles_m * g->tiles_n; }
+
+#define gemm_scratch ANEX_LOCAL(gemm_scratch)
+size_t gemm_scratch(const gemm *g);
+
+/* Compute one of the tiles. The operands are as planned: exchanged and transposed already if turned. */
+#define gemm_tile ANEX_LOCAL(gemm_tile)
+void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile, void *scratch);
+
+/* B [k, n] into panels of its own dtype, once, while compiling. */
+static inline size_t gemm_panels_bytes(int64_t k, int64_t n, anex_dtype dtype) {
+    return (size_t)((n + NR - 1) / NR * NR * k) * (dtype == ANEX_F16 ? 2 : 4);
+}
+#define gemm_make_panels ANEX_LOCAL(gemm_make_panels)
+void gemm_make_panels(const gemm_matrix *b, int64_t k, int64_t n, void *panels);
+
+/* to[k][width] = B[k0 + k, j0 + j] widened: the packer of plain matrices; `source` is a gemm_matrix [k, n]. */
+#define gemm_pack_matrix ANEX_LOCAL(gemm_pack_matrix)
+gemm_pack gemm_pack_matrix;
+
+/* n elements to float */
+static inline void gemm_widen(float *to, const void *from, anex_dtype dtype, int64_t at, int64_t n) {
+    if (dtype == ANEX_F16)
+        anex_widen(to, (const half *)from + at, n);
+    else
+        memcpy(to, (const float *)from + at, (size_t)n * sizeof *to);
+}
+
+#endif

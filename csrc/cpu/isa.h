@@ -1,0 +1,18 @@
+/* One table per instruction set the kernels were built for. */
+#ifndef ANEX_ISA_H
+#define ANEX_ISA_H
+
+#include "../half.h"
+#include "kernel.h"
+
+typedef struct anex_isa {
+    const char *name;
+    anex_kernel *const *kernels; /* in the order of kernels.inc */
+    void (*widen)(float *y, const half *x, int64_t n);
+    void (*narrow)(half *y, const float *x, int64_t n);
+} anex_isa;
+
+/* The one named, or the best this machine has when `name` is NULL; NULL if it cannot run here. */
+const anex_isa *anex_isa_find(const char *name);
+
+#endif

@@ -1,0 +1,341 @@
+/* Making a plan: values and ops in program order, constants folded and packed as they come. */
+#include "plan.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static anex_status out_of_memory(anex_error *error) { return anex_fail(error, ANEX_MEMORY, "no memory for the plan"); }
+
+static void *aligned(size_t bytes) {
+    void *p = aligned_alloc(ANEX_ALIGNMENT, anex_align(bytes ? bytes : 1));
+    if (p) memset(p, 0, anex_align(bytes ? bytes : 1));
+    return p;
+}
+
+/* ---- what kernels use ----------------------------------------------------------------------- */
+
+void *anex_node_state(anex_node *node, size_t bytes, anex_error *error) {
+    node->state = aligned(bytes);
+    node->state_bytes = bytes;
+    if (!node->state) anex_node_fail(node, error, ANEX_MEMORY, "no memory for %zu bytes of packed constants", bytes);
+    return node->state;
+}
+
+void anex_add_stage(anex_node *node, anex_work *work, int64_t tasks, double cost) {
+    node->stage[node->n_stages++] = (anex_stage){work, tasks, cost};
+}
+
+anex_status anex_node_fail(const anex_node *node, anex_error *error, anex_status status, const char *format, ...) {
+    char text[768];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return anex_fail(error, status, "%s \"%s\": %s", node->op, node->name, text);
+}
+
+anex_status anex_need_constants(const anex_node *node, uint32_t inputs, anex_error *error) {
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++)
+        if (inputs >> i & 1 && node->in[i] && !node->in[i]->data)
+            return anex_node_fail(node, error, ANEX_UNSUPPORTED,
+                                  "input %d is computed while the program runs; the CPU engine needs it as a constant", i);
+    return ANEX_OK;
+}
+
+int64_t anex_item(const anex_tensor *t, int64_t i) {
+    const void *p = t->data;
+    switch (t->dtype) {
+    case ANEX_I8: return ((const int8_t *)p)[i];
+    case ANEX_I16: return ((const int16_t *)p)[i];
+    case ANEX_U16: return ((const uint16_t *)p)[i];
+    case ANEX_I32: return ((const int32_t *)p)[i];
+    case ANEX_U32: return ((const uint32_t *)p)[i];
+    case ANEX_F16: return (int64_t)anex_half_to_float(((const half *)p)[i]);
+    case ANEX_F32: return (int64_t)((const float *)p)[i];
+    default: return ((const uint8_t *)p)[i];
+    }
+}
+
+double anex_real(const anex_tensor *t, int64_t i) {
+    if (t->dtype == ANEX_F16) return anex_half_to_float(((const half *)t->data)[i]);
+    if (t->dtype == ANEX_F32) return ((const float *)t->data)[i];
+    return (double)anex_item(t, i);
+}
+
+/* ---- values --------------------------------------------------------------------------------- */
+
+anex_status anex_plan_new(const char *isa, anex_plan **plan, anex_error *error) {
+    const anex_isa *found = anex_isa_find(isa);
+    if (!found) return anex_fail(error, ANEX_UNSUPPORTED, "no kernels for instruction set %s on this machine", isa);
+    anex_plan *p = calloc(1, sizeof *p);
+    if (!p) return out_of_memory(error);
+    p->isa = found;
+    pthread_mutex_init(&p->lock, NULL);
+    *plan = p;
+    return ANEX_OK;
+}
+
+static void free_node(plan_node *n) {
+    free(n->node.state);
+    free((void *)n->node.op);
+    free((void *)n->node.name);
+    free(n->list);
+    free(n->out);
+}
+
+void anex_plan_free(anex_plan *plan) {
+    if (!plan) return;
+    for (context *c = plan->idle, *next; c; c = next) {
+        next = c->next;
+        anex_context_free(plan, c);
+    }
+    for (int32_t i = 0; i < plan->n_nodes; i++) free_node(&plan->nodes[i]);
+    for (int32_t i = 0; i < plan->n_values; i++)
+        if (plan->values[i].owned) free(plan->values[i].tensor.data);
+    free(plan->nodes), free(plan->values), free(plan->outputs), free(plan->bound);
+    pthread_mutex_destroy(&plan->lock);
+    free(plan);
+}
+
+static anex_status add_value(anex_plan *plan, const anex_tensor *tensor, anex_value *number, anex_error *error) {
+    if (plan->n_values == plan->value_room) {
+        int32_t room = plan->value_room ? 2 * plan->value_room : 64;
+        value *grown = realloc(plan->values, (size_t)room * sizeof *grown);
+        if (!grown) return out_of_memory(error);
+        plan->values = grown, plan->value_room = room;
+    }
+    *number = plan->n_values;
+    plan->values[plan->n_values++] =
+        (value){.tensor = *tensor, .root = *number, .binding = NOWHERE, .offset = NOWHERE, .kind = TEMPORARY};
+    return ANEX_OK;
+}
+
+anex_status anex_plan_value(anex_plan *plan, anex_dtype dtype, int32_t rank, const int64_t *shape, anex_value *number,
+                            anex_error *error) {
+    anex_tensor tensor;
+    anex_status status = anex_tensor_init(&tensor, dtype, rank, shape, 0, error);
+    return status ? status : add_value(plan, &tensor, number, error);
+}
+
+anex_status anex_plan_input(anex_plan *plan, anex_dtype dtype, int32_t rank, const int64_t *shape, anex_value *number,
+                            anex_error *error) {
+    anex_status status = anex_plan_value(plan, dtype, rank, shape, number, error);
+    if (status) return status;
+    value *v = &plan->values[*number];
+    v->kind = INPUT, v->binding = plan->n_inputs++, v->made = true;
+    return ANEX_OK;
+}
+
+anex_status anex_plan_constant(anex_plan *plan, const anex_tensor *tensor, anex_value *number, anex_error *error) {
+    if (!anex_tensor_is_packed(tensor)) return anex_fail(error, ANEX_SHAPE, "a constant must be packed");
+    anex_status status = add_value(plan, tensor, number, error);
+    if (status) return status;
+    plan->values[*number].kind = CONSTANT;
+    plan->values[*number].made = true;
+    return ANEX_OK;
+}
+
+/* ---- ops ------------------------------------------------------------------------------------ */
+
+static const anex_kernel_info *find_kernel(const char *op, int32_t *index) {
+    int32_t n;
+    const anex_kernel_info *list = anex_kernel_list(&n);
+    for (int32_t i = 0; i < n; i++)
+        if (!strcmp(list[i].op, op)) return *index = i, &list[i];
+    return NULL;
+}
+
+static char *copy_text(const char *text) {
+    size_t n = strlen(text) + 1;
+    char *copy = malloc(n);
+    return copy ? memcpy(copy, text, n) : NULL;
+}
+
+static anex_value *copy_values(const anex_value *values, int32_t n) {
+    anex_value *copy = malloc(((size_t)n + 1) * sizeof *copy);
+    return copy ? memcpy(copy, values, (size_t)n * sizeof *copy) : NULL;
+}
+
+/* Run a node whose inputs are all constants now; its outputs are constants from then on. */
+static anex_status fold(anex_plan *plan, plan_node *n, anex_error *error) {
+    anex_node *node = &n->node;
+    for (int32_t i = 0; i < node->n_out; i++) {
+        value *v = &plan->values[n->out[i]];
+        v->tensor.data = node->view ? NULL : aligned((size_t)anex_tensor_nbytes(&v->tensor));
+        if (node->view) { /* a constant of another shape */
+            v->tensor.data = node->in[0]->data;
+            v->root = plan->values[n->in[0]].root;
+        } else if (!v->tensor.data) {
+            return out_of_memory(error);
+        }
+        v->owned = !node->view, v->kind = CONSTANT;
+        node->out[i]->data = v->tensor.data;
+    }
+    if (node->view) return ANEX_OK;
+    char *scratch = aligned(node->scratch), *shared = aligned(node->shared);
+    anex_fault fault = {.set = false};
+    pthread_mutex_init(&fault.lock, NULL);
+    if (scratch && shared) anex_node_run(node, 1, scratch, 0, shared, &fault);
+    bool ran = scratch && shared;
+    free(scratch), free(shared);
+    pthread_mutex_destroy(&fault.lock);
+    if (!ran) return out_of_memory(error);
+    return fault.set ? anex_fail(error, ANEX_INVALID, "%s", fault.error.text) : ANEX_OK;
+}
+
+static anex_status check_values(const anex_plan *plan, const plan_node *n, int32_t n_list, anex_error *error) {
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS + n_list; i++) {
+        anex_value v = i < ANEX_MAX_INPUTS ? n->in[i] : n->list[i - ANEX_MAX_INPUTS];
+        if (v >= plan->n_values || (v >= 0 && !plan->values[v].made))
+            return anex_node_fail(&n->node, error, ANEX_INVALID, "an input has no value yet");
+    }
+    for (int32_t i = 0; i < n->node.n_out; i++)
+        if (n->out[i] < 0 || n->out[i] >= plan->n_values || plan->values[n->out[i]].made)
+            return anex_node_fail(&n->node, error, ANEX_INVALID, "output %d has a value already", i);
+    return ANEX_OK;
+}
+
+/* Ask the kernel how it would do this op. The tensors are copies, on loan for the call. */
+static anex_status plan_kernel(anex_plan *plan, plan_node *n, const anex_kernel_info *info, anex_kernel *kernel,
+                               bool *constant, anex_error *error) {
+    anex_node *node = &n->node;
+    *constant = true;
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++)
+        if (n->in[i] >= 0) {
+            node->in[i] = &plan->values[n->in[i]].tensor;
+            *constant = *constant && node->in[i]->data;
+        }
+    for (int32_t i = 0; i < node->n_list; i++) *constant = *constant && node->list[i]->data;
+    const anex_tensor *first = node->n_list ? node->list[0] : node->in[0];
+    if (first && !(info->dtypes >> first->dtype & 1))
+        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the CPU engine has no kernel for %s inputs",
+                              anex_dtypes[first->dtype].name);
+    anex_status status = kernel(node, error);
+    if (status) return status;
+    if (*constant) return fold(plan, n, error);
+    return ANEX_OK;
+}
+
+static void accept(anex_plan *plan, plan_node *n, bool constant) {
+    anex_node *node = &n->node;
+    for (int32_t i = 0; i < node->n_out; i++) plan->values[n->out[i]].made = true;
+    if (constant) {
+        free_node(n);
+        return;
+    }
+    if (node->view) {
+        plan->values[n->out[0]].root = plan->values[n->in[0]].root;
+        free_node(n);
+        return;
+    }
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++)
+        if (n->in[i] >= 0 && !(node->packed >> i & 1)) plan->values[plan->values[n->in[i]].root].needed = true;
+    for (int32_t i = 0; i < node->n_list; i++) plan->values[plan->values[n->list[i]].root].needed = true;
+    plan->scratch = plan->scratch > node->scratch ? plan->scratch : node->scratch;
+    plan->shared = plan->shared > node->shared ? plan->shared : node->shared;
+    plan->packed_bytes += (int64_t)node->state_bytes;
+    node->list = NULL, node->out = NULL;
+    memset(node->in, 0, sizeof node->in);
+    plan->nodes[plan->n_nodes++] = *n;
+}
+
+anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int32_t n_inputs, const anex_value *inputs,
+                         int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
+                         anex_error *error) {
+    int32_t index = 0;
+    const anex_kernel_info *info = find_kernel(op, &index);
+    if (!info) return anex_fail(error, ANEX_UNSUPPORTED, "%s \"%s\": the CPU engine has no kernel for this op", op, name);
+    if (n_inputs > ANEX_MAX_INPUTS) return anex_fail(error, ANEX_INVALID, "%s \"%s\": too many inputs", op, name);
+    if (plan->n_nodes == plan->node_room) {
+        int32_t room = plan->node_room ? 2 * plan->node_room : 64;
+        plan_node *grown = realloc(plan->nodes, (size_t)room * sizeof *grown);
+        if (!grown) return out_of_memory(error);
+        plan->nodes = grown, plan->node_room = room;
+    }
+    plan_node n = {.node = {.op = copy_text(op), .name = copy_text(name), .n_list = n_list, .n_out = n_outputs},
+                   .list = copy_values(list, n_list),
+                   .out = copy_values(outputs, n_outputs)};
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++) n.in[i] = i < n_inputs ? inputs[i] : -1;
+    const anex_tensor **loan = calloc((size_t)(n_list + n_outputs) + 1, sizeof *loan);
+    anex_status status = n.node.op && n.node.name && n.list && n.out && loan ? ANEX_OK : out_of_memory(error);
+    if (!status) status = check_values(plan, &n, n_list, error);
+    bool constant = false;
+    if (!status) {
+        for (int32_t i = 0; i < n_list; i++) loan[i] = &plan->values[list[i]].tensor;
+        for (int32_t i = 0; i < n_outputs; i++) loan[n_list + i] = &plan->values[outputs[i]].tensor;
+        n.node.list = loan;
+        n.node.out = (anex_tensor *const *)(loan + n_list);
+        status = plan_kernel(plan, &n, info, plan->isa->kernels[index], &constant, error);
+    }
+    if (status)
+        free_node(&n);
+    else
+        accept(plan, &n, constant);
+    free(loan);
+    return status;
+}
+
+/* ---- finishing ------------------------------------------------------------------------------ */
+
+/* Outputs that cannot be written in place (an input, a constant, the same value twice) get a copy. */
+static anex_status copy_output(anex_plan *plan, anex_value *output, anex_error *error) {
+    const anex_tensor from = plan->values[*output].tensor;
+    anex_value copy;
+    anex_status status = anex_plan_value(plan, from.dtype, from.rank, from.shape, &copy, error);
+    if (status) return status;
+    value *v = &plan->values[*output];
+    void *data = v->tensor.data; /* hidden for the call: a constant would be folded again */
+    v->tensor.data = NULL;
+    int32_t nodes = plan->n_nodes;
+    status = anex_plan_op(plan, "anex_copy", "output", 1, output, 0, NULL, 1, &copy, error);
+    plan->values[*output].tensor.data = data;
+    if (!status && plan->n_nodes == nodes + 1) *output = copy;
+    return status;
+}
+
+/* Values whose memory is an input's or output's, and constants that only packing needed. */
+static anex_status settle(anex_plan *plan, anex_error *error) {
+    plan->bound = malloc(((size_t)plan->n_values + 1) * sizeof *plan->bound);
+    if (!plan->bound) return out_of_memory(error);
+    for (int32_t i = 0; i < plan->n_values; i++) {
+        value *v = &plan->values[i];
+        value_kind kind = plan->values[v->root].kind;
+        if (kind == INPUT || kind == OUTPUT) plan->bound[plan->n_bound++] = i;
+        if (kind == CONSTANT && v->owned && !v->needed) {
+            free(v->tensor.data);
+            v->tensor.data = NULL, v->owned = false;
+        }
+    }
+    return ANEX_OK;
+}
+
+anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_value *outputs, anex_error *error) {
+    plan->outputs = copy_values(outputs, n_outputs);
+    if (!plan->outputs) return out_of_memory(error);
+    plan->n_outputs = n_outputs;
+    for (int32_t i = 0; i < n_outputs; i++) {
+        value *v = &plan->values[plan->outputs[i]], *root = &plan->values[v->root];
+        if (!v->made) return anex_fail(error, ANEX_INVALID, "output %d is never computed", i);
+        if (root->kind != TEMPORARY) {
+            anex_status status = copy_output(plan, &plan->outputs[i], error);
+            if (status) return status;
+            v = &plan->values[plan->outputs[i]], root = &plan->values[v->root];
+        }
+        root->kind = OUTPUT, root->binding = i;
+    }
+    anex_status status = settle(plan, error);
+    if (!status) status = anex_place(plan, error);
+    plan->finished = !status;
+    return status;
+}
+
+bool anex_plan_needs_constant(const anex_plan *plan, anex_value number) { return plan->values[number].needed; }
+
+anex_plan_stats anex_plan_get_stats(const anex_plan *plan) {
+    return (anex_plan_stats){.nodes = plan->n_nodes,
+                             .arena_bytes = plan->arena_bytes,
+                             .packed_bytes = plan->packed_bytes,
+                             .live_bytes_peak = plan->live_peak};
+}

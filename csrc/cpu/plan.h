@@ -1,0 +1,73 @@
+/* The inside of a plan, shared by the half that makes it and the half that runs it. */
+#ifndef ANEX_PLAN_H
+#define ANEX_PLAN_H
+
+#include "isa.h"
+
+#include <pthread.h>
+
+enum { NOWHERE = -1 };
+
+typedef enum value_kind { TEMPORARY, CONSTANT, INPUT, OUTPUT } value_kind;
+
+typedef struct value {
+    anex_tensor tensor; /* data: of a constant only */
+    anex_value root;    /* the value whose memory this one views, or itself */
+    value_kind kind;    /* of a root */
+    int32_t binding;    /* INPUT, OUTPUT: which */
+    int64_t offset;     /* TEMPORARY: bytes from the start of the arena */
+    bool made;          /* somebody gives it a value */
+    bool owned;         /* the plan allocated data */
+    bool needed;        /* CONSTANT: read while running */
+} value;
+
+/* Values by number instead of by pointer: every context has its own tensors. */
+typedef struct plan_node {
+    anex_node node; /* in, list and out are filled per context */
+    anex_value in[ANEX_MAX_INPUTS];
+    anex_value *list, *out;
+} plan_node;
+
+/* What one run needs for itself; kept for the next one. */
+typedef struct context {
+    struct context *next;
+    anex_tensor *tensors; /* one per value */
+    anex_node *nodes;
+    const anex_tensor **pointers; /* the nodes' list and out arrays */
+    char *arena, *shared, *scratch;
+    int32_t workers; /* that `scratch` has room for */
+    void **bounce;   /* per input and output: packed memory for tensors of other layouts */
+} context;
+
+struct anex_plan {
+    const anex_isa *isa;
+    value *values;
+    int32_t n_values, value_room;
+    plan_node *nodes;
+    int32_t n_nodes, node_room;
+    anex_value *outputs;
+    int32_t n_inputs, n_outputs;
+    int32_t *bound; /* values whose data is an input's or output's, views included */
+    int32_t n_bound;
+    int64_t arena_bytes, live_peak, packed_bytes;
+    size_t scratch, shared; /* the largest of any node */
+    bool finished;
+    pthread_mutex_t lock; /* guards idle */
+    context *idle;
+};
+
+/* Cut off at the first failure of a run. */
+typedef struct anex_fault {
+    pthread_mutex_t lock;
+    bool set;
+    anex_error error;
+} anex_fault;
+
+/* Do all stages of a node with one thread or, when `workers` > 1, with that many of the pool. */
+void anex_node_run(const anex_node *node, int32_t workers, char *scratch, size_t scratch_step, void *shared,
+                   anex_fault *fault);
+void anex_context_free(anex_plan *plan, context *c);
+/* Where each temporary value lives: fills in offsets, arena_bytes and live_peak. */
+anex_status anex_place(anex_plan *plan, anex_error *error);
+
+#endif

@@ -1,0 +1,17 @@
+/* This build's kernels, joined to their MIL names by the rows of kernels.inc. */
+#include "isa.h"
+
+#define ANEX_KERNEL_ROW(name, dtypes, inputs) ANEX_KERNEL(name);
+#include "kernels.inc"
+#undef ANEX_KERNEL_ROW
+
+static anex_kernel *const kernels[] = {
+#define ANEX_KERNEL_ROW(name, dtypes, inputs) ANEX_LOCAL(kernel_##name),
+#include "kernels.inc"
+#undef ANEX_KERNEL_ROW
+};
+
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+extern const anex_isa ANEX_LOCAL(isa);
+const anex_isa ANEX_LOCAL(isa) = {TEXT(ANEX_ISA), kernels, anex_widen, anex_narrow};

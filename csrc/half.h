@@ -1,0 +1,94 @@
+/* float16 is a storage format here: it is widened to float to compute and narrowed once, to nearest
+   even, to store. Hardware converts where the build allows it; the plain form gives the same bits. */
+#ifndef ANEX_HALF_H
+#define ANEX_HALF_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+typedef uint16_t half;
+
+#if defined(__F16C__)
+static inline float anex_half_to_float(half h) { return _cvtsh_ss(h); }
+static inline half anex_float_to_half(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
+#elif defined(__aarch64__)
+static inline float anex_half_to_float(half h) {
+    __fp16 v;
+    memcpy(&v, &h, sizeof v);
+    return (float)v;
+}
+static inline half anex_float_to_half(float f) {
+    __fp16 v = (__fp16)f;
+    half h;
+    memcpy(&h, &v, sizeof h);
+    return h;
+}
+#else
+static inline float anex_half_to_float(half h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, magnitude = h & 0x7fff, bits;
+    float value;
+    if (magnitude >= 0x7c00) { /* infinity, or a NaN made quiet */
+        bits = sign | 0x7f800000 | ((magnitude & 0x3ff) << 13) | (magnitude > 0x7c00 ? 0x400000 : 0);
+        memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+    if (magnitude < 0x400) { /* subnormal: an exact integer times 2^-24 */
+        value = (float)magnitude * 0x1p-24f;
+        return sign ? -value : value;
+    }
+    bits = sign | ((magnitude << 13) + (112u << 23));
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline half anex_float_to_half(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) return (half)(sign | 0x7e00 | (bits >> 13 & 0x3ff)); /* NaN keeps its payload */
+    if (bits >= 0x477ff000) return (half)(sign | 0x7c00);                        /* 65520 and above: infinity */
+    if (bits < 0x38800000) { /* below 2^-14: let the float adder round to a multiple of 2^-24 */
+        float magnitude;
+        memcpy(&magnitude, &bits, sizeof magnitude);
+        magnitude += 0.5f; /* 0.5 has its last bit at 2^-24 */
+        memcpy(&bits, &magnitude, sizeof bits);
+        return (half)(sign | (bits - 0x3f000000));
+    }
+    uint32_t odd = bits >> 13 & 1;
+    return (half)(sign | ((bits - (112u << 23) + 0xfff + odd) >> 13));
+}
+#endif
+
+static inline void anex_widen(float *y, const half *x, int64_t n) {
+    int64_t i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(y + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(x + i))));
+#elif defined(__F16C__)
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
+#elif defined(__aarch64__)
+    for (; i + 4 <= n; i += 4) vst1q_f32(y + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x + i))));
+#endif
+    for (; i < n; i++) y[i] = anex_half_to_float(x[i]);
+}
+
+static inline void anex_narrow(half *y, const float *x, int64_t n) {
+    int64_t i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= n; i += 16)
+        _mm256_storeu_si256((__m256i *)(y + i), _mm512_cvtps_ph(_mm512_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__aarch64__)
+    for (; i + 4 <= n; i += 4) vst1_u16(y + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
+#endif
+    for (; i < n; i++) y[i] = anex_float_to_half(x[i]);
+}
+
+#endif

@@ -1,0 +1,236 @@
+/* Tensors of no device in particular: layout, counted memory, strided copies, errors. */
+#define _POSIX_C_SOURCE 200112L
+#include "anex.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/isa.h"
+
+const anex_dtype_info anex_dtypes[ANEX_DTYPE_COUNT] = {
+#define ANEX_DTYPE(name, numpy, format, bits, dlpack) {numpy, format, bits, dlpack},
+#include "dtypes.inc"
+#undef ANEX_DTYPE
+};
+
+anex_status anex_fail(anex_error *error, anex_status status, const char *format, ...) {
+    if (error) {
+        va_list arguments;
+        va_start(arguments, format);
+        vsnprintf(error->text, sizeof error->text, format, arguments);
+        va_end(arguments);
+    }
+    return status;
+}
+
+const char *anex_status_exception(anex_status status) {
+    static const char *const names[] = {
+        "Error",
+#define ANEX_STATUS(name, exception, text) exception,
+#include "status.inc"
+#undef ANEX_STATUS
+    };
+    return status < ANEX_STATUS_COUNT ? names[status] : names[0];
+}
+
+/* ---- layout --------------------------------------------------------------------------------- */
+
+anex_status anex_tensor_init(anex_tensor *tensor, anex_dtype dtype, int32_t rank, const int64_t *shape,
+                             int64_t row_alignment, anex_error *error) {
+    const int64_t limit = (int64_t)1 << 46;
+    int32_t bits = anex_dtypes[dtype].bits;
+    *tensor = (anex_tensor){.dtype = dtype, .rank = rank};
+    if (rank < 0 || rank > ANEX_MAX_RANK)
+        return anex_fail(error, ANEX_SHAPE, "rank %d is outside 0 to %d", rank, ANEX_MAX_RANK);
+    int64_t stride = bits < 8 ? 1 : bits / 8; /* 4-bit tensors have no true strides: they are a bit stream */
+    for (int32_t i = rank - 1; i >= 0; i--) {
+        if (shape[i] < 1)
+            return anex_fail(error, ANEX_SHAPE, "dimension %d is %lld; Core ML shapes have dimensions of at least 1", i,
+                             (long long)shape[i]);
+        if (shape[i] > limit / stride) return anex_fail(error, ANEX_SHAPE, "a tensor of more than 2^46 bytes");
+        tensor->shape[i] = shape[i];
+        tensor->strides[i] = stride;
+        stride *= shape[i];
+        if (i == rank - 1 && row_alignment && bits >= 8 && rank > 1)
+            stride = (stride + row_alignment - 1) / row_alignment * row_alignment;
+    }
+    return ANEX_OK;
+}
+
+int64_t anex_tensor_size(const anex_tensor *tensor) {
+    int64_t n = 1;
+    for (int32_t i = 0; i < tensor->rank; i++) n *= tensor->shape[i];
+    return n;
+}
+
+int64_t anex_tensor_nbytes(const anex_tensor *tensor) {
+    return (anex_tensor_size(tensor) * anex_dtypes[tensor->dtype].bits + 7) / 8;
+}
+
+int64_t anex_tensor_extent(const anex_tensor *tensor) {
+    int32_t bits = anex_dtypes[tensor->dtype].bits;
+    if (bits < 8) return anex_tensor_nbytes(tensor);
+    int64_t last = 0;
+    for (int32_t i = 0; i < tensor->rank; i++) {
+        int64_t step = tensor->strides[i] < 0 ? -tensor->strides[i] : tensor->strides[i];
+        last += (tensor->shape[i] - 1) * step;
+    }
+    return last + bits / 8;
+}
+
+bool anex_tensor_is_packed(const anex_tensor *tensor) {
+    int32_t bits = anex_dtypes[tensor->dtype].bits;
+    if (bits < 8) return true;
+    int64_t stride = bits / 8;
+    for (int32_t i = tensor->rank - 1; i >= 0; i--) {
+        if (tensor->shape[i] != 1 && tensor->strides[i] != stride) return false;
+        stride *= tensor->shape[i];
+    }
+    return true;
+}
+
+/* ---- copying -------------------------------------------------------------------------------- */
+
+typedef void copy_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n);
+
+#define COPY_ROW(bits)                                                                                      \
+    static void copy_row_##bits(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n) { \
+        if (to_step == bits / 8 && from_step == bits / 8) {                                                 \
+            memmove(to, from, (size_t)n * (bits / 8));                                                      \
+            return;                                                                                         \
+        }                                                                                                   \
+        for (int64_t i = 0; i < n; i++) memcpy(to + i * to_step, from + i * from_step, bits / 8);           \
+    }
+COPY_ROW(8)
+COPY_ROW(16)
+COPY_ROW(32)
+
+/* Strided rows go through a small buffer, so that one conversion loop serves them all. */
+enum { CONVERT = 256 };
+
+static void widen_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n) {
+    if (to_step == 4 && from_step == 2) {
+        anex_isa_find(NULL)->widen((float *)(void *)to, (const half *)(const void *)from, n);
+        return;
+    }
+    half narrow[CONVERT];
+    float wide[CONVERT];
+    for (int64_t i = 0; i < n; i += CONVERT) {
+        int64_t m = n - i < CONVERT ? n - i : CONVERT;
+        copy_row_16((char *)narrow, 2, from + i * from_step, from_step, m);
+        anex_widen(wide, narrow, m);
+        copy_row_32(to + i * to_step, to_step, (const char *)wide, 4, m);
+    }
+}
+
+static void narrow_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n) {
+    if (to_step == 2 && from_step == 4) {
+        anex_isa_find(NULL)->narrow((half *)(void *)to, (const float *)(const void *)from, n);
+        return;
+    }
+    half narrow[CONVERT];
+    float wide[CONVERT];
+    for (int64_t i = 0; i < n; i += CONVERT) {
+        int64_t m = n - i < CONVERT ? n - i : CONVERT;
+        copy_row_32((char *)wide, 4, from + i * from_step, from_step, m);
+        anex_narrow(narrow, wide, m);
+        copy_row_16(to + i * to_step, to_step, (const char *)narrow, 2, m);
+    }
+}
+
+static copy_row *choose_row(anex_dtype to, anex_dtype from) {
+    if (to == ANEX_F32 && from == ANEX_F16) return widen_row;
+    if (to == ANEX_F16 && from == ANEX_F32) return narrow_row;
+    if (to != from) return NULL;
+    return anex_dtypes[to].bits == 8 ? copy_row_8 : anex_dtypes[to].bits == 16 ? copy_row_16 : copy_row_32;
+}
+
+static bool can_merge(const anex_tensor *t, int32_t outer, int64_t inner_shape, int64_t inner_stride) {
+    return t->strides[outer] == inner_shape * inner_stride;
+}
+
+anex_status anex_tensor_copy(const anex_tensor *to, const anex_tensor *from, anex_error *error) {
+    if (to->rank != from->rank || memcmp(to->shape, from->shape, sizeof(int64_t) * (size_t)to->rank))
+        return anex_fail(error, ANEX_SHAPE, "a copy needs equal shapes");
+    if (to->dtype == from->dtype && anex_dtypes[to->dtype].bits < 8) {
+        memmove(to->data, from->data, (size_t)anex_tensor_nbytes(to));
+        return ANEX_OK;
+    }
+    copy_row *row = choose_row(to->dtype, from->dtype);
+    if (!row)
+        return anex_fail(error, ANEX_DTYPE, "no copy from %s to %s: convert it first", anex_dtypes[from->dtype].name,
+                         anex_dtypes[to->dtype].name);
+
+    /* the innermost run: as many trailing axes as both sides hold contiguously, counted as one */
+    int32_t axis = to->rank - 1;
+    int64_t n = 1, to_step = anex_dtypes[to->dtype].bits / 8, from_step = anex_dtypes[from->dtype].bits / 8;
+    for (; axis >= 0; axis--) {
+        if (to->shape[axis] == 1) continue;
+        if (n == 1) {
+            n = to->shape[axis], to_step = to->strides[axis], from_step = from->strides[axis];
+        } else if (can_merge(to, axis, n, to_step) && can_merge(from, axis, n, from_step)) {
+            n *= to->shape[axis];
+        } else {
+            break;
+        }
+    }
+    int64_t index[ANEX_MAX_RANK] = {0};
+    char *t = to->data;
+    const char *f = from->data;
+    for (;;) {
+        row(t, to_step, f, from_step, n);
+        int32_t i = axis;
+        for (; i >= 0; i--) { /* the next row: count up like an odometer */
+            t += to->strides[i], f += from->strides[i];
+            if (++index[i] < to->shape[i]) break;
+            t -= to->strides[i] * to->shape[i], f -= from->strides[i] * to->shape[i];
+            index[i] = 0;
+        }
+        if (i < 0) return ANEX_OK;
+    }
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+struct anex_memory {
+    atomic_int references;
+    void *data;
+    void (*give_back)(void *owner);
+    void *owner;
+};
+
+anex_status anex_memory_wrap(void *data, void (*give_back)(void *owner), void *owner, anex_memory **memory,
+                             anex_error *error) {
+    anex_memory *m = calloc(1, sizeof *m);
+    if (!m) return anex_fail(error, ANEX_MEMORY, "out of memory");
+    atomic_init(&m->references, 1);
+    m->data = data, m->give_back = give_back, m->owner = owner;
+    *memory = m;
+    return ANEX_OK;
+}
+
+anex_status anex_memory_new(size_t bytes, anex_memory **memory, anex_error *error) {
+    /* calloc hands out untouched pages of a large block without writing them: zeroing is free */
+    char *block = bytes < SIZE_MAX - ANEX_ALIGNMENT ? calloc(1, bytes + ANEX_ALIGNMENT) : NULL;
+    if (!block) return anex_fail(error, ANEX_MEMORY, "no memory for a tensor of %zu bytes", bytes);
+    void *data = (void *)(((uintptr_t)block + ANEX_ALIGNMENT - 1) & ~(uintptr_t)(ANEX_ALIGNMENT - 1));
+    anex_status status = anex_memory_wrap(data, free, block, memory, error);
+    if (status) free(block);
+    return status;
+}
+
+void *anex_memory_data(const anex_memory *memory) { return memory->data; }
+
+anex_memory *anex_memory_retain(anex_memory *memory) {
+    atomic_fetch_add_explicit(&memory->references, 1, memory_order_relaxed);
+    return memory;
+}
+
+void anex_memory_release(anex_memory *memory) {
+    if (!memory || atomic_fetch_sub_explicit(&memory->references, 1, memory_order_acq_rel) != 1) return;
+    if (memory->give_back) memory->give_back(memory->owner);
+    free(memory);
+}
