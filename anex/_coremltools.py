@@ -85,7 +85,7 @@ def check_input_names(names: Iterable[str]) -> None:
     for name in names:
         legal = NameSanitizer(prefix="var_").sanitize_name(name)
         if legal != name:
-            raise ArgumentError(f"input name {name!r} is a word of MIL or not plain ASCII; {legal!r} would do")
+            raise ArgumentError(f"input {name!r}: a word of MIL, or not plain ASCII; {legal!r} would do")
 
 
 def legalise(program: Any) -> None:
@@ -106,3 +106,14 @@ def legalise(program: Any) -> None:
         PASS_REGISTRY["common::dedup_op_and_var_names"](program)
     except ValueError as error:
         raise CompileError(f"inputs and outputs must have different names: {error}") from error
+
+
+def validate(program: Any) -> None:
+    """Raise ``CompileError`` for a program that contradicts itself or has tensors of rank 6 or more."""
+    from .errors import CompileError
+
+    try:
+        program.validate()
+        program._check_invalid_tensor_rank()
+    except ValueError as error:
+        raise CompileError(str(error)) from error

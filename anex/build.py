@@ -64,29 +64,30 @@ def graph(target: Any = None, /, **inputs: Any) -> Callable[[Callable[..., Any]]
         except TypeError as error:
             raise ArgumentError(f"{where}: {error}; the inputs given are ({', '.join(specs)})") from error
         with coremltools() as ct:
-            return _build(ct, function, specs, _coremltools.target(ct, target), where)
+            return _build(function, specs, _coremltools.target(ct, target), where)
 
     return build
 
 
-def _build(ct: Any, function: Callable[..., Any], specs: Mapping[str, Spec], target: Any, where: str) -> Program:
-    from coremltools.converters.mil.mil import Builder as mb
-    from coremltools.converters.mil.mil import Function, Program, types
+def _build(function: Callable[..., Any], specs: Mapping[str, Spec], target: Any, where: str) -> Program:
+    from coremltools.converters.mil.mil import Builder, Function, Program, types
 
     _coremltools.check_input_names(specs)
     _coremltools.restart_names()
     placeholders = {
-        name: mb.placeholder(given.shape, dtype=types.type_mapping.numpy_type_to_builtin_type(given.dtype))
+        name: Builder.placeholder(
+            given.shape, dtype=types.type_mapping.numpy_type_to_builtin_type(given.dtype)
+        )
         for name, given in specs.items()
     }
     program = Program()
-    with _explained(where, mb):
-        with Function(placeholders, target) as main, _constants_follow(mb, types):
+    with _explained(where, Builder):
+        with Function(placeholders, target) as main, _constants_follow(Builder, types):
             returned = function(**main.inputs)
             main.set_outputs(_outputs(returned, main.inputs, where))
         program.add_function("main", main)
-        program.validate()
         _coremltools.legalise(program)
+        _coremltools.validate(program)
     return program
 
 
@@ -102,58 +103,65 @@ def _outputs(returned: Any, inputs: Mapping[str, Var], where: str) -> list[Var]:
             raise CompileError(f"{where} returns {type(output).__name__}, not what an op of the builder gave")
         if output.name in seen:
             what = "an input" if output.name in inputs else "another output"
-            raise CompileError(f"{where}: output {output.name!r} is {what} too; pass mb.identity(x=..., name=...) on")
+            raise CompileError(f"{where}: output {output.name!r} is {what} too; return an mb.identity of it")
         seen.add(output.name)
     return outputs
 
 
 @contextlib.contextmanager
-def _explained(where: str, mb: Any) -> Iterator[None]:
+def _explained(where: str, builder: Any) -> Iterator[None]:
     """Errors of the builder become ``CompileError``; those of the caller's own code stay."""
     try:
         yield
+    except _Unfit as error:
+        raise CompileError(f"{where}, {error}") from None
     except Error:
         raise
     except Exception as error:
-        if isinstance(error, AttributeError) and error.obj is mb:
+        if isinstance(error, AttributeError) and error.obj is builder:
             raise UnsupportedError(f"{where}: nobody knows the op {error.name!r}") from error
-        if not _raised_by_coremltools(error):
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        while frames[-1].f_globals.get("__name__", "").startswith(("numpy", "sympy")):
+            frames.pop()  # called by coremltools or by the function: that is the question
+        if not frames[-1].f_globals.get("__name__", "").startswith("coremltools"):
             raise
         message = str(error.args[0]) if error.args else type(error).__name__
+        ops = [frame.f_locals for frame in frames if frame.f_code.co_name == "_add_op"]
+        name = ops[-1]["kwargs"].get("name", "") if ops else ""
+        if name not in message:  # coremltools names the op in some of its messages only
+            where += f", {ops[-1]['op_cls'].__name__} {name!r}"
         hint = "; make the constant fp16: value.astype(np.float16)" if _MIXED.search(message) else ""
         raise CompileError(f"{where}: {message}{hint}") from error
+
+
+class _Unfit(Exception):
+    """A constant that the dtype it should take cannot hold."""
 
 
 _MIXED = re.compile("fp16.*fp32|fp32.*fp16|share the same data type", re.DOTALL)
 
 
-def _raised_by_coremltools(error: BaseException) -> bool:
-    """Whether the innermost frame that is no library's of coremltools' own is coremltools'."""
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return next(name for name in reversed(modules) if not name.startswith(("numpy", "sympy"))).startswith("coremltools")
-
-
 @contextlib.contextmanager
-def _constants_follow(mb: Any, types: Any) -> Iterator[None]:
+def _constants_follow(builder: Any, types: Any) -> Iterator[None]:
     """Within the block, the builder gives constants the dtype of the tensors beside them.
 
     All ops go through the builder's ``_add_op``, which is wrapped for the time of the block; only
     calls change that coremltools would refuse, or that would mix fp16 tensors with fp32 weights.
     Should a later coremltools have no ``_add_op``, its own rule is back: fp32, and an error.
     """
-    original = mb.__dict__.get("_add_op")
+    original = builder.__dict__.get("_add_op")
     if original is None:
         yield
         return
 
-    def add_op(cls: Any, op: Any, **arguments: Any) -> Any:
+    def add_op(cls: Any, op: Any, /, **arguments: Any) -> Any:
         return original.__get__(None, cls)(op, **_follow(types, op, arguments))
 
-    mb._add_op = classmethod(add_op)
+    builder._add_op = classmethod(add_op)
     try:
         yield
     finally:
-        mb._add_op = original
+        builder._add_op = original
 
 
 def _follow(types: Any, op: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,49 +169,55 @@ def _follow(types: Any, op: Any, arguments: Mapping[str, Any]) -> dict[str, Any]
     from coremltools.converters.mil.mil import Var
     from coremltools.converters.mil.mil.input_type import TensorInputType, TupleInputType
 
-    floats = {types.fp16: np.float16, types.fp32: np.float32}
-    domains = {name: getattr(kind, "type_domain_id", None) for name, kind in op.input_spec.input_types.items()}
-    tensors = {  # type domain -> dtype of the first floating tensor in it; None: in any
-        domain: given.dtype
-        for name in reversed(domains)
-        if isinstance(given := arguments.get(name), Var) and getattr(given, "dtype", None) in floats
-        for domain in (domains[name], None)
-    }
+    def dtype_of(given: Any) -> Any:
+        """fp16, fp32, or None for whatever is no floating tensor."""
+        dtype = given.dtype if isinstance(given, Var) else None
+        return dtype if dtype in (types.fp16, types.fp32) else None
+
+    numpy = {types.fp16: np.float16, types.fp32: np.float32}
+    inputs = op.input_spec.input_types
+    domains = {name: getattr(inputs[name], "type_domain_id", None) for name in inputs}
+    beside: dict[Any, Any] = {}  # type domain -> dtype of the first floating tensor in it; None: in any
+    for name, domain in domains.items():
+        if dtype := dtype_of(arguments.get(name)):
+            beside.setdefault(domain, dtype)
+            beside.setdefault(None, dtype)
+
     result = dict(arguments)
-    for name, given in arguments.items():
-        kind, domain = op.input_spec.input_types.get(name), domains.get(name)
-        where = f"{op.__name__} {arguments.get('name', '')!r}: constant {name}"
-        if isinstance(kind, TupleInputType) and isinstance(given, (tuple, list)):
-            beside = [item.dtype for item in given if isinstance(item, Var) and item.dtype in floats]
-            if beside:
-                result[name] = [_cast(item, floats[beside[0]], where, ints=False) for item in given]
-        elif isinstance(kind, TensorInputType) and domain is not None:
-            beside = tensors.get(domain, tensors.get(None))
-            if beside in op.type_domains[domain]:
-                result[name] = _cast(given, floats[beside], where, ints=domain in tensors)
+    for name in inputs.keys() & arguments.keys():
+        given, domain = arguments[name], domains[name]
+        where = f"{op.__name__} {arguments.get('name', '')!r}".replace(" ''", "") + f": constant {name}"
+        if isinstance(inputs[name], TupleInputType) and isinstance(given, (tuple, list)):
+            if dtype := next(filter(None, map(dtype_of, given)), None):
+                result[name] = [_cast(item, numpy[dtype], where, ints=False) for item in given]
+        elif isinstance(inputs[name], TensorInputType) and domain is not None:
+            dtype = beside.get(domain, beside.get(None))
+            if dtype in op.type_domains[domain]:
+                result[name] = _cast(given, numpy[dtype], where, ints=domain in beside)
     return result
 
 
 def _cast(given: Any, dtype: type[np.floating[Any]], where: str, *, ints: bool) -> Any:
-    """A floating constant in ``dtype``; of Python ints and lists of them too with ``ints``.
+    """A floating constant in ``dtype``; with ``ints`` Python's ints and lists of them too.
 
     Everything else comes back as it is.
     """
     if isinstance(given, (np.ndarray, np.generic)):
-        ints = False  # numpy ints were made ints on purpose
+        ints = False  # numpy's ints were made ints on purpose
     elif not isinstance(given, (float, int, list, tuple)) or isinstance(given, bool):
         return given
     try:
         value = np.asarray(given)
     except (TypeError, ValueError):  # a ragged list, or one with Vars: the builder says what it thinks
         return given
-    if value.dtype.kind != "f" and not (ints and value.dtype.kind == "i") or value.dtype == dtype:
+    if value.dtype == dtype or value.dtype.kind not in ("fi" if ints else "f"):
         return given
     with np.errstate(over="ignore"):
         cast = value.astype(dtype)
-    lost = np.isinf(cast) & ~np.isinf(value) | (cast == 0) & (value != 0) & (value.ndim == 0)
+    lost = np.isinf(cast) & ~np.isinf(value)
+    if value.ndim == 0:  # an epsilon, say; a weight among many may well vanish
+        lost |= (cast == 0) & (value != 0)
     if lost.any():
-        number, becomes = value[lost][0], cast[lost][0]
-        raise CompileError(f"{where} is {number:g}, which {dtype.__name__} makes {becomes:g}; its limits are"
-            f" {np.finfo(dtype).smallest_subnormal:g} and {np.finfo(dtype).max:g}")
+        limits = f"{np.finfo(dtype).smallest_subnormal:g} to {np.finfo(dtype).max:g}"
+        raise _Unfit(f"{where} is {value[lost][0]:g}; {dtype.__name__} holds {limits}")
     return cast if cast.ndim else dtype(cast)

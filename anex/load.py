@@ -16,13 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _coremltools
 from ._coremltools import coremltools
 from .errors import ArgumentError, CompileError, Error, FormatError, MissingFileError, UnsupportedError
+from .mil.scalars import BY_NUMBER
 from .tidy import blob_values, describe, tidy
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program
-    from coremltools.proto import MIL_pb2, Model_pb2
+    from coremltools.proto import MIL_pb2
 
 MODEL_PATH = "@model_path/"
 
@@ -38,18 +40,9 @@ def from_mlpackage(path: str | os.PathLike[str], function: str | None = None) ->
 
     >>> anex.from_mlpackage("Encoder.mlpackage", function="prefill")  # doctest: +SKIP
     """
-    path = Path(path)
-    model_path = _root_model(path) if path.is_dir() else path
-    with coremltools() as ct:
-        model = ct.proto.Model_pb2.Model()
-        _parse(model, _read(model_path), model_path)
-        kind = model.WhichOneof("Type")
-        if kind is None:
-            raise FormatError(f"{model_path} is not a Core ML model: it says no type; truncated?")
-        if kind != "mlProgram":
-            raise UnsupportedError(f"{path} is a {kind} model; anex takes ML programs, so convert it to one")
-        default = model.description.defaultFunctionName
-        return from_proto(model.mlProgram, model_path.parent, function=function, default=default)
+    path = _path(path)
+    model = _root_model(path) if path.is_dir() else path
+    return from_model(_read(model), model.parent, str(path), function)
 
 
 def from_mil(
@@ -77,13 +70,32 @@ def from_mil(
     if isinstance(source, str) and ("program(" in source or "\n" in source):
         text, folder = source, None
     else:
-        path = _text_file(Path(source))
+        path = _text_file(_path(source))
         try:
             text, folder = _read(path).decode(), path.parent
         except UnicodeDecodeError as error:
             raise FormatError(f"{path} is not MIL text: {error}") from error
     with coremltools():
         return from_proto(from_text(text), folder, weights=weights, function=function)
+
+
+def from_model(data: bytes, folder: Path, what: str, function: str | None = None) -> Program:
+    """The MIL program of a serialised Core ML model whose ``@model_path/`` is ``folder``."""
+    from google.protobuf.message import DecodeError
+
+    with coremltools() as ct:
+        model = ct.proto.Model_pb2.Model()
+        try:
+            model.ParseFromString(data)
+        except DecodeError as error:
+            raise FormatError(f"{what} is not a Core ML model, or truncated: {error}") from error
+        kind = model.WhichOneof("Type")
+        if kind is None:
+            raise FormatError(f"{what} is not a Core ML model, or truncated: it says no type")
+        if kind != "mlProgram":
+            raise UnsupportedError(f"{what} is a {kind} model; anex takes ML programs, so convert it to one")
+        default = model.description.defaultFunctionName
+        return from_proto(model.mlProgram, folder, function=function, default=default)
 
 
 def from_proto(
@@ -107,7 +119,7 @@ def from_proto(
 
         with _explained():
             program = load_mil_proto(chosen, target, links)
-            program.validate()
+        _coremltools.validate(program)
         return program
 
 
@@ -132,12 +144,19 @@ def _explained() -> Iterator[None]:
         raise
     except Exception as error:  # assertions, KeyErrors, C++ exceptions: anything at all
         frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
-        ops = [found["op_spec"] for found in frames if "op_spec" in found]
-        message = str(error) or type(error).__name__
-        if not ops:
-            raise FormatError(f"a malformed MIL program: {message}") from error
-        constant = ops[-1].type == "const" or ops[-1].type.startswith("constexpr_")
-        raise (FormatError if constant else CompileError)(f"{describe(ops[-1])}: {message}") from error
+        at = next((found for found in reversed(frames) if "op_spec" in found), {})
+        where = describe(at["op_spec"]) if at else "a malformed MIL program"
+        message = str(error.args[0]) if error.args else type(error).__name__
+        if isinstance(error, KeyError) and error.args[0] in BY_NUMBER:
+            raise UnsupportedError(f"{where}: coremltools has no {BY_NUMBER[error.args[0]].name}") from error
+        if isinstance(error, AssertionError) and "proto_type" in at:
+            message = f"gives {_type_name(at['pymil_type'])}, declared as {_type_name(at['proto_type'])}"
+        wrong_op = at and at["op_spec"].type != "const"
+        raise (CompileError if wrong_op else FormatError)(f"{where}: {message}") from error
+
+
+def _type_name(kind: Any) -> str:
+    return str(kind.__type_info__())
 
 
 def _choose(names: list[str], wanted: str | None, default: str) -> str:
@@ -163,6 +182,13 @@ def _target(ct: Any, function: MIL_pb2.Function) -> Any:
 # Files -----------------------------------------------------------------------------------------
 
 
+def _path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError as error:
+        raise ArgumentError(f"{path!r} is not a path: {error}") from error
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -170,15 +196,6 @@ def _read(path: Path) -> bytes:
         raise MissingFileError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         raise MissingFileError(f"{path} cannot be read: {error}") from error
-
-
-def _parse(message: Model_pb2.Model, data: bytes, path: Path) -> None:
-    from google.protobuf.message import DecodeError
-
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise FormatError(f"{path} is not a Core ML model, or truncated: {error}") from error
 
 
 def _root_model(package: Path) -> Path:
@@ -222,15 +239,17 @@ def _gather_weights(
     """
     from .mil import blob
 
+    wanted = blob.references(program)
+    files = {text: _weight_file(text, folder, weights) for text in wanted}
+    if len(files) > 1 and len(set(files.values())) == 1:
+        raise FormatError(f"one weight file for {', '.join(files)}: pass the folder they are in")
     found: dict[str, str] = {}
-    for value in blob_values(program):
-        text = value.blobFileValue.fileName
-        if text not in found:
-            path = _weight_file(text, folder, weights)
-            blob.check(path, blob.references(program)[text])
-            found[text] = f"{len(found)}.bin" if found else "weight.bin"
-            os.symlink(path.resolve(), os.path.join(links, found[text]))
-        value.blobFileValue.fileName = found[text]
+    for text, path in files.items():
+        blob.check(path, wanted[text])
+        found[text] = f"{len(found)}.bin" if found else "weight.bin"
+        os.symlink(path.resolve(), os.path.join(links, found[text]))
+    for value in blob_values(next(iter(program.functions["main"].block_specializations.values()))):
+        value.blobFileValue.fileName = found[value.blobFileValue.fileName]
 
 
 def _weight_file(text: str, folder: Path | None, weights: str | os.PathLike[str] | None) -> Path:
@@ -247,4 +266,4 @@ def _weight_file(text: str, folder: Path | None, weights: str | os.PathLike[str]
     for path in candidates:
         if path.is_file():
             return path
-    raise MissingFileError(f"weight file {text}: {' and '.join(map(str, candidates))} do not exist")
+    raise MissingFileError(f"weight file {text}: there is no {' or '.join(map(str, candidates))}")

@@ -62,7 +62,9 @@ def _dim(dim: Any, dims: tuple[Any, ...]) -> int:
     if size is None or isinstance(dim, (bool, np.bool_)):
         raise ShapeError(f"shape {dims}: {dim!r} is not an int; anex compiles static shapes only")
     if size < 1:
-        raise ShapeError(f"shape {dims}: dimension {size} is not positive; the ANE has no empty or unknown sizes")
+        raise ShapeError(
+            f"shape {dims}: {size} is not a size; the ANE has neither empty nor unknown dimensions"
+        )
     return size
 
 
@@ -72,8 +74,6 @@ def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     except (TypeError, ValueError) as error:
         raise DTypeError(f"{dtype!r} is not a dtype: {error}") from error
     if found.name not in _DTYPES or not found.isnative:
-        instead = _INSTEAD.get(found.name)
-        raise DTypeError(
-            f"Core ML has no {found} tensors; " + (f"use {instead}" if instead else f"use one of {', '.join(_DTYPES)}")
-        )
+        instead = _INSTEAD.get(found.name, "one of " + ", ".join(_DTYPES))
+        raise DTypeError(f"Core ML has no {found} tensors; use {instead}")
     return found

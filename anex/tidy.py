@@ -25,15 +25,17 @@ def tidy(function: MIL_pb2.Function, inputs_of: Callable[[str], Collection[str]]
     """
     if function.opset not in function.block_specializations:
         raise FormatError(f"the function has no block for its opset {function.opset!r}")
+    for opset in [opset for opset in function.block_specializations if opset != function.opset]:
+        del function.block_specializations[opset]
     block = function.block_specializations[function.opset]
     function.attributes.clear()  # FlexibleShapeInformation and the like: for coremlc's runtime
     for item in function.inputs:
         _check_input(item)
     inputs = _names(function.inputs, "the inputs")
     results = [output.name for op in block.operations for output in op.outputs]
-    _Walk(inputs_of, {*inputs, *results}).block(block, dict(zip(inputs, inputs)), nested=False)
-    if len(set(block.outputs)) < len(block.outputs):
-        raise FormatError(f"an output stands twice: {', '.join(block.outputs)}")
+    _Walk(inputs_of, {*inputs, *results}).block(block, {name: name for name in inputs}, nested=False)
+    if not block.outputs or len(set(block.outputs)) < len(block.outputs):
+        raise FormatError(f"no outputs, or one twice: ({', '.join(block.outputs)})")
 
 
 def blob_values(block: MIL_pb2.Block) -> Iterator[MIL_pb2.Value]:
@@ -67,7 +69,7 @@ def _check_input(item: MIL_pb2.NamedValueType) -> None:
     kind = item.type.WhichOneof("type")
     tensor = item.type.stateType.wrappedType.tensorType if kind == "stateType" else item.type.tensorType
     if kind not in ("tensorType", "stateType"):
-        raise UnsupportedError(f"input {item.name!r} is a {kind or 'thing without type'}, not a tensor or state")
+        raise UnsupportedError(f"input {item.name!r} is a {kind or 'typeless thing'}, not a tensor or state")
     if tensor.rank == 0:
         raise UnsupportedError(f"input {item.name!r} has rank 0, which Core ML does not take; make it [1]")
 
@@ -94,14 +96,12 @@ class _Walk:
             ops += self.arguments(op, visible)
             for inner in op.blocks:
                 scope = dict(visible)
-                for item in inner.inputs:
-                    item.name = scope[item.name] = self.fresh(item.name)
+                for item, name in zip(inner.inputs, _names(inner.inputs, describe(op)), strict=True):
+                    item.name = scope[name] = self.fresh(name)
                 self.block(inner, scope, nested=True)
-            for output, name in zip(op.outputs, _names(op.outputs, describe(op))):
-                if nested:  # coremltools has one table of names for all blocks
+            for output, name in zip(op.outputs, _names(op.outputs, describe(op)), strict=True):
+                if nested or name in visible:  # coremltools has one table of names for all blocks
                     output.name = self.fresh(name)
-                elif name in visible:
-                    raise FormatError(f"{describe(op)}: {name!r} is defined twice")
                 visible[name] = output.name
             ops.append(op)
         if len(ops) > len(block.operations):  # inline arguments became ops
@@ -110,32 +110,36 @@ class _Walk:
             del block.operations[: -len(ops)]
         for index, name in enumerate(block.outputs):
             block.outputs[index] = _resolve(name, visible, "the outputs")
+            if not nested and block.outputs[index] != name:
+                raise FormatError(f"the output {name!r} is defined twice")
 
     def arguments(self, op: MIL_pb2.Operation, visible: dict[str, str]) -> list[MIL_pb2.Operation]:
         """Tidy what stands in ``(...)[...]`` of an op; the ``const`` ops its inline values become."""
         name = op_name(op)
-        constant = op.type == "const" or op.type.startswith("constexpr_")
-        self.check(op, constant)
-        if not constant:
-            for key in [key for key in op.attributes if key != "name"]:
-                del op.attributes[key]
+        if op.type.startswith("constexpr_"):  # up to iOS17 their arguments stand among the attributes
+            for key in sorted(op.attributes):
+                if key != "name":
+                    op.inputs[key].arguments.add(value=op.attributes[key])
+        self.check(op)
+        for key in [key for key in op.attributes if (op.type, key) != ("const", "val")]:
+            del op.attributes[key]
         op.attributes["name"].CopyFrom(_string(name))
-        for value in op.attributes.values():
-            value.docString = ""
+        if op.type == "const":
+            op.attributes["val"].docString = ""
         consts: list[MIL_pb2.Operation] = []
         for key in sorted(op.inputs):
             for binding in op.inputs[key].arguments:
                 if binding.WhichOneof("binding") == "name":
                     binding.name = _resolve(binding.name, visible, describe(op))
-                    continue
-                binding.value.docString = ""
-                if not constant and binding.value.type.WhichOneof("type") == "tensorType":
+                elif binding.value.type.WhichOneof("type") == "tensorType":
                     consts.append(_const(self.fresh(f"{name}_{key}"), binding.value))
                     binding.name = consts[-1].outputs[0].name
         return consts
 
-    def check(self, op: MIL_pb2.Operation, constant: bool) -> None:
+    def check(self, op: MIL_pb2.Operation) -> None:
         """Refuse what coremltools has no op or no argument for."""
+        if op.type == "const" and ("val" not in op.attributes or op.inputs):
+            raise FormatError(f"{describe(op)} has no value, or arguments")
         if op.type == "write_state":  # half of coremltools' coreml_update_state
             known: Collection[str] = ("input", "data")
         else:
@@ -143,8 +147,7 @@ class _Walk:
                 known = self.inputs_of(op.type)
             except ValueError as error:
                 raise UnsupportedError(f"{describe(op)}: an op nobody knows here: {error}") from error
-        given = [*op.inputs, *(key for key in op.attributes if constant and key != "name")]
-        for key in given:
+        for key in op.inputs:
             if key not in known or key.startswith("_"):
                 takes = ", ".join(name for name in known if not name.startswith("_"))
                 raise CompileError(f"{describe(op)} has no argument {key!r}; it takes {takes}")
@@ -173,4 +176,6 @@ def _const(name: str, value: MIL_pb2.Value) -> MIL_pb2.Operation:
     from coremltools.proto import MIL_pb2
 
     result = MIL_pb2.NamedValueType(name=name, type=value.type)
-    return MIL_pb2.Operation(type="const", attributes={"name": _string(name), "val": value}, outputs=[result])
+    const = MIL_pb2.Operation(type="const", attributes={"name": _string(name), "val": value}, outputs=[result])
+    const.attributes["val"].docString = ""
+    return const

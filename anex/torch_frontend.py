@@ -76,7 +76,7 @@ def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None
                 minimum_deployment_target=wanted,
             )
             _name_outputs(program, flat.names, set(specs))
-            program.validate()
+        _coremltools.validate(program)
         return program
 
 
@@ -123,7 +123,7 @@ def _spec(name: str, given: Any, precision: str, torch: Any) -> Spec:
     else:
         found = spec(given, precision)
     if found.dtype.name not in _INPUT_DTYPES:
-        raise DTypeError(f"input {name!r} is {found.dtype}; coremltools converts {', '.join(_INPUT_DTYPES)} only")
+        raise DTypeError(f"input {name!r} is {found.dtype}; the converter takes {', '.join(_INPUT_DTYPES)}")
     if not found.shape:
         raise ShapeError(f"input {name!r} has rank 0, which Core ML does not take; make it (1,)")
     return found
@@ -155,7 +155,9 @@ def _flat(module: Any, names: Sequence[str], torch: Any, *, exported: bool) -> A
             self.training = False
 
         def forward(self, *tensors: Any) -> tuple[Any, ...]:
-            result = self.module(**dict(zip(names, tensors))) if keywords else self.module(*tensors)
+            result = (
+                self.module(**dict(zip(names, tensors, strict=True))) if keywords else self.module(*tensors)
+            )
             outputs: list[tuple[str, Any]] = []
             _collect(result, "", outputs, torch)
             self.names = [name for name, _ in outputs]
@@ -184,8 +186,9 @@ def _collect(result: Any, name: str, outputs: list[tuple[str, Any]], torch: Any)
         for key, item in result.items():
             _collect(item, f"{name}_{key}".strip("_"), outputs, torch)
     elif isinstance(result, (tuple, list)):
-        for key, item in zip(getattr(result, "_fields", range(len(result))), result):
-            _collect(item, f"{name or 'output'}_{key}" if isinstance(key, int) else key, outputs, torch)
+        fields = getattr(result, "_fields", None) or [f"{name or 'output'}_{n}" for n in range(len(result))]
+        for key, item in zip(fields, result, strict=True):
+            _collect(item, key, outputs, torch)
     elif result is not None:
         raise CompileError(f"forward returns {type(result).__name__} where a tensor is needed")
 
@@ -196,18 +199,18 @@ def _output_type(ct: Any, output: Any, precision: str) -> Any:
 
 def _name_outputs(program: Any, names: Sequence[str], inputs: set[str]) -> None:
     """Name the outputs, giving what is an input or returned twice a name through ``identity``."""
-    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import Builder
 
     main = program.functions["main"]
     seen = set(main.inputs.values())
     outputs = []
-    for name, var in zip(names, main.outputs):
+    for name, var in zip(names, main.outputs, strict=True):
         wanted = name or "output"
         if wanted in inputs:
             wanted += "_output"
         if var in seen:
             with main:
-                var = mb.identity(x=var, name=wanted)
+                var = Builder.identity(x=var, name=wanted)
         var.set_name(wanted)
         seen.add(var)
         outputs.append(var)

@@ -1,4 +1,4 @@
-"""Weight files (``weights/weight.bin``): what a program needs of them, whether they have it, reading, writing.
+"""Weight files (``weights/weight.bin``): what a program needs of them, checking, reading, writing.
 
 coremltools' own reader and writer do the work. What is here comes before them: its reader trusts a program's
 offsets and the record's data offset, so ``check`` looks at both, with errors that name file and offset.
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..errors import DTypeError, FormatError, MissingFileError, UnsupportedError
-from .proto import Message
+from .proto import Message, coremltools_module
 from .scalars import SCALARS
 from .types import tensor_of
 
@@ -39,7 +39,7 @@ class Reference(NamedTuple):
     owner: str  # the op, for errors
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
 
@@ -93,14 +93,14 @@ def read(path: str | os.PathLike[str], reference: Reference) -> "np.ndarray[Any,
     Raises what ``check`` does; UnsupportedError for bf16 and fp8, which coremltools cannot read.
     """
     import numpy as np
-    from coremltools.libmilstoragepython import _BlobStorageReader
 
     check(path, [reference])
     method = f"read_{_method(reference.dtype)}_data"
-    data = getattr(_BlobStorageReader(os.fspath(path)), method)(reference.offset)
+    reader = coremltools_module("libmilstoragepython")._BlobStorageReader(os.fspath(path))
+    data = getattr(reader, method)(reference.offset)
     if reference.dtype == "fp16":
         data = data.view(np.float16)
-    array: np.ndarray[Any, Any] = data[: reference.count].reshape(reference.shape)
+    array: np.ndarray[Any, Any] = data[: reference.size].reshape(reference.shape)
     return array
 
 
@@ -109,9 +109,7 @@ class Writer:
 
     def __init__(self, path: str | os.PathLike[str]):
         """Start the file ``path`` anew."""
-        from coremltools.libmilstoragepython import _BlobStorageWriter
-
-        self._writer = _BlobStorageWriter(os.fspath(path))
+        self._writer = coremltools_module("libmilstoragepython")._BlobStorageWriter(os.fspath(path))
 
     def write(self, array: "np.ndarray[Any, Any]", dtype: str) -> int:
         """Append ``array`` as MIL type ``dtype``; returns the offset for its BLOBFILE.
@@ -145,7 +143,7 @@ def _method(dtype: str) -> str:
 
 def _check_header(file: BinaryIO, size: int, path: str) -> None:
     if size < _HEADER.size:
-        raise FormatError(f"{path}: {size or 'no'} bytes are no weight file: its header alone has {_HEADER.size}")
+        raise FormatError(f"{path}: found {size or 'no'} bytes, a weight file's header has {_HEADER.size}")
     file.seek(0)
     _, version = _HEADER.unpack(file.read(_HEADER.size))
     if version != _VERSION:
@@ -155,7 +153,7 @@ def _check_header(file: BinaryIO, size: int, path: str) -> None:
 
 def _problem(file: BinaryIO, file_size: int, reference: Reference) -> str:
     """Why ``reference`` cannot be read, or ""."""
-    offset, count, scalar = reference.offset, reference.count, SCALARS[reference.dtype]
+    offset, count, scalar = reference.offset, reference.size, SCALARS[reference.dtype]
     if offset < _HEADER.size or offset + _RECORD.size > file_size:
         return f"outside of the file, whose records lie in {_HEADER.size} to {file_size}"
     sentinel, code, size, data, padding = _record(file, offset)
@@ -172,8 +170,8 @@ def _problem(file: BinaryIO, file_size: int, reference: Reference) -> str:
     if size != needed or padding not in (0, size * 8 - count * scalar.bits):
         found = f"found {size} bytes" + (f" less {padding} bits" if padding else "")
         return f"{found}, need {needed} for {count} elements of {reference.dtype}"
-    if data < offset + _RECORD.size:
-        return f"its data is said to start at {data}, need {offset + _RECORD.size} or more"
+    if data < _HEADER.size:  # hand-written files: coremltools would read the header as data
+        return f"its record says that the data start at {data}, need {offset + _RECORD.size}"
     if data + size > file_size:
         return f"its data ends at {data + size}, found only {file_size} bytes: the file is truncated"
     return ""

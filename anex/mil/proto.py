@@ -7,6 +7,8 @@ import functools
 import importlib
 from typing import Any, TypeAlias
 
+from .._coremltools import coremltools
+
 #: A protobuf message. Their classes are made at run time and have no types of their own.
 Message: TypeAlias = Any
 
@@ -18,7 +20,13 @@ _LENGTH_DELIMITED = 2
 @functools.cache
 def mil() -> Any:
     """The module ``coremltools.proto.MIL_pb2``; the first call loads coremltools."""
-    return importlib.import_module("coremltools.proto.MIL_pb2")
+    return coremltools_module("proto.MIL_pb2")
+
+
+def coremltools_module(name: str) -> Any:
+    """A module of coremltools, by its name in there."""
+    with coremltools():
+        return importlib.import_module(f"coremltools.{name}")
 
 
 def keep_source(program: Message, text: str) -> None:

@@ -100,9 +100,9 @@ def parse(scalar: ScalarType, tokens: Sequence[str]) -> list[Scalar]:
             try:
                 convert(token)
             except OverflowError:
-                raise LiteralError(index, f"{shorten(token)} does not fit {scalar.name}") from None
+                raise LiteralError(index, f"{describe(token)} does not fit {scalar.name}") from None
             except (ValueError, KeyError):
-                reason = f"expected a literal of type {scalar.name}, found {shorten(token)}"
+                reason = f"expected a literal of type {scalar.name}, found {describe(token)}"
                 raise LiteralError(index, reason) from None
         raise
     _check_range(scalar, values)
@@ -149,9 +149,20 @@ def unquote(token: str) -> str:
     return _ESCAPE.sub(lambda match: _ESCAPED.get(match[1], match[1]), token[1:-1])
 
 
-def shorten(token: str) -> str:
-    """``token`` as an error quotes it."""
-    return repr(token if len(token) <= 40 else token[:37] + "...")
+def describe(token: str) -> str:
+    """``token`` as an error says what it found."""
+    if not token:
+        return "the end of the text"
+    text = repr(token if len(token) <= 40 else token[:37] + "...")
+    if token[0] == '"' and not is_string(token):
+        return f"a string that never ends, {text}"
+    return f"{text} (MIL text has no comments)" if token in ("/", "#") else text
+
+
+def _integer(token: str) -> int:
+    if not token.isascii():  # int() takes the digits of every script
+        raise ValueError(token)
+    return int(token)
 
 
 def _float(token: str) -> float:
@@ -166,8 +177,8 @@ def _float(token: str) -> float:
 _CONVERT: dict[str, Callable[[str], Scalar]] = {
     "bool": _BOOLS.__getitem__,
     "string": unquote,
-    "int": int,
-    "uint": int,
+    "int": _integer,
+    "uint": _integer,
     "float": _float,
 }
 
@@ -309,7 +320,7 @@ def _encode(scalar: ScalarType, value: float) -> int:
     elif size - table[-1] < (table[-1] - table[-2]) / 2:
         code = min(bisect.bisect_left(table, size), len(table) - 1)
         below, above = size - table[code - 1], table[code] - size
-        if 0 < above and (below < above or (below == above and code % 2)):
+        if above > 0 and (below < above or (below == above and code % 2)):
             code -= 1
     elif math.isinf(value) and scalar.infinite:
         code = len(table)

@@ -4,7 +4,7 @@ import itertools
 import re
 
 from ..errors import FormatError
-from .scalars import is_string, shorten
+from .scalars import describe
 
 # Every alternative is found in one pass without backtracking over more than its own token, and the last
 # one takes any other character: no text can make this slow or stop it. A string without an end runs to
@@ -68,13 +68,7 @@ class Cursor:
 
     def unexpected(self, expected: str) -> FormatError:
         """The error for a next token that is not ``expected``."""
-        token = self.token
-        found = "the end of the text" if token == END else shorten(token)
-        if token[:1] == '"' and not is_string(token):
-            found = f"a string that never ends, {found}"
-        if token in ("/", "#"):
-            found += " (MIL text has no comments)"
-        return self.error(f"expected {expected}, found {found}")
+        return self.error(f"expected {expected}, found {describe(self.token)}")
 
     def error(self, message: str, at: int | None = None) -> FormatError:
         """``message`` with the line and column of token ``at`` (default: the next)."""

@@ -1,4 +1,4 @@
-"""Types of MIL text: ``tensor<fp16, [1, ?]>``, ``int32``, ``list<>``, ``tuple<>``, ``dict<>``, ``state<>``."""
+"""Types of MIL text: ``tensor<fp16, [1, ?]>``, ``int32``, and lists, tuples, dicts and states of types."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -181,22 +181,17 @@ class Values:
             return c.unexpected("',' or ']'" if c.at > start else "'['")
         if count != math.prod(sizes):
             return c.error(f"{expected} takes {math.prod(sizes)} elements, found {count}", start)
-        for index, (token, wanted) in enumerate(zip(c.tokens[start:], skeleton, strict=False)):
-            if wanted != (token if token in _PUNCTUATION else "0"):
-                c.at = start + index
-                break
-        return c.unexpected(f"{'a literal' if wanted == '0' else repr(wanted)} to match {expected}")
+        for c.at, wanted in enumerate(skeleton, start):
+            if wanted != (c.token if c.token in _PUNCTUATION else "0"):
+                return c.unexpected(f"{'a literal' if wanted == '0' else repr(wanted)} to match {expected}")
+        return c.error(f"expected [], the literal of {expected}", start)
 
     def _actual_shape(self, shape: Sequence[int | None]) -> list[int]:
         """``shape`` with the sizes that it leaves open counted in the literal at the cursor."""
-        sizes: list[int] = []
-        tokens, at = self.c.tokens, self.c.at
-        for size in shape:
-            if size is None:
-                size = _elements(tokens, at)
-            sizes.append(size)
-            at += tokens[at] == "["
-        return sizes
+        if None not in shape:
+            return [size for size in shape if size is not None]
+        counted = _first_lengths(self.c.tokens, self.c.at, len(shape))
+        return [counted[level] if size is None else size for level, size in enumerate(shape)]
 
 
 def _skeleton(sizes: Sequence[int], most: int) -> tuple[int, str]:
@@ -216,15 +211,21 @@ def _skeleton(sizes: Sequence[int], most: int) -> tuple[int, str]:
     return len(text), text
 
 
-def _elements(tokens: Sequence[str], at: int) -> int:
-    """Number of elements between the bracket at ``at`` and its other half."""
-    if tokens[at] != "[" or tokens[at + 1] == "]":
-        return 0
-    depth, commas = 0, 0
-    while tokens[at] != END:
-        depth += (tokens[at] == "[") - (tokens[at] == "]")
-        if depth == 0:
+def _first_lengths(tokens: Sequence[str], at: int, rank: int) -> list[int]:
+    """Length of the first list at every level of the nested lists that start at ``at``."""
+    lengths, closed, level = [0] * rank, [False] * rank, -1
+    for index in range(at, len(tokens)):
+        token = tokens[index]
+        if token == "[":
+            level += 1
+            if level < rank and not closed[level] and tokens[index + 1] != "]":
+                lengths[level] = 1
+        elif token == "]":
+            if 0 <= level < rank:
+                closed[level] = True
+            level -= 1
+        elif token == "," and 0 <= level < rank and not closed[level]:
+            lengths[level] += 1
+        if level < 0:
             break
-        commas += depth == 1 and tokens[at] == ","
-        at += 1
-    return commas + 1
+    return lengths

@@ -22,9 +22,9 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* Cycles for one product in tiles of tile_m x tile_n. */
 static double cycles(int64_t m, int64_t n, int64_t k, int64_t tile_m, int64_t tile_n, gemm_kind a, gemm_kind b, bool turned) {
     double rows = (double)(m < 4 ? 4 : m); /* fewer rows than that only wait for the adder */
-    double multiply = rows * (double)(ceil_div(n, NR) * NR) / (2.0 * VF);
+    double multiply = rows * (double)(ceil_div(n, NR) * NR) / (2.0 * VF) * (turned ? 1.05 : 1);
     double fetch = fetch_a(a) * (double)(m * ceil_div(n, tile_n)) + fetch_b(b) * (double)(n * ceil_div(m, tile_m));
-    return (double)k * (multiply + fetch) + (turned ? 0.8 : 0.1) * (double)(m * n);
+    return (double)k * (multiply + fetch) + (turned ? 1.0 : 0.1) * (double)(m * n);
 }
 
 static void choose_tiles(gemm *g, int64_t batch, gemm_kind a, gemm_kind b) {
@@ -176,8 +176,10 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
-            vf_store(to + i * NR + v * VF, prior ? vf_load(prior + i * NR + v * VF) + sum[i][v] : sum[i][v]);
+        for (int v = 0; v < VECTORS; v++) {
+            if (prior) sum[i][v] = vf_load(prior + i * NR + v * VF) + sum[i][v];
+            vf_store(to + i * NR + v * VF, sum[i][v]);
+        }
 }
 
 #define MICRO(m, half_b, by_row)                                                                                       \
@@ -211,17 +213,25 @@ static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t ro
     }
 }
 
-static void scatter(const gemm_output *c, const void *tile, size_t item, int64_t rows, const int64_t *at, int64_t cols, char *to) {
-    for (int64_t r = 0; r < rows; r++, to += c->row * (int64_t)item)
-        if (item == 2)
-            for (int64_t s = 0; s < cols; s++) ((half *)to)[at[s]] = ((const half *)tile)[r * NR + s];
+static void scatter(const void *tile, size_t item, const int64_t *row_at, int64_t rows, const int64_t *col_at, int64_t cols,
+                    void *to) {
+    for (int64_t r = 0; r < rows; r++)
+        if (item == sizeof(half))
+            for (int64_t s = 0; s < cols; s++) ((half *)to)[row_at[r] + col_at[s]] = ((const half *)tile)[r * NR + s];
         else
-            for (int64_t s = 0; s < cols; s++) ((float *)to)[at[s]] = ((const float *)tile)[r * NR + s];
+            for (int64_t s = 0; s < cols; s++) ((float *)to)[row_at[r] + col_at[s]] = ((const float *)tile)[r * NR + s];
+}
+
+static void find_places(const gemm_output *c, int64_t i, int64_t rows, int64_t j, int64_t cols, int64_t *row_at, int64_t *col_at) {
+    for (int64_t r = 0; r < rows; r++) row_at[r] = (i + r) * c->row;
+    for (int64_t s = 0; s < cols; s++) col_at[s] = (j + s) * c->col;
+    if (c->place && c->place_rows) c->place(c->source, i, rows, row_at);
+    if (c->place && !c->place_rows) c->place(c->source, j, cols, col_at);
 }
 
 static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
     finish_tile(c, tile, i, rows, j, cols);
-    int64_t start = i * c->row + (c->place ? 0 : j / NR * (c->panel ? c->panel : NR * c->col));
+    int64_t start = i * c->row + j / NR * (c->panel ? c->panel : NR);
     if (c->accumulate) { /* float, columns side by side */
         for (int64_t r = 0; r < rows; r++)
             for (int64_t s = 0; s < cols; s++) ((float *)c->data)[start + r * c->row + s] += tile[r * NR + s];
@@ -229,23 +239,19 @@ static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t row
     }
     half halves[MR * NR];
     const char *from = (const char *)tile;
-    size_t item = sizeof(float);
+    int64_t item = sizeof(float);
     if (c->dtype == ANEX_F16) {
         anex_narrow(halves, tile, rows * NR);
         from = (const char *)halves, item = sizeof(half);
     }
-    char *to = (char *)c->data + start * (int64_t)item;
     if (c->place || c->col != 1) {
-        int64_t at[NR];
-        if (c->place)
-            c->place(c->source, j, cols, at);
-        else
-            for (int64_t s = 0; s < cols; s++) at[s] = s * c->col;
-        scatter(c, from, item, rows, at, cols, to);
+        int64_t row_at[MR], col_at[NR];
+        find_places(c, i, rows, j, cols, row_at, col_at);
+        scatter(from, (size_t)item, row_at, rows, col_at, cols, c->data);
         return;
     }
-    for (int64_t r = 0; r < rows; r++)
-        memcpy(to + r * c->row * (int64_t)item, from + r * NR * (int64_t)item, (size_t)cols * item);
+    char *to = (char *)c->data + start * item;
+    for (int64_t r = 0; r < rows; r++) memcpy(to + r * c->row * item, from + r * NR * item, (size_t)(cols * item));
 }
 
 /* ---- a tile --------------------------------------------------------------------------------- */
@@ -259,7 +265,7 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
     int64_t panels = ceil_div(j1 - j0, NR);
     bool direct = b->panels && (b->matrix.dtype == ANEX_F32 || i1 - i0 <= DIRECT);
     bool half_b = direct && b->matrix.dtype == ANEX_F16;
-    for (int64_t k0 = 0; k0 < g->k; k0 += KC) {
+    for (int64_t k0 = 0; !k0 || k0 < g->k; k0 += KC) { /* once even if k = 0: sums of nothing */
         int64_t depth = anex_min(KC, g->k - k0);
         bool last = k0 + depth == g->k;
         if (!direct) fetch_columns(b, b_block, j0, j1, k0, depth, g->k);

@@ -47,8 +47,9 @@ typedef struct gemm_output {
     void *data;
     int64_t row, col; /* element strides */
     anex_dtype dtype;
-    int64_t panel;                                                          /* from one panel of NR columns to the next; 0: NR * col */
-    void (*place)(const void *source, int64_t j, int64_t cols, int64_t *at); /* else where columns j .. are, beside i * row */
+    int64_t panel; /* from one panel of NR columns to the next; 0: NR * col */
+    void (*place)(const void *source, int64_t first, int64_t n, int64_t *at); /* else where columns first .. are */
+    bool place_rows;                                                         /* it is rows that `place` places */
     const void *source;
     bool accumulate; /* add to what is there */
     const void *bias;

@@ -1,4 +1,4 @@
-/* Vectors of float as wide as this build's registers: load, store, multiply-add and exp. */
+/* Vectors of float as wide as this build's registers: load, store, multiply-add. */
 #ifndef ANEX_SIMD_H
 #define ANEX_SIMD_H
 
@@ -46,30 +46,6 @@ static inline vf vf_set(float x) { return (vf){x, x, x, x}; }
 static inline vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
 #endif
 
-typedef int32_t vi __attribute__((vector_size(VF * 4)));
-
 static inline vf vf_zero(void) { return vf_set(0); }
-/* where `mask` is all ones x, where it is zero y */
-static inline vf vf_select(vi mask, vf x, vf y) { return (vf)(((vi)x & mask) | ((vi)y & ~mask)); }
-/* a NaN in x stays, so that it is seen in the end */
-static inline vf vf_max(vf x, vf y) { return vf_select((vi)(x < y), y, x); }
-
-/* e^x for x <= 0, within 2 units of the last place; below -87 zero */
-static inline vf vf_exp(vf x) {
-    const vf magic = vf_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
-    vf low = vf_set(-87.0f), clamped = vf_max(x, low);
-    vf rounded = vf_fma(clamped, vf_set(1.44269504f), magic), n = rounded - magic;
-    vf r = vf_fma(n, vf_set(-0.693359375f), clamped);
-    r = vf_fma(n, vf_set(2.12194440e-4f), r);
-    vf p = vf_set(1.9875691500e-4f);
-    p = vf_fma(p, r, vf_set(1.3981999507e-3f));
-    p = vf_fma(p, r, vf_set(8.3334519073e-3f));
-    p = vf_fma(p, r, vf_set(4.1665795894e-2f));
-    p = vf_fma(p, r, vf_set(1.6666665459e-1f));
-    p = vf_fma(p, r, vf_set(5.0000001201e-1f));
-    p = vf_fma(p, r * r, r) + vf_set(1.0f);
-    vf power = (vf)(((vi)rounded << 23) + 0x3f800000);
-    return vf_select((vi)(x < low), vf_zero(), p * power);
-}
 
 #endif

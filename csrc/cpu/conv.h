@@ -1,0 +1,72 @@
+/* Convolutions as matrix products: what conv, conv_transpose and depthwise share.
+
+   Spatial axes are always three, leading ones of size 1 added. Along each, output q takes at tap t the
+   input q * stride + first + t * step. The input is copied once into an image with zeros around it and with
+   columns sorted by (column mod stride): then the values of one tap for neighbouring outputs are neighbours,
+   whatever the stride, and no tap needs a bounds check. */
+#ifndef ANEX_CONV_H
+#define ANEX_CONV_H
+
+#include "gemm.h"
+
+enum { AXES = 3 };
+
+typedef struct conv_axis {
+    int64_t in, out, taps, first, step, stride;
+} conv_axis;
+
+/* One channel is [size[0]][size[1]][split][sub] elements; `row`, `plane`, `volume` are its strides and size. */
+typedef struct conv_image {
+    int64_t in[AXES], before[AXES], size[AXES];
+    int64_t split, sub, row, plane, volume;
+} conv_image;
+
+/* The im2col matrix [taps, outputs] of an image, never written down. */
+typedef struct conv_gather {
+    int64_t batch, batch_step; /* outputs of several batches follow each other */
+    int64_t out[AXES], step[AXES];
+} conv_gather;
+
+/* A gemm_pack's source: element (k, j) is image[taps[k] + place of output j]. */
+typedef struct conv_source {
+    const conv_gather *gather;
+    const int64_t *taps;
+    const void *image;
+    anex_dtype dtype;
+} conv_source;
+
+/* The arguments that conv and conv_transpose have in common. */
+typedef struct conv_arguments {
+    int64_t in[AXES], out[AXES], kernel[AXES], stride[AXES], dilation[AXES];
+    int64_t before[AXES]; /* padding */
+    int64_t batch, in_channels, out_channels, groups;
+} conv_arguments;
+
+typedef struct conv_inputs { /* tensors, NULL if left out */
+    const anex_tensor *x, *weight, *bias, *strides, *pad_type, *pad, *dilations, *groups;
+} conv_inputs;
+
+#define conv_read ANEX_LOCAL(conv_read)
+anex_status conv_read(anex_node *node, const conv_inputs *inputs, bool transposed, conv_arguments *c, anex_error *error);
+
+/* Room around the input for `axis`; call for each of the products that share an image, after zeroing it. */
+#define conv_image_fit ANEX_LOCAL(conv_image_fit)
+void conv_image_fit(conv_image *image, const conv_axis axis[AXES]);
+#define conv_image_finish ANEX_LOCAL(conv_image_finish)
+void conv_image_finish(conv_image *image, int64_t split);
+
+/* Offsets of the taps [channels][taps..] in the image, and the steps between outputs. */
+#define conv_gather_make ANEX_LOCAL(conv_gather_make)
+conv_gather conv_gather_make(const conv_image *image, const conv_axis axis[AXES], int64_t channels, int64_t *taps);
+
+/* Rows begin .. end-1 (of size[0] * size[1]) of one channel's image */
+#define conv_spread ANEX_LOCAL(conv_spread)
+void conv_spread(const conv_image *image, const void *x, void *to, size_t item, int64_t begin, int64_t end);
+
+#define conv_pack ANEX_LOCAL(conv_pack)
+gemm_pack conv_pack;
+
+#define conv_depthwise ANEX_LOCAL(conv_depthwise)
+anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], anex_error *error);
+
+#endif

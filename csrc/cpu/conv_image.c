@@ -1,0 +1,175 @@
+/* Arguments of convolutions; the padded image and the im2col matrix read from it. See conv.h. */
+#include "conv.h"
+
+static int64_t spatial(const anex_tensor *t, int32_t i, int32_t rank, int64_t otherwise) {
+    return t && i >= AXES - rank ? anex_item(t, i - (AXES - rank)) : otherwise;
+}
+
+/* Padding before the axis. A convolution's `same` pads for ceil(in / stride) outputs; a transposed one undoes that. */
+static int64_t padding(const char *type, const anex_tensor *pad, int32_t axis, int64_t large, int64_t small, int64_t stride,
+                       int64_t reach) {
+    if (!strcmp(type, "valid")) return 0;
+    if (!strcmp(type, "custom")) return pad && axis >= 0 ? anex_item(pad, 2 * axis) : 0;
+    int64_t total = anex_max(0, (small - 1) * stride + reach - large);
+    return !strcmp(type, "same_lower") ? total - total / 2 : total / 2;
+}
+
+anex_status conv_read(anex_node *node, const conv_inputs *in, bool transposed, conv_arguments *c, anex_error *error) {
+    const anex_tensor *x = in->x, *w = in->weight, *y = node->out[0];
+    const anex_tensor *lists[] = {in->strides, in->pad, in->dilations, in->groups, in->pad_type};
+    for (int32_t i = 0; i < 5; i++)
+        if (lists[i] && !lists[i]->data)
+            return anex_node_fail(node, error, ANEX_UNSUPPORTED,
+                                  "strides, pad, dilations, groups and pad_type must be constants for the CPU engine");
+    int32_t rank = x->rank - 2;
+    if (rank < 1 || rank > AXES || w->rank != x->rank || y->rank != x->rank)
+        return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d and weight %d; both need 1 to 3 spatial axes after the first two",
+                              x->rank, w->rank);
+    for (int32_t i = 0; i < 3; i++)
+        if (lists[i] && anex_tensor_size(lists[i]) != (i == 1 ? 2 * rank : rank))
+            return anex_node_fail(node, error, ANEX_SHAPE, "strides and dilations need %d values, pad %d", rank, 2 * rank);
+    for (int32_t i = 0; i < 2; i++) {
+        const anex_tensor *t = i ? in->bias : w;
+        if (t && t->dtype != ANEX_F16 && t->dtype != ANEX_F32)
+            return anex_node_fail(node, error, ANEX_DTYPE, "%s is %s; it must be float16 or float32", i ? "bias" : "weight",
+                                  anex_dtypes[t->dtype].name);
+    }
+    const char *type = anex_text(in->pad_type, "valid");
+    if (strcmp(type, "valid") && strcmp(type, "custom") && strcmp(type, "same") && strcmp(type, "same_lower"))
+        return anex_node_fail(node, error, ANEX_INVALID, "pad_type is \"%s\"; it must be valid, custom, same or same_lower", type);
+    c->groups = anex_int(in->groups, 1);
+    c->batch = x->shape[0], c->in_channels = x->shape[1], c->out_channels = y->shape[1];
+    int64_t outside = transposed ? c->out_channels : c->in_channels, first = transposed ? c->in_channels : c->out_channels;
+    if (c->groups < 1 || c->in_channels % c->groups || c->out_channels % c->groups || w->shape[0] != first ||
+        w->shape[1] != outside / c->groups || y->shape[0] != c->batch)
+        return anex_node_fail(node, error, ANEX_SHAPE, "weight [%lld, %lld, ..] does not fit %lld input channels in %lld groups",
+                              (long long)w->shape[0], (long long)w->shape[1], (long long)c->in_channels, (long long)c->groups);
+    if (in->bias && anex_tensor_size(in->bias) != c->out_channels)
+        return anex_node_fail(node, error, ANEX_SHAPE, "bias must be [%lld]", (long long)c->out_channels);
+    for (int32_t i = 0; i < AXES; i++) {
+        int32_t axis = i - (AXES - rank);
+        c->in[i] = axis < 0 ? 1 : x->shape[axis + 2];
+        c->out[i] = axis < 0 ? 1 : y->shape[axis + 2];
+        c->kernel[i] = axis < 0 ? 1 : w->shape[axis + 2];
+        c->stride[i] = spatial(in->strides, i, rank, 1);
+        c->dilation[i] = spatial(in->dilations, i, rank, 1);
+        if (c->stride[i] < 1 || c->dilation[i] < 1)
+            return anex_node_fail(node, error, ANEX_INVALID, "strides and dilations must be at least 1");
+        int64_t reach = (c->kernel[i] - 1) * c->dilation[i] + 1;
+        c->before[i] = axis < 0 ? 0
+                                : padding(type, in->pad, axis, transposed ? c->out[i] : c->in[i], transposed ? c->in[i] : c->out[i],
+                                          c->stride[i], reach);
+    }
+    return ANEX_OK;
+}
+
+/* ---- the image ------------------------------------------------------------------------------ */
+
+void conv_image_fit(conv_image *image, const conv_axis axis[AXES]) {
+    for (int32_t i = 0; i < AXES; i++) {
+        const conv_axis *a = &axis[i];
+        image->in[i] = a->in;
+        image->size[i] = anex_max(image->size[i], a->in); /* until `finish`: past the last index */
+        if (!a->taps || !a->out) continue;
+        int64_t last_tap = (a->taps - 1) * a->step, low = anex_min(0, last_tap), high = anex_max(0, last_tap);
+        image->before[i] = anex_max(image->before[i], -(a->first + low));
+        image->size[i] = anex_max(image->size[i], (a->out - 1) * a->stride + a->first + high + 1);
+    }
+}
+
+void conv_image_finish(conv_image *image, int64_t split) {
+    for (int32_t i = 0; i < AXES; i++) image->size[i] += image->before[i];
+    image->split = split;
+    image->sub = (image->size[2] + split - 1) / split;
+    image->row = split * image->sub;
+    image->plane = image->size[1] * image->row;
+    image->volume = image->size[0] * image->plane;
+}
+
+static void spread_row(const conv_image *image, const char *x, char *to, size_t item) {
+    int64_t before = image->before[2], n = image->in[2], split = image->split, sub = image->sub;
+    if (split == 1) {
+        memset(to, 0, (size_t)before * item);
+        memcpy(to + before * (int64_t)item, x, (size_t)n * item);
+        memset(to + (before + n) * (int64_t)item, 0, (size_t)(sub - before - n) * item);
+        return;
+    }
+    memset(to, 0, (size_t)image->row * item);
+    for (int64_t phase = 0; phase < split; phase++) {
+        int64_t first = (phase - before % split + split) % split; /* the first input column of this phase */
+        int64_t at = phase * sub + (before + first) / split;
+        if (item == sizeof(half))
+            for (int64_t i = first; i < n; i += split) ((half *)to)[at++] = ((const half *)x)[i];
+        else
+            for (int64_t i = first; i < n; i += split) ((float *)to)[at++] = ((const float *)x)[i];
+    }
+}
+
+void conv_spread(const conv_image *image, const void *x, void *to, size_t item, int64_t begin, int64_t end) {
+    char *next = to;
+    for (int64_t r = begin; r < end; r++, next += image->row * (int64_t)item) {
+        int64_t d = r / image->size[1] - image->before[0], h = r % image->size[1] - image->before[1];
+        if (d < 0 || d >= image->in[0] || h < 0 || h >= image->in[1])
+            memset(next, 0, (size_t)image->row * item);
+        else
+            spread_row(image, (const char *)x + (d * image->in[1] + h) * image->in[2] * (int64_t)item, next, item);
+    }
+}
+
+/* ---- the im2col matrix ---------------------------------------------------------------------- */
+
+conv_gather conv_gather_make(const conv_image *image, const conv_axis axis[AXES], int64_t channels, int64_t *taps) {
+    int64_t start[AXES];
+    for (int32_t i = 0; i < AXES; i++) start[i] = image->before[i] + axis[i].first;
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t d = 0; d < axis[0].taps; d++)
+            for (int64_t h = 0; h < axis[1].taps; h++)
+                for (int64_t w = 0; w < axis[2].taps; w++) {
+                    int64_t column = start[2] + w * axis[2].step;
+                    *taps++ = c * image->volume + (start[0] + d * axis[0].step) * image->plane +
+                              (start[1] + h * axis[1].step) * image->row + column % image->split * image->sub + column / image->split;
+                }
+    return (conv_gather){.batch = 1,
+                         .out = {axis[0].out, axis[1].out, axis[2].out},
+                         .step = {axis[0].stride * image->plane, axis[1].stride * image->row, axis[2].stride / image->split}};
+}
+
+typedef struct run { /* outputs that follow each other in the image too */
+    int64_t at, from, n;
+} run;
+
+/* Cut outputs j0 .. j0+cols-1 into runs. */
+static int64_t cut(const conv_gather *g, int64_t j0, int64_t cols, run *runs) {
+    int64_t n = 0, w = j0 % g->out[2], rest = j0 / g->out[2];
+    int64_t h = rest % g->out[1], d = rest / g->out[1] % g->out[0], b = rest / g->out[1] / g->out[0];
+    for (int64_t at = 0; at < cols; w = 0) {
+        int64_t length = anex_min(g->out[2] - w, cols - at);
+        runs[n++] = (run){at, b * g->batch_step + d * g->step[0] + h * g->step[1] + w * g->step[2], length};
+        at += length;
+        if (++h == g->out[1]) {
+            h = 0;
+            if (++d == g->out[0]) d = 0, b++;
+        }
+    }
+    return n;
+}
+
+/* Whole vectors are copied: what is too much is overwritten by the next run or row, or never looked at. */
+void conv_pack(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0, int64_t cols) {
+    const conv_source *s = source;
+    run runs[MR > NR ? MR : NR];
+    int64_t n = cut(s->gather, j0, cols, runs);
+    for (int64_t k = 0; k < depth; k++, to += width) {
+        int64_t tap = s->taps[k0 + k];
+        if (s->dtype == ANEX_F16)
+            for (int64_t r = 0; r < n; r++) {
+                const half *from = (const half *)s->image + tap + runs[r].from;
+                for (int64_t i = 0; i < runs[r].n; i += VF) vf_store(to + runs[r].at + i, vf_load_half(from + i));
+            }
+        else
+            for (int64_t r = 0; r < n; r++) {
+                const float *from = (const float *)s->image + tap + runs[r].from;
+                for (int64_t i = 0; i < runs[r].n; i += VF) vf_store(to + runs[r].at + i, vf_load(from + i));
+            }
+    }
+}

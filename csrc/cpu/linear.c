@@ -1,0 +1,234 @@
+/* linear, matmul, einsum: batches of matrix products over strided operands. */
+#include "gemm.h"
+
+/* out [batch.., m, n] = x [batch.., m, k] . y [batch.., k, n] (+ bias [n]); strides are in elements, 0 where broadcast */
+typedef struct product {
+    int64_t m, n, k;
+    gemm_matrix x, y; /* without data */
+    int64_t out_row;  /* the output's columns are side by side */
+    int32_t batch_rank;
+    int64_t batch[ANEX_MAX_RANK];
+    int64_t x_step[ANEX_MAX_RANK], y_step[ANEX_MAX_RANK], out_step[ANEX_MAX_RANK];
+    bool bias; /* in[2] */
+    gemm g;
+    bool panels;                       /* a constant operand lies behind this struct in panels */
+    int64_t panels_step[ANEX_MAX_RANK]; /* bytes */
+} product;
+
+static char *panels_of(const product *p) { return (char *)p + anex_align(sizeof *p); }
+
+typedef struct place { /* of one product of the batch, in elements; panels in bytes */
+    int64_t x, y, out, panels;
+} place;
+
+static place place_of(const product *p, int64_t batch) {
+    place at = {0};
+    for (int32_t d = p->batch_rank; d-- > 0;) {
+        int64_t i = batch % p->batch[d];
+        batch /= p->batch[d];
+        at.x += i * p->x_step[d], at.y += i * p->y_step[d], at.out += i * p->out_step[d];
+        at.panels += i * p->panels_step[d];
+    }
+    return at;
+}
+
+static gemm_matrix part(const gemm_matrix *form, const anex_tensor *t, int64_t at) {
+    gemm_matrix part = *form;
+    part.data = (const char *)t->data + at * (int64_t)anex_itemsize(t);
+    return part;
+}
+
+static void multiply(const anex_node *node, const anex_slice *slice) {
+    const product *p = node->state;
+    const anex_tensor *x = node->n_list ? node->list[0] : node->in[0], *y = node->n_list ? node->list[1] : node->in[1];
+    const anex_tensor *bias = p->bias ? node->in[2] : NULL;
+    anex_tensor *out = node->out[0];
+    int64_t tiles = gemm_tiles(&p->g);
+    for (int64_t task = slice->begin; task < slice->end; task++) {
+        place at = place_of(p, task / tiles);
+        gemm_side a = {.matrix = part(&p->x, x, at.x)}, b = {.matrix = part(&p->y, y, at.y)};
+        gemm_output c = {.data = (char *)out->data + at.out * (int64_t)anex_itemsize(out), .dtype = out->dtype};
+        c.row = p->out_row, c.col = 1;
+        if (bias) c.bias = bias->data, c.bias_dtype = bias->dtype;
+        if (p->g.turned) {
+            gemm_side turned = {.matrix = gemm_transposed(b.matrix)};
+            b = (gemm_side){.matrix = gemm_transposed(a.matrix)}, a = turned;
+            c.row = 1, c.col = p->out_row, c.bias_by_row = true;
+        }
+        if (p->panels) b.panels = panels_of(p) + at.panels;
+        gemm_tile(&p->g, &a, &b, &c, task % tiles, slice->scratch);
+    }
+}
+
+/* int32, modulo 2^32 as numpy; task: a row of the output */
+static void multiply_integers(const anex_node *node, const anex_slice *slice) {
+    const product *p = node->state;
+    const uint32_t *bias = p->bias ? node->in[2]->data : NULL;
+    for (int64_t task = slice->begin; task < slice->end; task++) {
+        place at = place_of(p, task / p->m);
+        int64_t i = task % p->m;
+        const uint32_t *x = (const uint32_t *)node->in[0]->data + at.x + i * p->x.row;
+        const uint32_t *y = (const uint32_t *)node->in[1]->data + at.y;
+        uint32_t *restrict out = (uint32_t *)node->out[0]->data + at.out + i * p->out_row;
+        for (int64_t j = 0; j < p->n; j++) out[j] = bias ? bias[j] : 0;
+        if (p->y.col == 1)
+            for (int64_t k = 0; k < p->k; k++) {
+                const uint32_t *restrict row = y + k * p->y.row;
+                uint32_t factor = x[k * p->x.col];
+                for (int64_t j = 0; j < p->n; j++) out[j] += factor * row[j];
+            }
+        else
+            for (int64_t j = 0; j < p->n; j++) {
+                uint32_t sum = 0;
+                for (int64_t k = 0; k < p->k; k++) sum += x[k * p->x.col] * y[k * p->y.row + j * p->y.col];
+                out[j] += sum;
+            }
+    }
+}
+
+/* Products that share y and follow each other in x and out are one taller product. */
+static void fold_batch(product *p) {
+    while (p->batch_rank) {
+        int32_t last = p->batch_rank - 1;
+        bool single = p->batch[last] == 1, follows = p->x_step[last] == p->m * p->x.row && p->out_step[last] == p->m * p->out_row;
+        if (!single && (p->y_step[last] || !follows)) return;
+        p->m *= p->batch[last];
+        p->batch_rank = last;
+    }
+}
+
+static gemm_kind kind_of(const anex_tensor *t, bool by_k, bool may_pack) {
+    return anex_is_constant(t) && may_pack ? GEMM_CONSTANT : by_k ? GEMM_BY_K : GEMM_ACROSS_K;
+}
+
+/* The constant operand on B's side goes into panels, once for each of its own matrices. */
+static anex_status pack_constant(anex_node *node, product *p, const anex_tensor *t, anex_error *error) {
+    gemm_matrix form = p->g.turned ? gemm_transposed(p->x) : p->y;
+    const int64_t *step = p->g.turned ? p->x_step : p->y_step;
+    size_t bytes = anex_align(gemm_panels_bytes(p->k, p->g.n, form.dtype));
+    int64_t count = 1;
+    for (int32_t d = p->batch_rank; d-- > 0;) {
+        p->panels_step[d] = step[d] ? count * (int64_t)bytes : 0;
+        count *= step[d] ? p->batch[d] : 1;
+    }
+    p->panels = true;
+    char *state = anex_node_state(node, anex_align(sizeof *p) + (size_t)count * bytes, error);
+    if (!state) return ANEX_MEMORY;
+    memcpy(state, p, sizeof *p);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = 0, rest = i;
+        for (int32_t d = p->batch_rank; d-- > 0;)
+            if (step[d]) at += rest % p->batch[d] * step[d], rest /= p->batch[d];
+        gemm_matrix one = part(&form, t, at);
+        gemm_make_panels(&one, p->k, p->g.n, panels_of((product *)state) + (size_t)i * bytes);
+    }
+    node->packed |= 1u << (p->g.turned ? 0 : 1);
+    return ANEX_OK;
+}
+
+static anex_status add_product(anex_node *node, product *p, const anex_tensor *x, const anex_tensor *y, anex_error *error) {
+    const anex_tensor *out = node->out[0];
+    bool integers = x->dtype == ANEX_I32;
+    bool floats = (x->dtype == ANEX_F16 || x->dtype == ANEX_F32) && (y->dtype == ANEX_F16 || y->dtype == ANEX_F32);
+    if (!floats && !(integers && y->dtype == ANEX_I32))
+        return anex_node_fail(node, error, ANEX_UNSUPPORTED,
+                              "the operands are %s and %s; the CPU engine multiplies floats by floats and int32 by int32, cast one",
+                              anex_dtypes[x->dtype].name, anex_dtypes[y->dtype].name);
+    if (p->bias && (integers ? node->in[2]->dtype != ANEX_I32 : node->in[2]->dtype != ANEX_F16 && node->in[2]->dtype != ANEX_F32))
+        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the bias is %s beside %s operands; cast it",
+                              anex_dtypes[node->in[2]->dtype].name, anex_dtypes[x->dtype].name);
+    p->x.dtype = x->dtype, p->y.dtype = y->dtype;
+    fold_batch(p);
+    int64_t batch = 1;
+    for (int32_t d = 0; d < p->batch_rank; d++) batch *= p->batch[d];
+    if (integers || !anex_tensor_size(out) || !p->k) {
+        void *state = anex_node_state(node, sizeof *p, error);
+        if (!state) return ANEX_MEMORY;
+        memcpy(state, p, sizeof *p);
+        anex_add_stage(node, multiply_integers, batch * p->m, 0.2 * (double)(p->n * p->k));
+        return ANEX_OK;
+    }
+    bool may_pack = !node->n_list; /* a list's constants stay where they are, so packing would hold them twice */
+    gemm_plan(&p->g, batch, p->m, p->n, p->k, kind_of(x, p->x.col == 1, may_pack), kind_of(y, p->y.row == 1, may_pack));
+    const anex_tensor *columns = p->g.turned ? x : y;
+    if (anex_is_constant(columns) && may_pack) {
+        anex_status status = pack_constant(node, p, columns, error);
+        if (status) return status;
+    } else {
+        void *state = anex_node_state(node, sizeof *p, error);
+        if (!state) return ANEX_MEMORY;
+        memcpy(state, p, sizeof *p);
+    }
+    node->scratch = gemm_scratch(&p->g);
+    anex_add_stage(node, multiply, batch * gemm_tiles(&p->g), p->g.cost);
+    return ANEX_OK;
+}
+
+/* y [.., n] = x [.., k] . weight [n, k]^T + bias [n] */
+ANEX_KERNEL(linear) {
+    enum { X, WEIGHT, BIAS };
+    const anex_tensor *x = node->in[X], *weight = node->in[WEIGHT], *bias = node->in[BIAS];
+    if (!x->rank || weight->rank != 2 || x->shape[x->rank - 1] != weight->shape[1])
+        return anex_node_fail(node, error, ANEX_SHAPE, "the last axis of x must be the last of weight [n, k]");
+    product p = {.m = anex_span(x, 0, x->rank - 1), .n = weight->shape[0], .k = weight->shape[1], .bias = bias};
+    if (bias && (bias->rank != 1 || bias->shape[0] != p.n))
+        return anex_node_fail(node, error, ANEX_SHAPE, "bias must be [%lld], one value per row of weight", (long long)p.n);
+    p.x.row = p.k, p.x.col = 1, p.y.row = 1, p.y.col = p.k, p.out_row = p.n;
+    return add_product(node, &p, x, weight, error);
+}
+
+/* The row-major strides of t's axes, seen as if it had `rank` of them; 0 where it has one element. */
+static void batch_steps(const anex_tensor *t, int32_t matrix_rank, int32_t rank, int64_t *shape, int64_t *step) {
+    int64_t size = anex_span(t, anex_max(t->rank - matrix_rank, 0), t->rank);
+    for (int32_t d = rank, axis = t->rank - matrix_rank; d-- > 0;) {
+        int64_t n = --axis >= 0 ? t->shape[axis] : 1;
+        step[d] = n == 1 ? 0 : size;
+        shape[d] = anex_max(shape[d], n);
+        size *= n;
+    }
+}
+
+ANEX_KERNEL(matmul) {
+    enum { X, Y, TRANSPOSE_X, TRANSPOSE_Y };
+    const anex_tensor *x = node->in[X], *y = node->in[Y];
+    anex_status status = anex_need_constants(node, 1u << TRANSPOSE_X | 1u << TRANSPOSE_Y, error);
+    if (status) return status;
+    if (!x->rank || !y->rank) return anex_node_fail(node, error, ANEX_SHAPE, "x and y must have at least one axis");
+    bool turn_x = anex_int(node->in[TRANSPOSE_X], false) && x->rank > 1, turn_y = anex_int(node->in[TRANSPOSE_Y], false) && y->rank > 1;
+    int64_t x_rows = x->rank > 1 ? x->shape[x->rank - 2] : 1, x_cols = x->shape[x->rank - 1]; /* as they lie in memory */
+    int64_t y_rows = y->rank > 1 ? y->shape[y->rank - 2] : y->shape[0], y_cols = y->rank > 1 ? y->shape[y->rank - 1] : 1;
+    product p = {.m = turn_x ? x_cols : x_rows, .k = turn_x ? x_rows : x_cols, .n = turn_y ? y_rows : y_cols};
+    if (p.k != (turn_y ? y_cols : y_rows))
+        return anex_node_fail(node, error, ANEX_SHAPE, "x has %lld columns, y %lld rows", (long long)p.k,
+                              (long long)(turn_y ? y_cols : y_rows));
+    p.x.row = turn_x ? 1 : x_cols, p.x.col = turn_x ? x_cols : 1;
+    p.y.row = turn_y ? 1 : y_cols, p.y.col = turn_y ? y_cols : 1;
+    p.out_row = p.n;
+    p.batch_rank = (int32_t)anex_max(anex_max(x->rank, y->rank) - 2, 0);
+    for (int32_t d = 0; d < p.batch_rank; d++) p.batch[d] = 1;
+    batch_steps(x, 2, p.batch_rank, p.batch, p.x_step);
+    batch_steps(y, 2, p.batch_rank, p.batch, p.y_step);
+    int64_t size = p.m * p.n;
+    for (int32_t d = p.batch_rank; d-- > 0; size *= p.batch[d]) p.out_step[d] = size;
+    if (size != anex_tensor_size(node->out[0])) return anex_node_fail(node, error, ANEX_SHAPE, "x and y do not broadcast to the output");
+    return add_product(node, &p, x, y, error);
+}
+
+/* "nchw,nwhu->nchu" and, without n, "chw,whu->chu": a product over w for each n and h */
+ANEX_KERNEL(einsum) {
+    if (node->n_list != 2 || node->list[0]->rank != node->list[1]->rank || node->list[0]->rank < 3 || node->list[0]->rank > 4)
+        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "einsum takes two tensors of rank 3 or 4");
+    const anex_tensor *x = node->list[0], *y = node->list[1], *out = node->out[0];
+    const int64_t *xs = x->shape + x->rank - 3, *ys = y->shape + y->rank - 3, *os = out->shape + out->rank - 3;
+    if (xs[2] != ys[0]) return anex_node_fail(node, error, ANEX_SHAPE, "the last axis of the first must be the third last of the second");
+    product p = {.m = xs[0], .k = xs[2], .n = ys[2], .batch_rank = 2};
+    p.x.row = xs[1] * xs[2], p.x.col = 1;
+    p.y.row = ys[1] * ys[2], p.y.col = 1;
+    p.out_row = os[1] * os[2];
+    bool batched = x->rank == 4;
+    p.batch[0] = batched ? out->shape[0] : 1, p.batch[1] = os[1];
+    p.x_step[0] = batched && x->shape[0] > 1 ? anex_span(x, 1, 4) : 0, p.x_step[1] = xs[1] > 1 ? xs[2] : 0;
+    p.y_step[0] = batched && y->shape[0] > 1 ? anex_span(y, 1, 4) : 0, p.y_step[1] = ys[1] > 1 ? ys[2] : 0;
+    p.out_step[0] = batched ? anex_span(out, 1, 4) : 0, p.out_step[1] = os[2];
+    return add_product(node, &p, x, y, error);
+}

@@ -1,0 +1,111 @@
+/* Elementwise ops: a function on blocks of 4-byte lanes, fed by one broadcasting engine.
+
+   A block function sees float lanes where its tensors are F16 or F32 and int32 lanes where they are
+   integers or bool (0 or 1). The engine (map.c) widens operands into blocks that stay in the first
+   cache, broadcasts while it does so, and narrows the result: to its width for an integer, to
+   lane != 0 for a bool. F32 and I32 tensors are read and written where they are.
+
+   What an op computes (block, p) is kept apart from where its lanes come from, so that a chain of ops
+   on the same block, or one at the end of a matrix product, needs nothing new from the op. */
+#ifndef ANEX_MAP_H
+#define ANEX_MAP_H
+
+#include "../half.h"
+#include "kernel.h"
+
+enum {
+    ANEX_MAP_LANES = 1024, /* of one block: three operands and a result take 16 KiB */
+    ANEX_MAP_OPERANDS = 3,
+    ANEX_MAP_PARAMETERS = 2
+};
+
+typedef union anex_lane {
+    float f;
+    int32_t i;
+} anex_lane;
+
+/* y[0..n-1] from x[0..][0..n-1] and the op's constants p. `y` may be an operand itself, lane for lane. */
+typedef void anex_block(void *y, const void *const *x, const anex_lane *p, int64_t n);
+
+typedef struct anex_map_op {
+    anex_block *block; /* NULL: the lanes of x[0] as they are */
+    double cost;       /* nanoseconds per lane, roughly */
+    anex_lane p[ANEX_MAP_PARAMETERS];
+    int32_t n;                        /* operands: node->in[0..n-1] */
+    anex_tensor x[ANEX_MAP_OPERANDS]; /* shape and dtype the operands are taken to have */
+    anex_dtype out;                   /* dtype out[0] is taken to have */
+} anex_map_op;
+
+/* The op `block` on the node's first n inputs as they are; the kernel may then change what they are taken for. */
+static inline anex_map_op anex_map_of(const anex_node *node, int32_t n, anex_block *block, double cost) {
+    anex_map_op op = {.block = block, .cost = cost, .n = n, .out = node->out[0]->dtype};
+    for (int32_t i = 0; i < n; i++) op.x[i] = *node->in[i];
+    return op;
+}
+/* Plan it as the node's only stage; fails when an operand does not broadcast to the shape of out[0]. */
+anex_status ANEX_LOCAL(map)(anex_node *node, const anex_map_op *op, anex_error *error);
+
+static inline bool anex_is_float(const anex_tensor *t) { return t->dtype == ANEX_F16 || t->dtype == ANEX_F32; }
+
+/* MIL's constant arguments behind the operands, in[op->n ...], become op->p: float or int32 lanes as x[0] is. */
+static inline anex_status anex_map_parameters(anex_node *node, anex_map_op *op, int32_t n, const double *otherwise,
+                                              anex_error *error) {
+    for (int32_t i = 0; i < n; i++) {
+        const anex_tensor *t = node->in[op->n + i];
+        uint32_t bit = 1u << (op->n + i);
+        anex_status status = anex_need_constants(node, bit, error);
+        if (status) return status;
+        node->packed |= bit;
+        if (anex_is_float(&op->x[0]))
+            op->p[i].f = (float)anex_float(t, otherwise[i]);
+        else
+            op->p[i].i = (int32_t)anex_int(t, (int64_t)otherwise[i]);
+    }
+    return ANEX_OK;
+}
+
+/* ---- writing block functions ------------------------------------------------------------------ */
+
+/* Lanes are independent: `y` is no operand, or lane for lane the same. */
+#if defined(__clang__)
+#define ANEX_LANES _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define ANEX_LANES _Pragma("GCC ivdep")
+#else
+#define ANEX_LANES
+#endif
+#define ANEX_BLOCK_BEGIN(name, result)                                                   \
+    static void name(void *to, const void *const *from, const anex_lane *p, int64_t n) { \
+        result *y = to;                                                                  \
+        const anex_lane alpha = p[0], beta = p[1];                                       \
+        (void)alpha, (void)beta, (void)from;
+
+/* ANEX_BLOCK1(name, type of the result, type of the operand, the value of one lane in terms of a, alpha and beta) */
+#define ANEX_BLOCK1(name, result, type, ...)               \
+    ANEX_BLOCK_BEGIN(name, result)                         \
+    const type *x = from[0];                               \
+    ANEX_LANES for (int64_t i = 0; i < n; i++) {           \
+        type a = x[i];                                     \
+        y[i] = __VA_ARGS__;                                \
+    }                                                      \
+    }
+/* ... in terms of a, b, alpha and beta */
+#define ANEX_BLOCK2(name, result, type, ...)               \
+    ANEX_BLOCK_BEGIN(name, result)                         \
+    const type *x0 = from[0], *x1 = from[1];               \
+    ANEX_LANES for (int64_t i = 0; i < n; i++) {           \
+        type a = x0[i], b = x1[i];                         \
+        y[i] = __VA_ARGS__;                                \
+    }                                                      \
+    }
+/* ... in terms of a, b, c, alpha and beta */
+#define ANEX_BLOCK3(name, result, type, ...)               \
+    ANEX_BLOCK_BEGIN(name, result)                         \
+    const type *x0 = from[0], *x1 = from[1], *x2 = from[2]; \
+    ANEX_LANES for (int64_t i = 0; i < n; i++) {           \
+        type a = x0[i], b = x1[i], c = x2[i];              \
+        y[i] = __VA_ARGS__;                                \
+    }                                                      \
+    }
+
+#endif
