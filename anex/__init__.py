@@ -5,11 +5,16 @@
 ...     return mb.add(x=x, y=x, name="y")
 >>> anex.compile(twice)(np.ones((1, 2), np.float16)).tolist()
 [[2.0, 2.0]]
+
+Public names load their module at first use, so that importing anex costs a few milliseconds, not
+numpy's time and coremltools' seconds.
 """
 
-from . import mil
-from ._native import get_num_threads, set_num_threads
-from .build import from_torch, graph
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     AllocationError,
     ArgumentError,
@@ -24,10 +29,18 @@ from .errors import (
     UnsupportedError,
     ViewError,
 )
-from .load import from_mil, from_mlpackage
-from .program import Program, compile
 from .spec import Spec, spec
-from .tensor import Tensor, empty, empty_like, from_dlpack, full, ones, tensor, zeros
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil import Builder as mb
+
+    from . import mil
+    from ._native import Tensor, get_num_threads, set_num_threads
+    from .build import graph
+    from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
+    from .load import from_mil, from_mlpackage
+    from .program import Program, compile
+    from .torch_frontend import from_torch
 
 __version__ = "0.1.0"
 
@@ -58,6 +71,7 @@ __all__ = [
     "full",
     "get_num_threads",
     "graph",
+    "mb",
     "mil",
     "ones",
     "set_num_threads",
@@ -65,3 +79,29 @@ __all__ = [
     "tensor",
     "zeros",
 ]
+
+_MODULES = {
+    "_native": ("Tensor", "get_num_threads", "set_num_threads"),
+    "build": ("graph",),
+    "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
+    "load": ("from_mil", "from_mlpackage"),
+    "program": ("Program", "compile"),
+    "torch_frontend": ("from_torch",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "mil":
+        return importlib.import_module(".mil", __name__)
+    if name == "mb":  # coremltools' MIL builder, loaded without its warnings
+        return importlib.import_module("._coremltools", __name__).builder()
+    for module, names in _MODULES.items():
+        if name in names:
+            found = importlib.import_module(f".{module}", __name__)
+            globals().update({each: getattr(found, each) for each in names})
+            return globals()[name]
+    raise AttributeError(f"module 'anex' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -117,3 +117,11 @@ def validate(program: Any) -> None:
         program._check_invalid_tensor_rank()
     except ValueError as error:
         raise CompileError(str(error)) from error
+
+
+def builder() -> Any:
+    """coremltools' MIL builder, ``mb``, imported without its warnings."""
+    with coremltools():
+        from coremltools.converters.mil import Builder
+
+        return Builder

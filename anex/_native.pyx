@@ -16,8 +16,6 @@ from libc.string cimport memcmp, memset
 
 import sys
 
-import numpy as np
-
 from . import errors
 
 DTYPES = {anex_dtypes[i].name.decode(): i for i in range(ANEX_DTYPE_COUNT) if i != ANEX_STRING}
@@ -121,7 +119,7 @@ cdef class Tensor:
     def dtype(self):
         """numpy's dtype; for the 4-bit dtypes, which numpy lacks, their names."""
         name = self.dtype_name
-        return name if anex_dtypes[self.t.dtype].bits < 8 else np.dtype(name)
+        return name if anex_dtypes[self.t.dtype].bits < 8 else numpy().dtype(name)
 
     @property
     def dtype_name(self):
@@ -176,10 +174,10 @@ cdef class Tensor:
 
     def __array__(self, dtype=None, copy=None):
         self.need_open()
-        view = np.asarray(memoryview(self))
-        if dtype is not None and np.dtype(dtype) != view.dtype:
+        view = numpy().asarray(memoryview(self))
+        if dtype is not None and numpy().dtype(dtype) != view.dtype:
             if copy is False:
-                raise errors.DTypeError(f"{self.dtype_name} memory as {np.dtype(dtype)} needs a copy")
+                raise errors.DTypeError(f"{self.dtype_name} memory as {numpy().dtype(dtype)} needs a copy")
             return view.astype(dtype)
         return view.copy() if copy else view
 
@@ -221,7 +219,7 @@ cdef class Tensor:
         known = f"shape={self.shape}, dtype={self.dtype_name}" + ("" if self.packed else f", strides={self.strides}")
         if self.memory == NULL:
             return f"anex.Tensor(closed, {known})"
-        text = np.array2string(self.__array__(), threshold=16, edgeitems=2, separator=", ", prefix="anex.Tensor(")
+        text = numpy().array2string(self.__array__(), threshold=16, edgeitems=2, separator=", ", prefix="anex.Tensor(")
         return f"anex.Tensor({text}, {known})"
 
     # ---- the buffer protocol
@@ -252,6 +250,17 @@ cdef class Tensor:
         self.exports -= 1
 
 
+cdef object numpy_module = None
+
+cdef numpy():
+    """numpy, loaded at first use: programs and tensors run without it."""
+    global numpy_module
+    if numpy_module is None:
+        import numpy
+        numpy_module = numpy
+    return numpy_module
+
+
 def restore(shape, dtype, padded, values):
     """The tensor that was pickled."""
     tensor = Tensor(shape, dtype, padded)
@@ -267,7 +276,7 @@ cdef bint LITTLE_ENDIAN = sys.byteorder == "little"
 cdef numpy_from_dlpack(exporter, name):
     """torch's CPU tensors and the like have no buffer; numpy speaks DLPack for us."""
     try:
-        return np.from_dlpack(exporter)
+        return numpy().from_dlpack(exporter)
     except (BufferError, RuntimeError, TypeError, ValueError) as cause:
         raise errors.ArgumentError(f"{name} cannot be shared through DLPack: {cause}") from cause
 

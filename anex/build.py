@@ -127,9 +127,10 @@ def _explained(where: str, builder: Any) -> Iterator[None]:
             raise
         message = str(error.args[0]) if error.args else type(error).__name__
         ops = [frame.f_locals for frame in frames if frame.f_code.co_name == "_add_op"]
-        name = ops[-1]["kwargs"].get("name", "") if ops else ""
-        if name not in message:  # coremltools names the op in some of its messages only
-            where += f", {ops[-1]['op_cls'].__name__} {name!r}"
+        if ops:  # coremltools names the op in some of its messages only
+            name = ops[-1]["kwargs"].get("name", "")
+            if not re.search(rf"\b{re.escape(name)}\b", message):
+                where += f", {ops[-1]['op_cls'].__name__} {name!r}"
         hint = "; make the constant fp16: value.astype(np.float16)" if _MIXED.search(message) else ""
         raise CompileError(f"{where}: {message}{hint}") from error
 

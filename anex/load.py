@@ -208,11 +208,9 @@ def _root_model(package: Path) -> Path:
 
         try:
             root = ModelPackage(str(package)).getRootModel()
-        except RuntimeError as error:
-            raise FormatError(f"{package}/Manifest.json is wrong: {error}") from error
-    if root is None:
-        raise FormatError(f"{package}/Manifest.json names no root model")
-    return Path(root.path())
+            return Path(root.path())
+        except Exception as error:  # RuntimeError, UnicodeDecodeError, and no root at all
+            raise FormatError(f"{package}/Manifest.json: {error}") from error
 
 
 def _text_file(path: Path) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from .errors import DTypeError, ShapeError
+
+if TYPE_CHECKING:  # numpy is not loaded before the first spec is made
+    import numpy as np
+    import numpy.typing as npt
 
 _DTYPES = ("float16", "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "bool")
 _INSTEAD = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
@@ -59,7 +60,7 @@ def _dim(dim: Any, dims: tuple[Any, ...]) -> int:
         size = operator.index(dim)  # ints and numpy's; neither floats nor coremltools' symbols
     except TypeError:
         size = None
-    if size is None or isinstance(dim, (bool, np.bool_)):
+    if size is None or isinstance(dim, bool):
         raise ShapeError(f"shape {dims}: {dim!r} is not an int; anex compiles static shapes only")
     if size < 1:
         raise ShapeError(
@@ -69,6 +70,8 @@ def _dim(dim: Any, dims: tuple[Any, ...]) -> int:
 
 
 def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    import numpy as np
+
     try:
         found = np.dtype(dtype)
     except (TypeError, ValueError) as error:

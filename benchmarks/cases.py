@@ -9,7 +9,7 @@ from pathlib import Path
 import anex
 import numpy as np
 import torch
-from coremltools.converters.mil import Builder as mb
+from anex import mb
 
 from .timing import Case
 

@@ -2,7 +2,7 @@
 
 import anex
 import numpy as np
-from coremltools.converters.mil import Builder as mb
+from anex import mb
 
 rng = np.random.default_rng(0)
 w1 = rng.normal(0, 0.03, (3072, 768, 1, 1)).astype(np.float16)

@@ -20,10 +20,3 @@ def rng(request):
     seed = zlib.crc32(request.node.nodeid.encode())
     print(f"rng seed {seed}")
     return np.random.default_rng(seed)
-
-
-@pytest.fixture(autouse=True)
-def _doctest_names(doctest_namespace):
-    from coremltools.converters.mil import Builder as mb
-
-    doctest_namespace.update(anex=anex, np=np, mb=mb)

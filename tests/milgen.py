@@ -1,9 +1,10 @@
 """Random MIL programs for property-based tests, built as protobufs and never through text."""
 
+from hypothesis import strategies as st
+
 from anex.mil.proto import mil
 from anex.mil.scalars import SCALARS, hexadecimal, limits, quote, store
 from anex.mil.types import tensor_type
-from hypothesis import strategies as st
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_@]{0,8}", fullmatch=True)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -36,7 +37,9 @@ def scalars(scalar):
         if scalar.bits == 8:
             return st.sampled_from([0.0, -0.0, 1.0, -1.5, 2.0**-9, 448.0])
         if scalar.name == "bf16":
-            return st.floats(width=16, allow_nan=False).map(lambda x: float(int(x) % 128) if abs(x) < 1e4 else x * 0)
+            return st.floats(width=16, allow_nan=False).map(
+                lambda x: float(int(x) % 128) if abs(x) < 1e4 else x * 0
+            )
         return st.floats(width=scalar.bits, allow_nan=False)
     low, high = limits(scalar)
     return st.integers(low, high)
@@ -51,7 +54,11 @@ def value_text(scalar):
 @st.composite
 def types(draw, depth=2):
     """ValueTypes that a parameter or result may have."""
-    kind = draw(st.sampled_from(["tensor", "tensor", "tensor", "list", "tuple", "dict", "state"] if depth else ["tensor"]))
+    kind = draw(
+        st.sampled_from(
+            ["tensor", "tensor", "tensor", "list", "tuple", "dict", "state"] if depth else ["tensor"]
+        )
+    )
     message = mil().ValueType()
     if kind == "tensor":
         shape = draw(st.lists(st.one_of(st.none(), st.integers(0, 2**64 - 1)), max_size=4))
@@ -79,14 +86,18 @@ def tensors(draw, scalar=None, shape=None):
     for size in shape:
         count *= size
     value = mil().Value(type=tensor_type(scalar, shape).message)
-    store(scalar, draw(st.lists(scalars(scalar), min_size=count, max_size=count)), value.immediateValue.tensor)
+    store(
+        scalar, draw(st.lists(scalars(scalar), min_size=count, max_size=count)), value.immediateValue.tensor
+    )
     return value
 
 
 @st.composite
 def values(draw, depth=2):
     """Values of every kind, from weight files too."""
-    kind = draw(st.sampled_from(["tensor", "tensor", "blob", "list", "tuple", "dict"] if depth else ["tensor"]))
+    kind = draw(
+        st.sampled_from(["tensor", "tensor", "blob", "list", "tuple", "dict"] if depth else ["tensor"])
+    )
     if kind == "tensor":
         return draw(tensors())
     value = mil().Value()

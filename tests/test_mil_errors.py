@@ -7,10 +7,11 @@ import pathlib
 import time
 
 import pytest
-from anex import FormatError, mil
-from anex.mil.proto import equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from anex import FormatError, mil
+from anex.mil.proto import equal
 
 DATA = pathlib.Path(__file__).parent / "data"
 CORPUS = pathlib.Path(__file__).parents[2] / "shared/reference/mil_corpus"
@@ -39,9 +40,18 @@ def refused(text, *parts):
     [
         ("", "line 1, column 1: expected 'program', found the end of the text"),
         ("\ufeff \n", "line 2, column 1: expected 'program', found the end of the text"),
-        ("program(2.0){}", "line 1, column 9: expected a version of MIL text such as 1.0 or 1.3, found '2.0'"),
-        ("program(1.0)\n  // hi\n{}", "line 2, column 3: expected '[' or '{', found '/' (MIL text has no comments)"),
-        ("program(1.0)\n# hi\n{}", "line 2, column 1: expected '[' or '{', found '#' (MIL text has no comments)"),
+        (
+            "program(2.0){}",
+            "line 1, column 9: expected a version of MIL text such as 1.0 or 1.3, found '2.0'",
+        ),
+        (
+            "program(1.0)\n  // hi\n{}",
+            "line 2, column 3: expected '[' or '{', found '/' (MIL text has no comments)",
+        ),
+        (
+            "program(1.0)\n# hi\n{}",
+            "line 2, column 1: expected '[' or '{', found '#' (MIL text has no comments)",
+        ),
         ("program(1.0){} x", "line 1, column 16: expected the end of the text after the program, found 'x'"),
         ("program(1.0){}\0", "found '\\x00'"),
         ("program(1.0)\n\ud800", "line 2, column 1: '\\ud800' is no character"),
@@ -60,7 +70,7 @@ def refused(text, *parts):
         (main("fp32 é = relu(x = x);"), "expected a name, found 'é'"),
         (main("tensor<fp32, [18446744073709551616]> y = relu(x = x);"), "expected a size below 2^64"),
         (main(f"tensor<fp32, [{'1, ' * 64}1]> y = relu(x = x);"), "expected at most 64 dimensions, found 65"),
-        (main("fp32 y = relu(x = x)[name = string(\"y\")] fp32 z"), "expected ';', found 'fp32'"),
+        (main('fp32 y = relu(x = x)[name = string("y")] fp32 z'), "expected ';', found 'fp32'"),
         (const("int32", ""), "expected a literal of type int32, found ')'"),
         (const("int32", "1.5"), "line 4, column 31: expected a literal of type int32, found '1.5'"),
         (const("int32", "\u0663"), "expected a literal of type int32"),
@@ -83,7 +93,10 @@ def refused(text, *parts):
         (const("tensor<int32, [2]>", "1, 2"), "expected '[', found '1'"),
         (const("tensor<int32, [2]>", "[1 2]"), "expected ',' to match tensor<int32, [2]>, found '2'"),
         (const("tensor<int32, [2]>", "[1, 2"), "expected ',' or ']', found ')'"),
-        (const("tensor<int32, [2, 2]>", "[1, 2, 3, 4]"), "expected '[' to match tensor<int32, [2, 2]>, found '1'"),
+        (
+            const("tensor<int32, [2, 2]>", "[1, 2, 3, 4]"),
+            "expected '[' to match tensor<int32, [2, 2]>, found '1'",
+        ),
         (const("tensor<int32, [2, 2]>", "[[1, 2], [3]]"), "tensor<int32, [2, 2]> takes 4 elements, found 3"),
         (const("tensor<int32, [1000000000000]>", "[1, 2]"), "takes 1000000000000 elements, found 2"),
         (const("tensor<int32, [1000000, 1000000, 0]>", "[[]]"), "expected [], the literal of"),
@@ -95,7 +108,10 @@ def refused(text, *parts):
         (const("tuple<int32, int32>", "(1)"), "expected ',', found ')'"),
         (const("dict<string, int32>", '{{"a", 1}, {"a", 2}}'), "this key is in the dictionary already"),
         (const("fp16", 'BLOBFILE(path = string("a"))'), "expected ',', found ')'"),
-        (const("fp16", 'BLOBFILE(path = string("a"), path = string("a"))'), "expected one 'path' and one 'offset'"),
+        (
+            const("fp16", 'BLOBFILE(path = string("a"), path = string("a"))'),
+            "expected one 'path' and one 'offset'",
+        ),
         (const("fp16", 'BLOBFILE(path = string("a"), offset = int32(1))'), "expected a value of type uint64"),
         (const("fp16", 'BLOBFILE(path = string("a"), offset = uint64(-1))'), "-1 does not fit uint64"),
     ],
@@ -111,7 +127,7 @@ def test_an_error_says_where_it_is_what_was_found_and_what_was_expected(text, me
         (main("fp32 x = relu(x = x);"), "line 4, column 6: 'x' is defined twice, first in line 3"),
         (main("fp32 y, fp16 y = f();"), "'y' is defined twice, first in line 4"),
         (main("fp32 y = f();\nfp32 y = f();"), "line 5, column 6: 'y' is defined twice, first in line 4"),
-        (main('int8 y = const()[val = int8(1)];\nint8 y = const()[val = int8(2)];'), "'y' is defined twice"),
+        (main("int8 y = const()[val = int8(1)];\nint8 y = const()[val = int8(2)];"), "'y' is defined twice"),
         (main("f(x = x)(fp32 x) {} -> ();"), "'x' is defined twice, first in line 3"),
         (main(inputs="fp32 x, fp16 x"), "'x' is defined twice"),
         (main("fp32 y = f(x = x, x = x);"), "op f (y): argument 'x' is given twice"),
@@ -178,7 +194,9 @@ def nested(kind, levels):
         return main("f()() {" * levels + "} -> ()" + "; } -> ()" * (levels - 1) + ";")
     if kind == "types":
         return main(inputs="list<" * levels + "fp32" + ", ?>" * levels + " x")
-    opening, closing = {"lists": ("list<{}, 1>", "[{}]"), "dicts": ("dict<string, {}>", '{{{{"a", {}}}}}')}[kind]
+    opening, closing = {"lists": ("list<{}, 1>", "[{}]"), "dicts": ("dict<string, {}>", '{{{{"a", {}}}}}')}[
+        kind
+    ]
     type, literal = "int32", "1"
     for _ in range(levels):
         type, literal = opening.format(type), closing.format(literal)
@@ -193,29 +211,63 @@ def test_whatever_depth_is_accepted_can_be_saved_and_loaded_in_a_model(kind):
     for levels in range(1, 60):
         try:
             program = mil.from_text(nested(kind, levels))
-        except FormatError as error:
-            assert "nested too deeply" in str(error)
+        except FormatError:
             break
         program.DiscardUnknownFields()
         model = Model_pb2.Model(mlProgram=program)
         assert equal(Model_pb2.Model.FromString(model.SerializeToString()).mlProgram, program)
         assert equal(mil.from_text(mil.to_text(program)), program)
     assert 15 < levels < 60
+    refused(nested(kind, levels), "nested too deeply")
 
 
 def survives(text):
     """Either a program, which prints and parses to itself, or FormatError."""
     try:
         program = mil.from_text(text)
-    except FormatError as error:
-        assert str(error).startswith("line ")
+    except FormatError:
+        refused(text, "line ", "column ")
         return
     assert mil.to_text(program).removesuffix("\n") == text.removesuffix("\n")
     assert equal(mil.from_text(mil.to_text(program, canonical=True)), program)
 
 
-PIECES = ["[", "]", "(", ")", "{", "}", "<", ">", ",", "=", ";", "->", '"', "\\", "?", "-", "x", "0", "1e9", "inf"]
-PIECES += ["tensor<", "int32(", "string(", "true", "BLOBFILE(", "const", "\n", "é", "\0", "//", "]]", "18446744073709551616"]
+PIECES = [
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "}",
+    "<",
+    ">",
+    ",",
+    "=",
+    ";",
+    "->",
+    '"',
+    "\\",
+    "?",
+    "-",
+    "x",
+    "0",
+    "1e9",
+    "inf",
+]
+PIECES += [
+    "tensor<",
+    "int32(",
+    "string(",
+    "true",
+    "BLOBFILE(",
+    "const",
+    "\n",
+    "é",
+    "\0",
+    "//",
+    "]]",
+    "18446744073709551616",
+]
 
 
 @settings(max_examples=500, deadline=None)

@@ -272,9 +272,9 @@ def test_all_refused_ops_are_listed_at_once():
 
 
 def test_dynamic_shapes_are_refused_with_the_reason():
-    from coremltools.converters.mil.mil.types.symbolic import get_new_symbol
+    from coremltools.converters.mil.mil import get_new_symbol
 
-    @mb.program(input_specs=[mb.TensorSpec((get_new_symbol("s"), 3))])
+    @mb.program(input_specs=[mb.TensorSpec((get_new_symbol(), 3))])
     def dynamic(x):
         return mb.relu(x=x)
 

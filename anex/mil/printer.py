@@ -165,6 +165,8 @@ class Printer:
         except ValueError as error:
             raise FormatError(f"{error} has no text") from None
         if kind == "tupleType":
+            if not message.tupleType.types:
+                raise FormatError("a tuple without members has no text")
             return f"tuple<{', '.join([self.type(part, depth) for part in message.tupleType.types])}>"
         if kind == "dictionaryType":
             types = message.dictionaryType
@@ -190,14 +192,27 @@ class Printer:
             raise FormatError(f"a value of type {self.type(type)} cannot be stored as {found}")
         if kind == "tensorType":
             return _tensor_literal(type.tensorType, immediate.tensor)
-        depth += VALUE_LEVELS
         if kind == "dictionaryType":
-            pairs = immediate.dictionary.values
-            literals = [f"{{{self._literal(p.key, depth)}, {self._literal(p.value, depth)}}}" for p in pairs]
-            return f"{{{', '.join(literals)}}}"
-        values = immediate.list.values if kind == "listType" else immediate.tuple.values
-        literals = [self._literal(value, depth) for value in values]
-        return f"[{', '.join(literals)}]" if kind == "listType" else f"({', '.join(literals)})"
+            types, pairs = type.dictionaryType, immediate.dictionary.values
+            keys = self._nested([pair.key for pair in pairs], [types.keyType] * len(pairs), depth)
+            values = self._nested([pair.value for pair in pairs], [types.valueType] * len(pairs), depth)
+            items = [f"{{{key}, {value}}}" for key, value in zip(keys, values, strict=True)]
+            return f"{{{', '.join(items)}}}"
+        if kind == "tupleType":
+            return f"({', '.join(self._nested(immediate.tuple.values, type.tupleType.types, depth))})"
+        elements, length = immediate.list.values, size_of(type.listType.length)
+        if length not in (None, len(elements)):
+            raise FormatError(f"{len(elements)} elements in a list of {length}")
+        return f"[{', '.join(self._nested(elements, [type.listType.type] * len(elements), depth))}]"
+
+    def _nested(self, values: Sequence[Message], types: Sequence[Message], depth: int) -> list[str]:
+        """Literals without a type of their own: they must have the one that is said around them."""
+        if len(values) != len(types):
+            raise FormatError(f"{len(values)} values for {len(types)} types")
+        for value, type in zip(values, types, strict=True):
+            if value.type != type and not _is_a(value.type, type):
+                raise FormatError(f"found {self.type(value.type)} in place of {self.type(type)}")
+        return [self._literal(value, depth + VALUE_LEVELS) for value in values]
 
 
 _VALUES = {"tensorType": "tensor", "listType": "list", "tupleType": "tuple", "dictionaryType": "dictionary"}
@@ -209,6 +224,21 @@ def is_string_dict(type: Message) -> bool:
         return False
     sides = (type.dictionaryType.keyType, type.dictionaryType.valueType)
     return all(side.tensorType.dataType == 2 and not side.tensorType.dimensions for side in sides)
+
+
+def _is_a(actual: Message, wanted: Message) -> bool:
+    """Whether one tensor type is another with the sizes filled in that the other leaves open."""
+    try:
+        scalar, shape = tensor_of(actual.tensorType)
+        wanted_scalar, wanted_shape = tensor_of(wanted.tensorType)
+    except ValueError:
+        return False
+    pairs = zip(shape, wanted_shape, strict=False)
+    return (
+        scalar is wanted_scalar
+        and len(shape) == len(wanted_shape)
+        and all(size == limit or limit is None for size, limit in pairs)
+    )
 
 
 def _size_text(size: int | None) -> str:

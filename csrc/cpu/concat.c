@@ -1,4 +1,5 @@
 /* Putting tensors together and taking them apart: concat, stack, split, tile, pad. */
+#include "../half.h"
 #include "move.h"
 
 #include <string.h>
@@ -121,6 +122,22 @@ static void add_part(const anex_node *node, anex_pieces *pieces, const int64_t *
     }
 }
 
+/* The value in the dtype of x: coremltools' default 0 is float32 whatever x is. */
+static void set_fill(anex_pieces *pieces, anex_dtype dtype, double value) {
+    float f = (float)value;
+    half h = anex_float_to_half(f);
+    int32_t i = dtype == ANEX_F16 || dtype == ANEX_F32 ? 0 : (int32_t)(int64_t)value;
+    uint8_t b = (uint8_t)i;
+    uint16_t s = (uint16_t)i;
+    switch (dtype) {
+    case ANEX_F16: memcpy(&pieces->fill, &h, sizeof h); return;
+    case ANEX_F32: memcpy(&pieces->fill, &f, sizeof f); return;
+    case ANEX_I32: case ANEX_U32: memcpy(&pieces->fill, &i, sizeof i); return;
+    case ANEX_I16: case ANEX_U16: memcpy(&pieces->fill, &s, sizeof s); return;
+    default: memcpy(&pieces->fill, &b, sizeof b);
+    }
+}
+
 ANEX_KERNEL(pad) {
     enum { X, PAD, MODE, CONSTANT_VAL };
     const anex_tensor *x = node->in[X], *y = node->out[0], *value = node->in[CONSTANT_VAL];
@@ -130,9 +147,6 @@ ANEX_KERNEL(pad) {
     int mode = !strcmp(name, "constant") ? CONSTANT : !strcmp(name, "reflect") ? REFLECT : REPLICATE;
     if (mode == REPLICATE && strcmp(name, "replicate"))
         return anex_node_fail(node, error, ANEX_INVALID, "mode \"%s\" is none of constant, reflect, replicate", name);
-    if (mode == CONSTANT && value && value->dtype != x->dtype)
-        return anex_node_fail(node, error, ANEX_DTYPE, "constant_val is %s, x is %s", anex_dtypes[value->dtype].name,
-                              anex_dtypes[x->dtype].name);
     int64_t before[ANEX_MAX_RANK] = {0};
     int32_t given = (int32_t)anex_tensor_size(node->in[PAD]) / 2, padded = 0, parts = 1;
     if (given > x->rank) return anex_node_fail(node, error, ANEX_SHAPE, "pad names %d axes, x has %d", given, x->rank);
@@ -154,7 +168,7 @@ ANEX_KERNEL(pad) {
     }
     anex_pieces *pieces = ANEX_LOCAL(pieces_new)(node, parts, error);
     if (!pieces) return ANEX_MEMORY;
-    if (value) memcpy(&pieces->fill, value->data, anex_itemsize(value));
+    if (value) set_fill(pieces, x->dtype, anex_real(value, 0));
     for (int32_t c = 0; c < parts; c++) {
         int32_t part[ANEX_MAX_RANK], rest = c;
         for (int32_t i = 0; i < x->rank; i++) {

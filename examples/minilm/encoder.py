@@ -16,7 +16,7 @@ from typing import Any
 
 import anex
 import numpy as np
-from coremltools.converters.mil import Builder as mb
+from anex import mb
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
@@ -85,7 +85,7 @@ class Encoder:
             for i in range(self.config["num_hidden_layers"]):
                 x = self._layer(x, mask, f"encoder.layer.{i}.")
             pooled = mb.reduce_sum(x=mb.mul(x=x, y=mean), axes=[3], keep_dims=True)
-            unit = mb.l2_norm(x=pooled, epsilon=1e-12)
+            unit = mb.l2_norm(x=pooled, epsilon=1e-6)
             return mb.cast(x=mb.reshape(x=unit, shape=(1, channels)), dtype="fp32", name="embedding")
 
         return minilm
