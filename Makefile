@@ -20,19 +20,19 @@ lint: build $(VENV)/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest anex._native --allowlist tests/stubtest.allow
+	$(BIN)/python -m mypy.stubtest anex._native --mypy-config-file pyproject.toml
 
 bench: build $(VENV)/demo $(VENV)/test
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# The tests that reach native code, with AddressSanitizer and UndefinedBehaviorSanitizer in it.
+# The tests that reach native code, with AddressSanitizer and UndefinedBehaviorSanitizer in it, on a copy of the tree.
 sanitize: $(VENV)/demo $(VENV)/test
+	mkdir -p build/sanitized
+	tar -c --exclude='*.so' --exclude=__pycache__ anex tests examples conftest.py pyproject.toml LICENSE | tar -x -C build/sanitized
 	ANEX_CFLAGS="$(SANITIZE)" $(BIN)/python setup.py --quiet build_ext --build-temp build/sanitize --build-lib build/sanitized
-	cp -r anex build/sanitized/ && rm -f build/sanitized/anex/_native*.so
-	cp build/sanitized/lib/anex/_native*.so build/sanitized/anex/
-	PYTHONPATH=build/sanitized PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	cd build/sanitized && PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	$(BIN)/python -m pytest -n 2 tests/ops tests/test_tensor.py tests/test_program.py $(ARGS)
+	$(CURDIR)/$(BIN)/python -m pytest -n 2 -p no:cacheprovider tests/ops tests/test_tensor.py tests/test_program.py $(ARGS)
 
 dist: $(VENV)/test
 	$(BIN)/python -m build

@@ -5,8 +5,9 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
-    import anex
     import numpy as np
+
+    import anex
     from anex import mb
 
     doctest_namespace.update(anex=anex, np=np, mb=mb)

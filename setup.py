@@ -15,7 +15,15 @@ INSTRUCTION_SETS = {
     "x86_64": {
         "generic": [],
         "avx2": ["-mavx2", "-mfma", "-mf16c"],
-        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512"],
+        "avx512": [
+            "-mavx512f",
+            "-mavx512bw",
+            "-mavx512dq",
+            "-mavx512vl",
+            "-mfma",
+            "-mf16c",
+            "-mprefer-vector-width=512",
+        ],
     },
     "arm64": {"generic": []},
 }
@@ -26,7 +34,9 @@ EXTRA = os.environ.get("ANEX_CFLAGS", "").split()
 
 class BuildKernels(build_ext):
     def build_extension(self, extension):
-        machine = os.environ.get("ANEX_MACHINE", platform.machine()).replace("AMD64", "x86_64").replace("aarch64", "arm64")
+        machine = (
+            os.environ.get("ANEX_MACHINE", platform.machine()).replace("AMD64", "x86_64").replace("aarch64", "arm64")
+        )
         jobs = [
             (source, Path(self.build_temp, isa), [*FLAGS, *flags, *EXTRA], [("ANEX_ISA", isa)])
             for isa, flags in INSTRUCTION_SETS.get(machine, {"generic": []}).items()
@@ -57,7 +67,12 @@ setup(
             extra_link_args=["-pthread", *EXTRA],
             libraries=["m"],
         ),
-        compiler_directives={"language_level": 3, "freethreading_compatible": True},
+        compiler_directives={
+            "language_level": 3,
+            "freethreading_compatible": True,
+            "auto_pickle": False,
+            "autotestdict": False,
+        },
     ),
     cmdclass={"build_ext": BuildKernels},
 )

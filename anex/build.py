@@ -75,9 +75,7 @@ def _build(function: Callable[..., Any], specs: Mapping[str, Spec], target: Any,
     _coremltools.check_input_names(specs)
     _coremltools.restart_names()
     placeholders = {
-        name: Builder.placeholder(
-            given.shape, dtype=types.type_mapping.numpy_type_to_builtin_type(given.dtype)
-        )
+        name: Builder.placeholder(given.shape, dtype=types.type_mapping.numpy_type_to_builtin_type(given.dtype))
         for name, given in specs.items()
     }
     program = Program()

@@ -48,7 +48,7 @@ def ones(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded
 
 
 def full(
-    shape: Iterable[int] | int, value: complex, dtype: npt.DTypeLike = "float16", *, padded: bool = False
+    shape: Iterable[int] | int, value: float, dtype: npt.DTypeLike = "float16", *, padded: bool = False
 ) -> Tensor:
     """As ``empty``, filled with ``value``.
 
@@ -58,7 +58,7 @@ def full(
     result = empty(shape, dtype, padded=padded)
     if result.dtype_name in PACKED_DTYPES:
         value = _pack(np.full(2, value), result.dtype_name).item()
-    np.asarray(result)[...] = value  # type: ignore[assignment]
+    np.asarray(result)[...] = value
     return result
 
 
@@ -117,7 +117,7 @@ def _pack(values: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.uint8]:
         raise DTypeError(f"{dtype} holds integers from {low} to {high}; got {values.dtype} values")
     flat = np.zeros(2 * math.ceil(values.size / 2), np.uint8)
     flat[: values.size] = values.ravel().astype(np.int8).view(np.uint8) & 15
-    return flat[0::2] | flat[1::2] << 4
+    return (flat[0::2] | flat[1::2] << 4).astype(np.uint8)
 
 
 def from_dlpack(exporter: Any) -> Tensor:
@@ -137,5 +137,3 @@ def from_dlpack(exporter: Any) -> Tensor:
         raise ArgumentError(f"a {type(exporter).__name__} cannot be shared through DLPack: {error}") from error
     spec(array.shape, array.dtype)  # refuses what Core ML lacks, and says what to use
     return Tensor.wrap(array)
-
-

@@ -1,8 +1,8 @@
 """Models from files: whatever holds MIL, to one coremltools MIL program with the function ``main``.
 
 coremltools has a reader for its protobuf (``milproto``). It is exact but narrow: it refuses function
-attributes, inline weights, doc strings and rank-0 inputs, knows one folder of weights, and answers a
-bad file with any exception at all. So the protobuf is checked and tidied here before it gets it.
+attributes, inline weights and doc strings, knows one folder of weights, and answers a bad file with
+any exception at all. So the protobuf is checked and tidied before it gets it, by ``tidy``.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def from_mlpackage(path: str | os.PathLike[str], function: str | None = None) ->
     ``UnsupportedError`` (a neural network, a pipeline, an unknown op), ``CompileError`` (an op with
     wrong inputs), ``ArgumentError`` (no such function).
 
-    >>> anex.from_mlpackage("Encoder.mlpackage", function="prefill")  # doctest: +SKIP
+    Example: ``program = anex.from_mlpackage("Decoder.mlpackage", function="prefill")``.
     """
-    path = _path(path)
+    path = as_path(path)
     model = _root_model(path) if path.is_dir() else path
     return from_model(_read(model), model.parent, str(path), function)
 
@@ -70,7 +70,7 @@ def from_mil(
     if isinstance(source, str) and ("program(" in source or "\n" in source):
         text, folder = source, None
     else:
-        path = _text_file(_path(source))
+        path = _text_file(as_path(source))
         try:
             text, folder = _read(path).decode(), path.parent
         except UnicodeDecodeError as error:
@@ -117,6 +117,7 @@ def from_proto(
         _gather_weights(chosen, folder, weights, links)
         from coremltools.converters.mil.frontend.milproto.load import load_mil_proto
 
+        _coremltools.restart_names()
         with _explained():
             program = load_mil_proto(chosen, target, links)
         _coremltools.validate(program)
@@ -144,7 +145,7 @@ def _explained() -> Iterator[None]:
         raise
     except Exception as error:  # assertions, KeyErrors, C++ exceptions: anything at all
         frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
-        at = next((found for found in reversed(frames) if "op_spec" in found), {})
+        at: dict[str, Any] = next((found for found in reversed(frames) if "op_spec" in found), {})
         where = describe(at["op_spec"]) if at else "a malformed MIL program"
         message = str(error.args[0]) if error.args else type(error).__name__
         if isinstance(error, KeyError) and error.args[0] in BY_NUMBER:
@@ -182,7 +183,8 @@ def _target(ct: Any, function: MIL_pb2.Function) -> Any:
 # Files -----------------------------------------------------------------------------------------
 
 
-def _path(path: Any) -> Path:
+def as_path(path: Any) -> Path:
+    """A ``Path``, or ``ArgumentError``."""
     try:
         return Path(path)
     except TypeError as error:
@@ -239,8 +241,8 @@ def _gather_weights(
 
     wanted = blob.references(program)
     files = {text: _weight_file(text, folder, weights) for text in wanted}
-    if len(files) > 1 and len(set(files.values())) == 1:
-        raise FormatError(f"one weight file for {', '.join(files)}: pass the folder they are in")
+    if len(set(files.values())) < len(files):
+        raise FormatError(f"one weight file for several of {', '.join(files)}: pass the folder they are in")
     found: dict[str, str] = {}
     for text, path in files.items():
         blob.check(path, wanted[text])

@@ -101,9 +101,7 @@ def _choose(function: Any, device: str | None, fallback: str | None) -> devices.
 
 
 def _refuse_objections(function: Any, device: devices.Device) -> None:
-    reasons = [
-        f"{op.op_type} {op.name!r}: {reason}" for op in function.operations for reason in device.objections(op)
-    ]
+    reasons = [f"{op.op_type} {op.name!r}: {reason}" for op in function.operations for reason in device.objections(op)]
     if reasons:
         shown = "\n  ".join(reasons[:20]) + (f"\n  and {len(reasons) - 20} more" if len(reasons) > 20 else "")
         raise UnsupportedError(f"device={device.name!r} cannot run {len(reasons)} op(s):\n  {shown}")

@@ -63,9 +63,7 @@ def _dim(dim: Any, dims: tuple[Any, ...]) -> int:
     if size is None or isinstance(dim, bool):
         raise ShapeError(f"shape {dims}: {dim!r} is not an int; anex compiles static shapes only")
     if size < 1:
-        raise ShapeError(
-            f"shape {dims}: {size} is not a size; the ANE has neither empty nor unknown dimensions"
-        )
+        raise ShapeError(f"shape {dims}: {size} is not a size; the ANE has neither empty nor unknown dimensions")
     return size
 
 

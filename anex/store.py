@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from . import _coremltools
 from ._coremltools import coremltools
 from .errors import ArgumentError, CompileError, Error, FormatError, MissingFileError
-from .load import from_model
+from .load import as_path, from_model
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program
@@ -76,9 +76,9 @@ def save(program: Program, path: str | os.PathLike[str]) -> None:
     ``cast`` there, unused inputs an ``identity``. Raises ``MissingFileError`` when the folder around
     ``path`` does not exist, ``ArgumentError`` when something else stands there, and as ``to_proto``.
 
-    >>> save(program, "block.mlpackage")  # doctest: +SKIP
+    Example: ``save(program, "block.mlpackage")``.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.parent.is_dir():
         raise MissingFileError(f"{path}: the folder {path.parent} does not exist")
     if path.exists() and not _is_model(path):

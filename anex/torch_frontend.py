@@ -6,19 +6,22 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _coremltools
 from ._coremltools import coremltools
-from .errors import ArgumentError, CompileError, DTypeError, Error, ShapeError
+from .errors import ArgumentError, CompileError, DTypeError, Error, ShapeError, UnsupportedError
 from .spec import Spec, spec
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Program
 
 _INPUT_DTYPES = ("float16", "float32", "int32", "bool")  # what coremltools' converter takes
 
 
-def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None, **example: Any) -> Any:
+def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None, **example: Any) -> Program:
     """The MIL program of a torch module, traced with inputs of the shapes in ``example``.
 
     ``module``: an ``nn.Module`` (traced in eval mode, and left as it was), a ``ScriptModule``, or a
@@ -40,7 +43,10 @@ def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None
     >>> [(var.name, var.shape) for var in program.functions["main"].outputs]
     [('output', (2, 4))]
     """
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        raise UnsupportedError(f"from_torch needs torch, which cannot be imported: {error}") from error
 
     if precision not in ("float16", "float32"):
         raise ArgumentError(f"precision {precision!r} is neither 'float16' nor 'float32'")
@@ -155,9 +161,7 @@ def _flat(module: Any, names: Sequence[str], torch: Any, *, exported: bool) -> A
             self.training = False
 
         def forward(self, *tensors: Any) -> tuple[Any, ...]:
-            result = (
-                self.module(**dict(zip(names, tensors, strict=True))) if keywords else self.module(*tensors)
-            )
+            result = self.module(**dict(zip(names, tensors, strict=True))) if keywords else self.module(*tensors)
             outputs: list[tuple[str, Any]] = []
             _collect(result, "", outputs, torch)
             self.names = [name for name, _ in outputs]

@@ -7,8 +7,9 @@ import json
 import platform
 from pathlib import Path
 
-import anex
 import torch
+
+import anex
 
 from .cases import CASES
 from .timing import Result, measure

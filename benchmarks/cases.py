@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import anex
 import numpy as np
 import torch
+
+import anex
 from anex import mb
 
 from .timing import Case
@@ -41,7 +42,11 @@ def tiny_add() -> Case:
     names = ("anex", "numpy", "torch")
     return Case(
         "tiny add [1,64,1,32]",
-        {f"{name} {dtype}": made for dtype, all_ in (("fp16", half), ("fp32", single)) for name, made in zip(names, all_, strict=True)},
+        {
+            f"{name} {dtype}": made
+            for dtype, all_ in (("fp16", half), ("fp32", single))
+            for name, made in zip(names, all_, strict=True)
+        },
     )
 
 

@@ -1,7 +1,8 @@
 """First contact: a transformer's feed-forward block as one fused program. ``python examples/fused_ffn.py``"""
 
-import anex
 import numpy as np
+
+import anex
 from anex import mb
 
 rng = np.random.default_rng(0)

@@ -2,9 +2,9 @@
 
 import zlib
 
-import anex
 import numpy as np
 import pytest
+
 from anex import devices
 
 

@@ -7,9 +7,36 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from coremltools.converters.mil.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
+import anex
+
 CORPUS = Path(__file__).parents[2] / "shared" / "reference" / "mil_corpus"  # beside the repository, if at all
+
+
+HEADER = 'program(1.3)\n[buildInfo = dict<string, string>({{"coremlc-version", "3505.4.1"}})]\n'
+X = "tensor<fp16, [1, 4, 1, 8]>"
+
+
+def text(body, takes=f"{X} x", gives="y", opset="ios18"):
+    """MIL text of one function."""
+    return f"{HEADER}{{\n func main<{opset}>({takes}) {{\n{body}\n }} -> ({gives});\n}}\n"
+
+
+def sample():
+    """A program with weights, several inputs and outputs, and nested blocks."""
+    weights = np.arange(64).reshape(4, 4, 2, 2) / 64
+
+    @anex.graph(x=(1, 4, 2, 8), ids=anex.spec((3,), "int32"))
+    def program(x, ids):
+        h = mb.conv(x=x, weight=weights, pad_type="same")
+        rows = mb.gather(x=np.linspace(0, 1, 40).reshape(10, 4), indices=ids, axis=0, name="rows")
+        small = mb.less(x=mb.reduce_sum(x=x, keep_dims=False), y=3.0)
+        z = mb.cond(pred=small, _true_fn=lambda: mb.relu(x=h), _false_fn=lambda: mb.exp(x=h), name="z")
+        return mb.softmax(x=mb.concat(values=[h, h], axis=1), axis=1, name="y"), rows, z
+
+    return program
 
 
 def main(program):

@@ -7,7 +7,7 @@ import threading
 import coremltools as ct
 import numpy as np
 import pytest
-from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
+from coremltools.converters.mil.mil import Builder as mb
 from mil_facts import constants, inputs, main, ops, outputs
 
 import anex
@@ -144,7 +144,7 @@ def test_mb_const_says_its_dtype_itself_and_the_error_says_the_way_out():
 
 @pytest.mark.parametrize("value", [1e9, -1e9, 1e-12, np.float64(7e4), [0.0, 1e6]])
 def test_a_constant_that_fp16_cannot_hold_is_refused_not_made_inf_or_zero(value):
-    with pytest.raises(errors.CompileError, match="add 'y'.*constant y.*float16 holds"):
+    with pytest.raises(errors.CompileError, match=r"add 'y'.*constant y.*float16 holds"):
         build(lambda x: mb.add(x=x, y=value, name="y"), x=(2,))
 
 
@@ -210,7 +210,7 @@ def test_what_the_builder_refuses_is_a_compile_error_that_names_the_graph(functi
 
 
 def test_an_op_nobody_knows_is_unsupported():
-    with pytest.raises(errors.UnsupportedError, match="graph 'wrong': nobody knows the op 'frobnicate'"):
+    with pytest.raises(errors.UnsupportedError, match=r"graph 'wrong': nobody knows the op 'frobnicate'"):
 
         @anex.graph(x=X)
         def wrong(x):
@@ -244,7 +244,7 @@ def test_numpys_errors_in_the_function_stay_numpys():
 
 
 def test_the_inputs_must_be_the_functions_parameters():
-    with pytest.raises(errors.ArgumentError, match="missing a required argument: 'y'.*given are \\(x\\)"):
+    with pytest.raises(errors.ArgumentError, match=r"missing a required argument: 'y'.*given are \(x\)"):
         build(lambda y: mb.relu(x=y))
 
 

@@ -11,7 +11,9 @@ def run(code: str) -> str:
 
 
 def test_importing_anex_loads_neither_coremltools_nor_torch_and_prints_nothing():
-    loaded = run("import sys, anex; print([m for m in ('coremltools', 'torch', 'google.protobuf') if m in sys.modules])")
+    loaded = run(
+        "import sys, anex; print([m for m in ('coremltools', 'torch', 'google.protobuf') if m in sys.modules])"
+    )
     assert loaded == "[]"
 
 

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import anex
 import numpy as np
 import pytest
 import torch
+
+import anex
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples" / "minilm"))
@@ -64,9 +65,7 @@ def test_embeddings_equal_the_reference_implementations(encoder, reference):
 def test_the_same_model_through_torch_gives_the_same_embeddings(encoder, reference):
     length = 64
     module = MiniLM(encoder.weights, encoder.config)
-    program = anex.compile(
-        anex.from_torch(module, ids=anex.spec((1, length), "int32"), mask=(1, 1, 1, length))
-    )
+    program = anex.compile(anex.from_torch(module, ids=anex.spec((1, length), "int32"), mask=(1, 1, 1, length)))
     for i, text in enumerate(sentences()[:12]):
         tokens = encoder.tokenizer.encode(text).ids
         ids, mask = np.zeros((1, length), np.int32), np.full((1, 1, 1, length), -3e4, np.float16)

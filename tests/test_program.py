@@ -5,12 +5,13 @@ import gc
 import pickle
 import threading
 
-import anex
 import numpy as np
 import pytest
 import torch
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
+
+import anex
 
 
 @anex.graph(x=(2, 3), y=(2, 3))
@@ -26,6 +27,7 @@ def plus(x, y):
 
 X = np.arange(6, dtype=np.float16).reshape(2, 3)
 Y = np.full((2, 3), 0.5, np.float16)
+OUT = np.zeros((2, 3), np.float16)
 
 
 @pytest.fixture
@@ -118,8 +120,8 @@ def test_read_only_arrays_are_fine_as_inputs_and_refused_as_outputs(program):
         (lambda p: p(X, Y, out=X), anex.ArgumentError, r"2 output\(s\) \(total, difference\); out= has 1"),
         (lambda p: p(X, Y, out=(X, Y)), anex.ArgumentError, "'total' shares memory with 'x'"),
         (lambda p: p(X, Y, out=(Y[::-1], X.copy())), anex.ArgumentError, "'total' shares memory with 'y'"),
-        (lambda p: p(X, Y, out=(O, O)), anex.ArgumentError, "'difference' shares memory with 'total'"),
-        (lambda p: p(X, Y, out=(O, np.zeros(3, np.float16))), anex.ShapeError, "output 'difference'"),
+        (lambda p: p(X, Y, out=(OUT, OUT)), anex.ArgumentError, "'difference' shares memory with 'total'"),
+        (lambda p: p(X, Y, out=(OUT, np.zeros(3, np.float16))), anex.ShapeError, "output 'difference'"),
     ],
 )
 def test_a_wrong_call_names_the_input_and_leaves_the_program_usable(program, call, error, says):
@@ -127,9 +129,6 @@ def test_a_wrong_call_names_the_input_and_leaves_the_program_usable(program, cal
         call(program)
     assert isinstance(caught.value, anex.Error)
     np.testing.assert_array_equal(program(X, Y)[0], X + Y)
-
-
-O = np.zeros((2, 3), np.float16)
 
 
 def test_nan_and_infinity_pass_through(program):

@@ -4,12 +4,13 @@ import gc
 import pickle
 import weakref
 
-import anex
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import anex
 
 DTYPES = ("float16", "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "bool")
 TORCH_DTYPES = tuple(name for name in DTYPES if name not in ("uint16", "uint32"))
@@ -220,9 +221,13 @@ def test_more_memory_than_there_is_is_a_memory_error():
 def test_conversion_between_floats_rounds_as_numpy_does(source, target):
     rng = np.random.default_rng(3)
     bits = rng.integers(0, 2**32, 50_000, dtype=np.uint32).view(np.float32)
-    special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 65504, 65519.9, 65520, 6e-8, 2.9e-8, 2.98e-8, 6.1e-5, 6.09e-5, 2049, 2051])
+    special = np.array(
+        [0, -0.0, np.inf, -np.inf, np.nan, 65504, 65519.9, 65520, 6e-8, 2.9e-8, 2.98e-8, 6.1e-5, 6.09e-5, 2049, 2051]
+    )
     with np.errstate(all="ignore"):
-        values = np.concatenate([bits, special.astype(np.float32), rng.normal(size=999).astype(np.float32)]).astype(source)
+        values = np.concatenate([bits, special.astype(np.float32), rng.normal(size=999).astype(np.float32)]).astype(
+            source
+        )
         expected = values.astype(target)
     for strided in (values, values[::3], values[::-1]):
         found = np.asarray(anex.tensor(strided, dtype=target))
@@ -243,7 +248,9 @@ def test_a_tensor_travels_by_pickle(padded):
 
 def test_the_repr_shows_shape_and_dtype():
     assert repr(anex.full((2,), 7, "int32")) == "anex.Tensor([7, 7], shape=(2,), dtype=int32)"
-    assert "shape=(1, 64, 1, 5), dtype=float16, strides=(4096, 64, 64, 2)" in repr(anex.empty((1, 64, 1, 5), padded=True))
+    assert "shape=(1, 64, 1, 5), dtype=float16, strides=(4096, 64, 64, 2)" in repr(
+        anex.empty((1, 64, 1, 5), padded=True)
+    )
 
 
 def test_ten_thousand_tensors_and_views_leave_no_memory_behind():

@@ -3,7 +3,7 @@
 #include "vmath.h"
 
 /* An op of x alone, its constants alpha and beta behind it in MIL's inputs. */
-static anex_status map_activation(anex_node *node, anex_block *block, double cost, int32_t constants, anex_error *error) {
+static anex_status map_activation(anex_node *node, anex_blocks block, double cost, int32_t constants, anex_error *error) {
     anex_map_op op = anex_map_of(node, 1, block, cost);
     anex_status status = anex_map_parameters(node, &op, constants, (const double[]){1, 0}, error);
     return status ? status : ANEX_LOCAL(map)(node, &op, error);
@@ -12,8 +12,8 @@ static anex_status map_activation(anex_node *node, anex_block *block, double cos
 /* ACTIVATION(op, constants alpha and beta it takes, nanoseconds per lane, y in terms of a, alpha, beta).
    Comparisons are turned so that a NaN comes through. */
 #define ACTIVATION(op, constants, cost, ...)            \
-    ANEX_BLOCK1(op##_float, float, float, __VA_ARGS__)  \
-    ANEX_KERNEL(op) { return map_activation(node, op##_float, cost, constants, error); }
+    ANEX_FLOAT1(op##_float, __VA_ARGS__)                \
+    ANEX_KERNEL(op) { return map_activation(node, op##_float_blocks, cost, constants, error); }
 
 static inline float below(float x, float limit) { return x > limit ? limit : x; } /* min, max that keep a NaN */
 static inline float above(float x, float limit) { return x < limit ? limit : x; }
@@ -34,22 +34,24 @@ ACTIVATION(softsign, 0, 0.15, a / (1 + vm_abs(a)))
 
 /* ---- gelu ---------------------------------------------------------------------------------------- */
 
-ANEX_BLOCK1(gelu_exact, float, float, 0.5f * a * (1 + vm_erf(a * 0x1.6a09e6p-1f)))
-ANEX_BLOCK1(gelu_tanh, float, float, 0.5f * a * (1 + vm_tanh(0x1.988454p-1f * (a + 0.044715f * a * a * a))))
-ANEX_BLOCK1(gelu_sigmoid, float, float, a * vm_sigmoid(1.702f * a))
+ANEX_FLOAT1(gelu_exact, 0.5f * a * (1 + vm_erf(a * 0x1.6a09e6p-1f)))
+ANEX_FLOAT1(gelu_tanh, 0.5f * a * (1 + vm_tanh(0x1.988454p-1f * (a + 0.044715f * a * a * a))))
+ANEX_FLOAT1(gelu_sigmoid, a * vm_sigmoid(1.702f * a))
 
 ANEX_KERNEL(gelu) {
     enum { X, MODE };
     static const struct {
         const char *mode;
-        anex_block *block;
-    } modes[] = {{"EXACT", gelu_exact}, {"TANH_APPROXIMATION", gelu_tanh}, {"SIGMOID_APPROXIMATION", gelu_sigmoid}};
+        const anex_blocks *block;
+    } modes[] = {{"EXACT", &gelu_exact_blocks},
+                 {"TANH_APPROXIMATION", &gelu_tanh_blocks},
+                 {"SIGMOID_APPROXIMATION", &gelu_sigmoid_blocks}};
     anex_status status = anex_need_constants(node, 1u << MODE, error);
     if (status) return status;
     const char *mode = anex_text(node->in[MODE], "EXACT");
     node->packed |= 1u << MODE;
     for (int32_t i = 0; i < 3; i++)
-        if (!strcmp(mode, modes[i].mode)) return map_activation(node, modes[i].block, 0.8, 0, error);
+        if (!strcmp(mode, modes[i].mode)) return map_activation(node, *modes[i].block, 0.8, 0, error);
     return anex_node_fail(node, error, ANEX_INVALID,
                           "mode is \"%s\"; it can be EXACT, TANH_APPROXIMATION or SIGMOID_APPROXIMATION", mode);
 }
@@ -57,7 +59,7 @@ ANEX_KERNEL(gelu) {
 /* ---- with constants per channel -------------------------------------------------------------------- */
 
 /* x [N,C,...] and n - 1 operands [C], taken to be [C,1,...]: they broadcast along axis 1 of x. */
-static anex_status map_channels(anex_node *node, int32_t n, anex_block *block, double cost, anex_error *error) {
+static anex_status map_channels(anex_node *node, int32_t n, anex_blocks block, double cost, anex_error *error) {
     const anex_tensor *x = node->in[0];
     if (x->rank < 2) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; it needs an axis 1 of channels", x->rank);
     anex_map_op op = anex_map_of(node, n, block, cost);
@@ -72,8 +74,8 @@ static anex_status map_channels(anex_node *node, int32_t n, anex_block *block, d
     return ANEX_LOCAL(map)(node, &op, error);
 }
 
-ANEX_BLOCK2(prelu_float, float, float, a < 0 ? b * a : a)
-ANEX_KERNEL(prelu) { return map_channels(node, 2, prelu_float, 0.05, error); }
+ANEX_FLOAT2(prelu_float, a < 0 ? b * a : a)
+ANEX_KERNEL(prelu) { return map_channels(node, 2, prelu_float_blocks, 0.05, error); }
 
 ANEX_BLOCK3(softplus_parametric_float, float, float, b * vm_softplus(a * c))
-ANEX_KERNEL(softplus_parametric) { return map_channels(node, 3, softplus_parametric_float, 0.8, error); }
+ANEX_KERNEL(softplus_parametric) { return map_channels(node, 3, (anex_blocks){softplus_parametric_float, NULL}, 0.8, error); }

@@ -8,7 +8,7 @@ static anex_status same_kind(const anex_node *node, const anex_tensor *x, const 
     return anex_node_fail(node, error, ANEX_DTYPE, "the operands are %s and %s; cast one of them",
                           anex_dtypes[x->dtype].name, anex_dtypes[y->dtype].name);
 }
-static anex_status map_binary(anex_node *node, anex_block *of_float, anex_block *of_int, double cost, anex_error *error) {
+static anex_status map_binary(anex_node *node, anex_blocks of_float, anex_blocks of_int, double cost, anex_error *error) {
     anex_map_op op = anex_map_of(node, 2, anex_is_float(node->in[0]) ? of_float : of_int, cost);
     anex_status status = same_kind(node, node->in[0], node->in[1], error);
     return status ? status : ANEX_LOCAL(map)(node, &op, error);
@@ -16,9 +16,9 @@ static anex_status map_binary(anex_node *node, anex_block *of_float, anex_block 
 
 /* BINARY(op, nanoseconds per lane, z of float lanes a and b, z of int32 lanes a and b) */
 #define BINARY(op, cost, of_float, of_int)            \
-    ANEX_BLOCK2(op##_float, float, float, of_float)   \
-    ANEX_BLOCK2(op##_int, int32_t, int32_t, of_int)   \
-    ANEX_KERNEL(op) { return map_binary(node, op##_float, op##_int, cost, error); }
+    ANEX_FLOAT2(op##_float, of_float)                 \
+    ANEX_INT2(op##_int, of_int)                       \
+    ANEX_KERNEL(op) { return map_binary(node, op##_float_blocks, op##_int_blocks, cost, error); }
 
 static inline int32_t wrap(uint32_t a) { return (int32_t)a; }
 
@@ -31,8 +31,8 @@ BINARY(minimum, 0.05, (a <= b) | (a != a) ? a : b, a < b ? a : b)
 
 #define COMPARISON(op, operator)                         \
     ANEX_BLOCK2(op##_float, int32_t, float, a operator b) \
-    ANEX_BLOCK2(op##_int, int32_t, int32_t, a operator b) \
-    ANEX_KERNEL(op) { return map_binary(node, op##_float, op##_int, 0.03, error); }
+    ANEX_INT2(op##_int, a operator b)                     \
+    ANEX_KERNEL(op) { return map_binary(node, (anex_blocks){op##_float, NULL}, op##_int_blocks, 0.03, error); }
 
 COMPARISON(equal, ==)
 COMPARISON(not_equal, !=)
@@ -43,8 +43,8 @@ COMPARISON(less_equal, <=)
 
 /* bool lanes are 0 and 1 */
 #define LOGICAL(op, operator)                             \
-    ANEX_BLOCK2(op##_int, int32_t, int32_t, a operator b) \
-    ANEX_KERNEL(op) { return map_binary(node, op##_int, op##_int, 0.03, error); }
+    ANEX_INT2(op##_int, a operator b)                     \
+    ANEX_KERNEL(op) { return map_binary(node, op##_int_blocks, op##_int_blocks, 0.03, error); }
 
 LOGICAL(logical_and, &)
 LOGICAL(logical_or, |)
@@ -110,10 +110,10 @@ static void mod_float(void *to, const void *const *from, const anex_lane *p, int
 static void floor_div_float(void *to, const void *const *from, const anex_lane *p, int64_t n) {
     (all_near(from[0], from[1], n) ? floor_div_near : floor_div_any)(to, from, p, n);
 }
-ANEX_BLOCK2(mod_int, int32_t, int32_t, modulus(a, b))
-ANEX_BLOCK2(floor_div_int, int32_t, int32_t, floor_quotient(a, b))
-ANEX_KERNEL(mod) { return map_binary(node, mod_float, mod_int, 0.6, error); }
-ANEX_KERNEL(floor_div) { return map_binary(node, floor_div_float, floor_div_int, 0.6, error); }
+ANEX_INT2(mod_int, modulus(a, b))
+ANEX_INT2(floor_div_int, floor_quotient(a, b))
+ANEX_KERNEL(mod) { return map_binary(node, (anex_blocks){mod_float, NULL}, mod_int_blocks, 0.6, error); }
+ANEX_KERNEL(floor_div) { return map_binary(node, (anex_blocks){floor_div_float, NULL}, floor_div_int_blocks, 0.6, error); }
 
 /* ---- pow ------------------------------------------------------------------------------------------- */
 
@@ -124,24 +124,27 @@ static inline int32_t pow_one(int32_t a, int32_t b) {
     for (uint32_t e = (uint32_t)b; e; e >>= 1, base *= base) y *= e & 1 ? base : 1;
     return wrap(y);
 }
-ANEX_BLOCK2(pow_float, float, float, vm_pow(a, b))
-ANEX_BLOCK2(pow_int, int32_t, int32_t, pow_one(a, b))
-ANEX_BLOCK1(pow_2, float, float, a * a)
-ANEX_BLOCK1(pow_minus_1, float, float, 1 / a)
-ANEX_BLOCK1(pow_half, float, float, a == -INFINITY ? INFINITY : sqrtf(a + 0.0f)) /* of -0: 0 */
+ANEX_FLOAT2(pow_float, vm_pow(a, b))
+ANEX_INT2(pow_int, pow_one(a, b))
+ANEX_FLOAT1(pow_2, a * a)
+ANEX_FLOAT1(pow_minus_1, 1 / a)
+ANEX_FLOAT1(pow_half, a == -INFINITY ? INFINITY : sqrtf(a + 0.0f)) /* of -0: 0 */
 
 ANEX_KERNEL(pow) {
     const anex_tensor *y = node->in[1];
     if (anex_is_float(node->in[0]) && anex_is_constant(y) && anex_tensor_size(y) == 1) {
         double exponent = anex_real(y, 0);
-        anex_block *block = exponent == 2 ? pow_2 : exponent == -1 ? pow_minus_1 : exponent == 0.5 ? pow_half : NULL;
-        anex_map_op op = anex_map_of(node, 1, block, 0.15);
+        const anex_blocks *block = exponent == 2     ? &pow_2_blocks
+                                   : exponent == -1  ? &pow_minus_1_blocks
+                                   : exponent == 0.5 ? &pow_half_blocks
+                                                     : NULL;
         if (block) {
+            anex_map_op op = anex_map_of(node, 1, *block, 0.1);
             node->packed |= 2;
             return ANEX_LOCAL(map)(node, &op, error);
         }
     }
-    return map_binary(node, pow_float, pow_int, 1.8, error);
+    return map_binary(node, pow_float_blocks, pow_int_blocks, 1.8, error);
 }
 
 /* ---- select ---------------------------------------------------------------------------------------- */
@@ -150,7 +153,7 @@ ANEX_KERNEL(pow) {
 ANEX_BLOCK3(select_bits, int32_t, int32_t, a ? b : c)
 ANEX_KERNEL(select) {
     enum { COND, A, B };
-    anex_map_op op = anex_map_of(node, 3, select_bits, 0.05);
+    anex_map_op op = anex_map_of(node, 3, (anex_blocks){select_bits, NULL}, 0.05);
     if (op.x[COND].dtype != ANEX_BOOL || op.x[A].dtype != op.x[B].dtype || op.x[A].dtype != op.out)
         return anex_node_fail(node, error, ANEX_DTYPE, "cond is %s, a %s and b %s; it takes a bool and two of one dtype",
                               anex_dtypes[op.x[COND].dtype].name, anex_dtypes[op.x[A].dtype].name,

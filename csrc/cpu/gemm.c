@@ -124,6 +124,14 @@ void gemm_make_panels(const gemm_matrix *b, int64_t k, int64_t n, void *panels) 
         }
 }
 
+/* A [i0 .. i0+rows-1, k] */
+static void widen_line(const gemm_matrix *a, float *line, int64_t i0, int64_t rows, int64_t k) {
+    if (a->row == 1)
+        gemm_widen(line, a->data, a->dtype, i0 + k * a->col, rows);
+    else
+        for (int64_t i = 0; i < rows; i++) gemm_widen(line + i, a->data, a->dtype, (i0 + i) * a->row + k * a->col, 1);
+}
+
 /* Rows that run along k are only widened; others come in panels. True: rows. */
 static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, int64_t k0, int64_t depth) {
     const gemm_matrix *x = &a->matrix;
@@ -131,10 +139,15 @@ static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, 
         for (int64_t i = 0; i < rows; i++) gemm_widen(to + i * ROW, x->data, x->dtype, (i0 + i) * x->row + k0, depth);
         return true;
     }
-    gemm_matrix turned = gemm_transposed(*x);
-    for (int64_t i = 0; i < rows; i += MR)
-        (a->pack ? a->pack : gemm_pack_matrix)(a->pack ? a->source : &turned, to + i * depth, MR, k0, depth, i0 + i,
-                                              anex_min(MR, rows - i));
+    if (a->pack) {
+        for (int64_t i = 0; i < rows; i += MR) a->pack(a->source, to + i * depth, MR, k0, depth, i0 + i, anex_min(MR, rows - i));
+        return false;
+    }
+    float line[BLOCK];
+    for (int64_t k = 0; k < depth; k++) {
+        widen_line(x, line, i0, rows, k0 + k);
+        for (int64_t i = 0; i < rows; i += MR) memcpy(to + i * depth + k * MR, line + i, MR * sizeof *to);
+    }
     return false;
 }
 

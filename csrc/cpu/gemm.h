@@ -99,4 +99,27 @@ static inline void gemm_widen(float *to, const void *from, anex_dtype dtype, int
         memcpy(to, (const float *)from + at, (size_t)n * sizeof *to);
 }
 
+static inline vf gemm_load(const void *x, anex_dtype dtype, int64_t at) {
+    return dtype == ANEX_F16 ? vf_load_half((const half *)x + at) : vf_load((const float *)x + at);
+}
+
+static inline float gemm_one(const void *x, anex_dtype dtype, int64_t at) {
+    return dtype == ANEX_F16 ? anex_half_to_float(((const half *)x)[at]) : ((const float *)x)[at];
+}
+
+/* x . row `at` of y, n long */
+static inline float gemm_dot(const float *x, const void *y, anex_dtype dtype, int64_t at, int64_t n) {
+    vf sum[2] = {vf_zero(), vf_zero()};
+    float lanes[VF], total = 0;
+    int64_t i = 0;
+    for (; i + 2 * VF <= n; i += 2 * VF)
+        for (int32_t v = 0; v < 2; v++) sum[v] = vf_fma(vf_load(x + i + v * VF), gemm_load(y, dtype, at + i + v * VF), sum[v]);
+    for (; i + VF <= n; i += VF) sum[0] = vf_fma(vf_load(x + i), gemm_load(y, dtype, at + i), sum[0]);
+    vf_store(lanes, sum[0] + sum[1]);
+    for (; i < n; i++) total += x[i] * gemm_one(y, dtype, at + i);
+    for (int32_t half = VF / 2; half; half /= 2)
+        for (int32_t l = 0; l < half; l++) lanes[l] += lanes[l + half];
+    return total + lanes[0];
+}
+
 #endif

@@ -11,7 +11,7 @@
 
 #include "../anex.h"
 
-#define ANEX_MAX_INPUTS 16
+#define ANEX_MAX_INPUTS 20 /* lstm has 17 */
 #define ANEX_MAX_STAGES 3
 
 typedef struct anex_node anex_node;

@@ -11,7 +11,8 @@ typedef struct product {
     int64_t x_step[ANEX_MAX_RANK], y_step[ANEX_MAX_RANK], out_step[ANEX_MAX_RANK];
     bool bias; /* in[2] */
     gemm g;
-    bool panels;                       /* a constant operand lies behind this struct in panels */
+    bool many_x;                        /* for multiply_few: its many vectors are the rows of x */
+    bool panels;                        /* a constant operand lies behind this struct in panels */
     int64_t panels_step[ANEX_MAX_RANK]; /* bytes */
 } product;
 
@@ -57,6 +58,45 @@ static void multiply(const anex_node *node, const anex_slice *slice) {
         }
         if (p->panels) b.panels = panels_of(p) + at.panels;
         gemm_tile(&p->g, &a, &b, &c, task % tiles, slice->scratch);
+    }
+}
+
+/* Vectors along k of one operand times the few of the other: no panels, both are read as they lie. */
+enum { FEW = 4, CHUNK = 64 };
+
+/* task: CHUNK of the many vectors of a product */
+static void multiply_few(const anex_node *node, const anex_slice *slice) {
+    const product *p = node->state;
+    const anex_tensor *x = node->n_list ? node->list[0] : node->in[0], *y = node->n_list ? node->list[1] : node->in[1];
+    const anex_tensor *bias = p->bias ? node->in[2] : NULL;
+    anex_tensor *out = node->out[0];
+    int64_t few = p->many_x ? p->n : p->m, many = p->many_x ? p->m : p->n, chunks = (many + CHUNK - 1) / CHUNK;
+    float *vectors = slice->scratch, *sums = vectors + few * p->k;
+    for (int64_t task = slice->begin; task < slice->end; task++) {
+        place at = place_of(p, task / chunks);
+        int64_t begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, many);
+        gemm_matrix a = part(&p->x, x, at.x), b = gemm_transposed(part(&p->y, y, at.y));
+        gemm_matrix from = p->many_x ? b : a, rows = p->many_x ? a : b;
+        for (int64_t i = 0; i < few; i++)
+            if (from.col == 1)
+                gemm_widen(vectors + i * p->k, from.data, from.dtype, i * from.row, p->k);
+            else
+                for (int64_t k = 0; k < p->k; k++) vectors[i * p->k + k] = gemm_one(from.data, from.dtype, i * from.row + k * from.col);
+        for (int64_t j = begin; j < end; j++)
+            for (int64_t i = 0; i < few; i++) {
+                float sum = rows.dtype == ANEX_F16 ? gemm_dot(vectors + i * p->k, rows.data, ANEX_F16, j * rows.row, p->k)
+                                                   : gemm_dot(vectors + i * p->k, rows.data, ANEX_F32, j * rows.row, p->k);
+                sums[i * CHUNK + j - begin] = bias ? sum + gemm_one(bias->data, bias->dtype, p->many_x ? i : j) : sum;
+            }
+        int64_t few_step = p->many_x ? 1 : p->out_row, many_step = p->many_x ? p->out_row : 1;
+        for (int64_t i = 0; i < few; i++)
+            for (int64_t j = begin; j < end; j++) {
+                int64_t to = at.out + i * few_step + j * many_step;
+                if (out->dtype == ANEX_F16)
+                    ((half *)out->data)[to] = anex_float_to_half(sums[i * CHUNK + j - begin]);
+                else
+                    ((float *)out->data)[to] = sums[i * CHUNK + j - begin];
+            }
     }
 }
 
@@ -126,6 +166,20 @@ static anex_status pack_constant(anex_node *node, product *p, const anex_tensor 
     return ANEX_OK;
 }
 
+static anex_status keep(anex_node *node, const product *p, anex_error *error) {
+    void *state = anex_node_state(node, sizeof *p, error);
+    if (state) memcpy(state, p, sizeof *p);
+    return state ? ANEX_OK : ANEX_MEMORY;
+}
+
+static anex_status add_few(anex_node *node, product *p, int64_t batch, bool many_x, anex_error *error) {
+    p->many_x = many_x;
+    int64_t few = many_x ? p->n : p->m, many = many_x ? p->m : p->n, chunks = (many + CHUNK - 1) / CHUNK;
+    node->scratch = (size_t)(few * (p->k + CHUNK)) * sizeof(float);
+    anex_add_stage(node, multiply_few, batch * chunks, 0.05 * (double)(few * p->k * anex_min(many, CHUNK)) + 10);
+    return keep(node, p, error);
+}
+
 static anex_status add_product(anex_node *node, product *p, const anex_tensor *x, const anex_tensor *y, anex_error *error) {
     const anex_tensor *out = node->out[0];
     bool integers = x->dtype == ANEX_I32;
@@ -141,13 +195,13 @@ static anex_status add_product(anex_node *node, product *p, const anex_tensor *x
     fold_batch(p);
     int64_t batch = 1;
     for (int32_t d = 0; d < p->batch_rank; d++) batch *= p->batch[d];
-    if (integers || !anex_tensor_size(out) || !p->k) {
-        void *state = anex_node_state(node, sizeof *p, error);
-        if (!state) return ANEX_MEMORY;
-        memcpy(state, p, sizeof *p);
+    if (!anex_tensor_size(out)) return ANEX_OK;
+    if (integers) {
         anex_add_stage(node, multiply_integers, batch * p->m, 0.2 * (double)(p->n * p->k));
-        return ANEX_OK;
+        return keep(node, p, error);
     }
+    if (p->m <= FEW && p->y.row == 1 && p->y.col == p->k && !anex_is_constant(y)) return add_few(node, p, batch, false, error);
+    if (p->n <= FEW && p->x.col == 1 && !anex_is_constant(x)) return add_few(node, p, batch, true, error);
     bool may_pack = !node->n_list; /* a list's constants stay where they are, so packing would hold them twice */
     gemm_plan(&p->g, batch, p->m, p->n, p->k, kind_of(x, p->x.col == 1, may_pack), kind_of(y, p->y.row == 1, may_pack));
     const anex_tensor *columns = p->g.turned ? x : y;
@@ -155,9 +209,8 @@ static anex_status add_product(anex_node *node, product *p, const anex_tensor *x
         anex_status status = pack_constant(node, p, columns, error);
         if (status) return status;
     } else {
-        void *state = anex_node_state(node, sizeof *p, error);
-        if (!state) return ANEX_MEMORY;
-        memcpy(state, p, sizeof *p);
+        anex_status status = keep(node, p, error);
+        if (status) return status;
     }
     node->scratch = gemm_scratch(&p->g);
     anex_add_stage(node, multiply, batch * gemm_tiles(&p->g), p->g.cost);

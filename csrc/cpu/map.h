@@ -1,12 +1,14 @@
-/* Elementwise ops: a function on blocks of 4-byte lanes, fed by one broadcasting engine.
+/* Elementwise ops: a function on blocks of lanes, fed by one broadcasting engine.
 
    A block function sees float lanes where its tensors are F16 or F32 and int32 lanes where they are
    integers or bool (0 or 1). The engine (map.c) widens operands into blocks that stay in the first
    cache, broadcasts while it does so, and narrows the result: to its width for an integer, to
-   lane != 0 for a bool. F32 and I32 tensors are read and written where they are.
+   lane != 0 for a bool. F32 and I32 tensors are read and written where they are. An op of floats has a
+   second form whose lanes are float16 in memory and float in registers; when all tensors are F16 it
+   saves the passes that widen and narrow.
 
-   What an op computes (block, p) is kept apart from where its lanes come from, so that a chain of ops
-   on the same block, or one at the end of a matrix product, needs nothing new from the op. */
+   What an op computes (a block function and p) is kept apart from where its lanes come from, so that
+   a chain of ops on one block, or one at the end of a matrix product, needs nothing new from the op. */
 #ifndef ANEX_MAP_H
 #define ANEX_MAP_H
 
@@ -27,9 +29,14 @@ typedef union anex_lane {
 /* y[0..n-1] from x[0..][0..n-1] and the op's constants p. `y` may be an operand itself, lane for lane. */
 typedef void anex_block(void *y, const void *const *x, const anex_lane *p, int64_t n);
 
+typedef struct anex_blocks {
+    anex_block *lanes; /* NULL: the lanes of x[0] as they are */
+    anex_block *half;  /* NULL: none */
+} anex_blocks;
+
 typedef struct anex_map_op {
-    anex_block *block; /* NULL: the lanes of x[0] as they are */
-    double cost;       /* nanoseconds per lane, roughly */
+    anex_blocks block;
+    double cost; /* nanoseconds per lane, roughly */
     anex_lane p[ANEX_MAP_PARAMETERS];
     int32_t n;                        /* operands: node->in[0..n-1] */
     anex_tensor x[ANEX_MAP_OPERANDS]; /* shape and dtype the operands are taken to have */
@@ -37,7 +44,7 @@ typedef struct anex_map_op {
 } anex_map_op;
 
 /* The op `block` on the node's first n inputs as they are; the kernel may then change what they are taken for. */
-static inline anex_map_op anex_map_of(const anex_node *node, int32_t n, anex_block *block, double cost) {
+static inline anex_map_op anex_map_of(const anex_node *node, int32_t n, anex_blocks block, double cost) {
     anex_map_op op = {.block = block, .cost = cost, .n = n, .out = node->out[0]->dtype};
     for (int32_t i = 0; i < n; i++) op.x[i] = *node->in[i];
     return op;
@@ -47,7 +54,7 @@ anex_status ANEX_LOCAL(map)(anex_node *node, const anex_map_op *op, anex_error *
 
 static inline bool anex_is_float(const anex_tensor *t) { return t->dtype == ANEX_F16 || t->dtype == ANEX_F32; }
 
-/* MIL's constant arguments behind the operands, in[op->n ...], become op->p: float or int32 lanes as x[0] is. */
+/* MIL's constant arguments behind the operands, in[op->n ...], become op->p: float or int32 as x[0] is. */
 static inline anex_status anex_map_parameters(anex_node *node, anex_map_op *op, int32_t n, const double *otherwise,
                                               anex_error *error) {
     for (int32_t i = 0; i < n; i++) {
@@ -78,34 +85,82 @@ static inline anex_status anex_map_parameters(anex_node *node, anex_map_op *op, 
     static void name(void *to, const void *const *from, const anex_lane *p, int64_t n) { \
         result *y = to;                                                                  \
         const anex_lane alpha = p[0], beta = p[1];                                       \
-        (void)alpha, (void)beta, (void)from;
+        (void)alpha, (void)beta;
 
 /* ANEX_BLOCK1(name, type of the result, type of the operand, the value of one lane in terms of a, alpha and beta) */
-#define ANEX_BLOCK1(name, result, type, ...)               \
-    ANEX_BLOCK_BEGIN(name, result)                         \
-    const type *x = from[0];                               \
-    ANEX_LANES for (int64_t i = 0; i < n; i++) {           \
-        type a = x[i];                                     \
-        y[i] = __VA_ARGS__;                                \
-    }                                                      \
+#define ANEX_BLOCK1(name, result, type, ...)      \
+    ANEX_BLOCK_BEGIN(name, result)                \
+    const type *x = from[0];                      \
+    ANEX_LANES for (int64_t i = 0; i < n; i++) {  \
+        type a = x[i];                            \
+        y[i] = __VA_ARGS__;                       \
+    }                                             \
     }
 /* ... in terms of a, b, alpha and beta */
-#define ANEX_BLOCK2(name, result, type, ...)               \
-    ANEX_BLOCK_BEGIN(name, result)                         \
-    const type *x0 = from[0], *x1 = from[1];               \
-    ANEX_LANES for (int64_t i = 0; i < n; i++) {           \
-        type a = x0[i], b = x1[i];                         \
-        y[i] = __VA_ARGS__;                                \
-    }                                                      \
+#define ANEX_BLOCK2(name, result, type, ...)      \
+    ANEX_BLOCK_BEGIN(name, result)                \
+    const type *x0 = from[0], *x1 = from[1];      \
+    ANEX_LANES for (int64_t i = 0; i < n; i++) {  \
+        type a = x0[i], b = x1[i];                \
+        y[i] = __VA_ARGS__;                       \
+    }                                             \
     }
 /* ... in terms of a, b, c, alpha and beta */
-#define ANEX_BLOCK3(name, result, type, ...)               \
-    ANEX_BLOCK_BEGIN(name, result)                         \
+#define ANEX_BLOCK3(name, result, type, ...)                \
+    ANEX_BLOCK_BEGIN(name, result)                          \
     const type *x0 = from[0], *x1 = from[1], *x2 = from[2]; \
-    ANEX_LANES for (int64_t i = 0; i < n; i++) {           \
-        type a = x0[i], b = x1[i], c = x2[i];              \
-        y[i] = __VA_ARGS__;                                \
-    }                                                      \
+    ANEX_LANES for (int64_t i = 0; i < n; i++) {            \
+        type a = x0[i], b = x1[i], c = x2[i];               \
+        y[i] = __VA_ARGS__;                                 \
+    }                                                       \
     }
+
+/* The half form. Sixteen lanes at a time, in arrays that gcc keeps in registers; the last may be fewer. */
+#define ANEX_HALF_LANES 16
+#define ANEX_HALF1_STEP(m, ...)                                               \
+    {                                                                         \
+        float x0[ANEX_HALF_LANES] = {0}, z[ANEX_HALF_LANES];                  \
+        anex_widen(x0, (const half *)from[0] + i, m);                         \
+        for (int32_t k = 0; k < ANEX_HALF_LANES; k++) {                       \
+            float a = x0[k];                                                  \
+            z[k] = __VA_ARGS__;                                               \
+        }                                                                     \
+        anex_narrow(y + i, z, m);                                             \
+    }
+#define ANEX_HALF2_STEP(m, ...)                                               \
+    {                                                                         \
+        float x0[ANEX_HALF_LANES] = {0}, x1[ANEX_HALF_LANES] = {0}, z[ANEX_HALF_LANES]; \
+        anex_widen(x0, (const half *)from[0] + i, m);                         \
+        anex_widen(x1, (const half *)from[1] + i, m);                         \
+        for (int32_t k = 0; k < ANEX_HALF_LANES; k++) {                       \
+            float a = x0[k], b = x1[k];                                       \
+            z[k] = __VA_ARGS__;                                               \
+        }                                                                     \
+        anex_narrow(y + i, z, m);                                             \
+    }
+#define ANEX_HALF_BLOCK(name, step, ...)                                                          \
+    ANEX_BLOCK_BEGIN(name, half)                                                                  \
+    int64_t i = 0;                                                                                \
+    for (; i + ANEX_HALF_LANES <= n; i += ANEX_HALF_LANES) step(ANEX_HALF_LANES, __VA_ARGS__)     \
+    if (i < n) step(n - i, __VA_ARGS__)                                                           \
+    }
+
+/* Both forms of a function of floats, as name##_blocks. */
+#define ANEX_FLOAT1(name, ...)                                     \
+    ANEX_BLOCK1(name##_lanes, float, float, __VA_ARGS__)           \
+    ANEX_HALF_BLOCK(name##_half, ANEX_HALF1_STEP, __VA_ARGS__)     \
+    static const anex_blocks name##_blocks = {name##_lanes, name##_half};
+#define ANEX_FLOAT2(name, ...)                                     \
+    ANEX_BLOCK2(name##_lanes, float, float, __VA_ARGS__)           \
+    ANEX_HALF_BLOCK(name##_half, ANEX_HALF2_STEP, __VA_ARGS__)     \
+    static const anex_blocks name##_blocks = {name##_lanes, name##_half};
+
+/* The one form of a function of integers. */
+#define ANEX_INT1(name, ...)                                    \
+    ANEX_BLOCK1(name##_lanes, int32_t, int32_t, __VA_ARGS__)    \
+    static const anex_blocks name##_blocks = {name##_lanes, NULL};
+#define ANEX_INT2(name, ...)                                    \
+    ANEX_BLOCK2(name##_lanes, int32_t, int32_t, __VA_ARGS__)    \
+    static const anex_blocks name##_blocks = {name##_lanes, NULL};
 
 #endif

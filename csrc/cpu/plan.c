@@ -155,7 +155,7 @@ static char *copy_text(const char *text) {
 
 static anex_value *copy_values(const anex_value *values, int32_t n) {
     anex_value *copy = malloc(((size_t)n + 1) * sizeof *copy);
-    return copy ? memcpy(copy, values, (size_t)n * sizeof *copy) : NULL;
+    return copy && n ? memcpy(copy, values, (size_t)n * sizeof *copy) : copy; /* no NULL to memcpy */
 }
 
 /* Run a node whose inputs are all constants now; its outputs are constants from then on. */

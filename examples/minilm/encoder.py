@@ -14,11 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import anex
 import numpy as np
-from anex import mb
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
+
+import anex
+from anex import mb
 
 BUCKETS = (16, 32, 64, 128, 256)
 LONGEST = BUCKETS[-1]
@@ -94,9 +95,7 @@ class Encoder:
         attended = self._attention(x, mask, prefix + "attention.")
         x = self._norm(mb.add(x=x, y=attended), prefix + "attention.output.LayerNorm")
         hidden = mb.gelu(x=self._linear(x, prefix + "intermediate.dense"), mode="EXACT")
-        return self._norm(
-            mb.add(x=x, y=self._linear(hidden, prefix + "output.dense")), prefix + "output.LayerNorm"
-        )
+        return self._norm(mb.add(x=x, y=self._linear(hidden, prefix + "output.dense")), prefix + "output.LayerNorm")
 
     def _attention(self, x: Any, mask: Any, prefix: str) -> Any:
         heads = self.config["num_attention_heads"]

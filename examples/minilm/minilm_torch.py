@@ -6,7 +6,7 @@ It is the second way in: ``anex.from_torch(MiniLM(weights, config), ...)`` gives
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Layer(nn.Module):
 class MiniLM(nn.Module):
     """Token ids [batch, S] and an additive mask [batch, 1, 1, S] to unit vectors [batch, 384]."""
 
-    NAMES = {
+    NAMES: ClassVar = {
         "query": "attention.self.query",
         "key": "attention.self.key",
         "value": "attention.self.value",
@@ -50,16 +50,12 @@ class MiniLM(nn.Module):
 
     def __init__(self, weights: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
         super().__init__()
-        channels, heads, hidden = (
-            config[key] for key in ("hidden_size", "num_attention_heads", "intermediate_size")
-        )
+        channels, heads, hidden = (config[key] for key in ("hidden_size", "num_attention_heads", "intermediate_size"))
         self.words = nn.Embedding(config["vocab_size"], channels)
         self.positions = nn.Embedding(config["max_position_embeddings"], channels)
         self.segments = nn.Embedding(config["type_vocab_size"], channels)
         self.norm = nn.LayerNorm(channels, eps=1e-12)
-        self.layers = nn.ModuleList(
-            Layer(channels, heads, hidden) for _ in range(config["num_hidden_layers"])
-        )
+        self.layers = nn.ModuleList(Layer(channels, heads, hidden) for _ in range(config["num_hidden_layers"]))
         table = {
             "words": "embeddings.word_embeddings",
             "positions": "embeddings.position_embeddings",
@@ -67,9 +63,7 @@ class MiniLM(nn.Module):
             "norm": "embeddings.LayerNorm",
         }
         for i in range(len(self.layers)):
-            table |= {
-                f"layers.{i}.{ours}": f"encoder.layer.{i}.{theirs}" for ours, theirs in self.NAMES.items()
-            }
+            table |= {f"layers.{i}.{ours}": f"encoder.layer.{i}.{theirs}" for ours, theirs in self.NAMES.items()}
         self.load_state_dict(
             {
                 f"{ours}.{part}": torch.from_numpy(weights[f"{theirs}.{part}"].copy())

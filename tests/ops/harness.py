@@ -11,12 +11,13 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import anex
 import coremltools as ct
 import numpy as np
-from anex.devices.cpu import lower
 from coremltools.converters.mil.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
+
+import anex
+from anex.devices.cpu import lower
 
 RTOL = {"float16": 1e-2, "float32": 1e-4}
 
@@ -65,7 +66,13 @@ def build(op: str, arguments: Mapping[str, Any], constants: Sequence[str] = (), 
 
 
 def run(
-    op: str, *, device: str = "cpu", constants: Sequence[str] = (), opset: str = "iOS18", isa: str | None = None, **arguments: Any
+    op: str,
+    *,
+    device: str = "cpu",
+    constants: Sequence[str] = (),
+    opset: str = "iOS18",
+    isa: str | None = None,
+    **arguments: Any,
 ) -> tuple[np.ndarray, ...]:
     """The outputs of one op as arrays; ``isa`` forces an instruction set of the CPU engine."""
     program = build(op, arguments, constants, opset)
@@ -81,7 +88,6 @@ def run(
 
 def inferred(op: str, opset: str, arguments: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
     """What coremltools computes when every argument is a constant."""
-    program = Program()
     with Function({"unused": mb.placeholder((1,), dtype=types.fp32)}, ct.target[opset]) as function:
         result = getattr(mb, op)(**arguments, name="y")
         outputs = list(result) if isinstance(result, (list, tuple)) else [result]
@@ -111,7 +117,9 @@ def check(
     first, so that only the arithmetic is compared), or the arrays themselves. Integer and bool
     results must be equal. ``atol`` is in units of the largest expected magnitude, 1 at least.
     """
-    floating = any(is_floating(v) or (isinstance(v, (list, tuple)) and any(map(is_floating, v))) for v in arguments.values())
+    floating = any(
+        is_floating(v) or (isinstance(v, (list, tuple)) and any(map(is_floating, v))) for v in arguments.values()
+    )
     for name in [dtype] if isinstance(dtype, str) else dtype[: None if floating else 1]:
         given = {key: _cast(value, name) for key, value in arguments.items()}
         found = run(op, device=device, constants=constants, opset=opset, isa=isa, **given)

@@ -4,9 +4,10 @@ import anex
 import numpy as np
 import pytest
 import torch
-from harness import check, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from harness import check, run
 
 MODES = ["add", "div", "max", "min", "mul", "sub", "update"]
 
@@ -51,11 +52,17 @@ def test_slice_by_index_is_numpy_slicing(case, dtype, negative):
         end_mask.append(kind == "whole" or (kind == "backwards" and a == 0))
         squeeze.append(kind == "index")
         index.append(
-            first if kind == "index" else slice(None) if kind == "whole" else slice(first, None if last < 0 else last, step)
+            first
+            if kind == "index"
+            else slice(None)
+            if kind == "whole"
+            else slice(first, None if last < 0 else last, step)
         )
     x = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     expected = np.asarray(x[tuple(index)])
-    arguments = dict(begin=begin, end=end, stride=stride, begin_mask=begin_mask, end_mask=end_mask, squeeze_mask=squeeze)
+    arguments = dict(
+        begin=begin, end=end, stride=stride, begin_mask=begin_mask, end_mask=end_mask, squeeze_mask=squeeze
+    )
     (found,) = run("slice_by_index", x=x, **arguments)
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
@@ -63,15 +70,33 @@ def test_slice_by_index_is_numpy_slicing(case, dtype, negative):
 def test_slice_by_index_takes_outer_rows_and_reversed_columns(device, rng):
     x = numbers(rng, (4, 5, 6))
     check("slice_by_index", x=x, begin=[1, 0, 0], end=[3, 5, 6], device=device, rtol=0)
-    check("slice_by_index", x=x, begin=[0, 4, 5], end=[4, 0, 0], stride=[1, -2, -1], begin_mask=[False, True, True],
-          end_mask=[True, True, True], device=device, expected=x[:, ::-2, ::-1], rtol=0)  # fmt: skip
+    check(
+        "slice_by_index",
+        x=x,
+        begin=[0, 4, 5],
+        end=[4, 0, 0],
+        stride=[1, -2, -1],
+        begin_mask=[False, True, True],
+        end_mask=[True, True, True],
+        device=device,
+        expected=x[:, ::-2, ::-1],
+        rtol=0,
+    )
 
 
 def test_slice_by_size_begins_where_an_input_says(device, rng):
     x = numbers(rng, (5, 6, 7))
     for begin in ([0, 0, 0], [2, 3, 4], [-3, -4, 1]):
         expected = x[tuple(slice(b % n, b % n + s) for b, n, s in zip(begin, x.shape, (2, 3, 3), strict=True))]
-        check("slice_by_size", x=x, begin=np.array(begin, "int32"), size=[2, 3, 3], device=device, expected=expected, rtol=0)
+        check(
+            "slice_by_size",
+            x=x,
+            begin=np.array(begin, "int32"),
+            size=[2, 3, 3],
+            device=device,
+            expected=expected,
+            rtol=0,
+        )
 
 
 def test_slice_by_size_stays_inside_whatever_begin_says(rng):
@@ -89,8 +114,18 @@ def test_slice_update_replaces_a_box(device, rng, stride):
     update = numbers(rng, x[window].shape) + 1000
     expected[window] = update
     begin = [2 if s == -1 else 1 for s in stride]
-    check("slice_update", x=x, update=update, begin=begin, end=[4, 4, 8], stride=stride, end_mask=[False, stride[1] == -1, False],
-          device=device, expected=expected, rtol=0)  # fmt: skip
+    check(
+        "slice_update",
+        x=x,
+        update=update,
+        begin=begin,
+        end=[4, 4, 8],
+        stride=stride,
+        end_mask=[False, stride[1] == -1, False],
+        device=device,
+        expected=expected,
+        rtol=0,
+    )
 
 
 def test_slice_update_writes_a_cache(rng):
@@ -146,7 +181,9 @@ def test_gather_along_axis_takes_elements(device, rng, axis):
     shape = [4, 5, 6]
     x = numbers(rng, shape)
     shape[axis] = 7
-    check("gather_along_axis", x=x, indices=rng.integers(-4, 4, shape).astype("int32"), axis=axis, device=device, rtol=0)
+    check(
+        "gather_along_axis", x=x, indices=rng.integers(-4, 4, shape).astype("int32"), axis=axis, device=device, rtol=0
+    )
 
 
 def test_gather_along_axis_of_long_lines(rng):
@@ -192,7 +229,9 @@ def test_scatter_combines_rows(device, rng, mode, axis):
         return np.moveaxis(y, 0, axis)
 
     updates = rng.uniform(0.5, 2, shape)
-    check("scatter", data=data, indices=indices, updates=updates, axis=axis, mode=mode, device=device, expected=expected)
+    check(
+        "scatter", data=data, indices=indices, updates=updates, axis=axis, mode=mode, device=device, expected=expected
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -212,8 +251,16 @@ def test_scatter_along_axis_combines_elements(device, rng, mode, axis):
         return y
 
     updates = rng.uniform(0.5, 2, shape)
-    check("scatter_along_axis", data=data, indices=indices, updates=updates, axis=axis, mode=mode, device=device,
-          expected=expected)  # fmt: skip
+    check(
+        "scatter_along_axis",
+        data=data,
+        indices=indices,
+        updates=updates,
+        axis=axis,
+        mode=mode,
+        device=device,
+        expected=expected,
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -246,7 +293,9 @@ def test_scatter_of_integers(rng, mode):
 def test_scatter_adds_gradients_of_embeddings_in_order_and_in_float(rng):
     table, tokens = np.zeros((50, 700), "float16"), rng.integers(0, 50, 3000).astype("int32")
     gradients = rng.normal(size=(3000, 700)).astype("float16")
-    expected = torch.zeros(50, 700, dtype=torch.float64).index_add_(0, torch.from_numpy(tokens), torch.from_numpy(gradients).double())
+    expected = torch.zeros(50, 700, dtype=torch.float64).index_add_(
+        0, torch.from_numpy(tokens), torch.from_numpy(gradients).double()
+    )
     (found,) = run("scatter", data=table, indices=tokens, updates=gradients, axis=0, mode="add")
     np.testing.assert_allclose(found, expected.numpy().astype("float16"), rtol=2e-3, atol=1e-3)
 
@@ -262,4 +311,10 @@ def test_scatter_stays_inside_or_reports(rng):
 
 def test_scatter_refuses_an_unknown_mode(rng):
     with pytest.raises(anex.Error, match="average"):
-        run("scatter", data=numbers(rng, (4,)), indices=np.array([1], "int32"), updates=numbers(rng, (1,)), mode="average")
+        run(
+            "scatter",
+            data=numbers(rng, (4,)),
+            indices=np.array([1], "int32"),
+            updates=numbers(rng, (1,)),
+            mode="average",
+        )
