@@ -27,33 +27,38 @@ INSTRUCTION_SETS = {
     },
     "arm64": {"generic": []},
 }
-FLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+FLAGS = ["-std=c11", "-O3", "-g0", "-Wall", "-Wextra", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 # Sanitizer and coverage builds: ANEX_CFLAGS="-fsanitize=address,undefined -g"
 EXTRA = os.environ.get("ANEX_CFLAGS", "").split()
 
 
 class BuildKernels(build_ext):
+    """Compiles the engine first, each file again only when something it may depend on is newer."""
+
     def build_extension(self, extension):
         machine = (
             os.environ.get("ANEX_MACHINE", platform.machine()).replace("AMD64", "x86_64").replace("aarch64", "arm64")
         )
+        # The engine does not know Python: its objects serve every interpreter, and editable installs too.
+        objects = Path("build", f"objects-{machine}" + "".join(c if c.isalnum() else "-" for c in "".join(EXTRA)))
         jobs = [
-            (source, Path(self.build_temp, isa), [*FLAGS, *flags, *EXTRA], [("ANEX_ISA", isa)])
+            (source, objects / isa, [*FLAGS, *flags, *EXTRA], [("ANEX_ISA", isa)])
             for isa, flags in INSTRUCTION_SETS.get(machine, {"generic": []}).items()
             for source in KERNELS
         ]
-        jobs += [(source, Path(self.build_temp, "once"), [*FLAGS, *EXTRA], []) for source in ONCE]
+        jobs += [(source, objects / "once", [*FLAGS, *EXTRA], []) for source in ONCE]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            extension.extra_objects = [name for names in pool.map(self.compile_one, jobs) for name in names]
+            extension.extra_objects = list(pool.map(self.compile_one, jobs))
         super().build_extension(extension)
 
     def compile_one(self, job):
         source, folder, flags, macros = job
         target = folder / Path(source).with_suffix(".o")
-        depends = [source, *map(str, Path("csrc").rglob("*.h")), *map(str, Path("csrc").rglob("*.inc"))]
-        if not self.force and target.exists() and all(os.stat(d).st_mtime < target.stat().st_mtime for d in depends):
-            return [str(target)]
-        return self.compiler.compile([source], str(folder), macros, extra_postargs=flags)
+        headers = [path for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)]
+        newest = max(path.stat().st_mtime for path in [Path(source), Path("setup.py"), *headers])
+        if self.force or not target.exists() or target.stat().st_mtime < newest:
+            self.compiler.compile([source], str(folder), macros, extra_postargs=flags)
+        return str(target)
 
 
 setup(

@@ -34,6 +34,7 @@ cdef inline bint overlap(const anex_tensor *a, const anex_tensor *b) noexcept no
     return a0 < b1 and b0 < a1
 
 
+@cython.final
 cdef class Executable:
     """A program planned for the CPU engine: values and ops are added in order, then it is finished and run."""
 

@@ -6,6 +6,7 @@ with exports cannot be closed. An ``Executable`` owns one ``anex_plan`` and free
 closed or dies, or, if it is running then, when the last run returns. Nothing else frees anything.
 """
 
+cimport cython
 from cpython.buffer cimport (PyBUF_FORMAT, PyBUF_RECORDS_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer,
                              PyObject_GetBuffer)
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -53,6 +54,7 @@ cdef void give_back_buffer(void *owner) noexcept with gil:
     PyMem_Free(owner)
 
 
+@cython.final
 cdef class Tensor:
     """Memory with a shape and a dtype, of no device in particular.
 

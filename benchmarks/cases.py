@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,8 +112,43 @@ def minilm(length: int) -> Case:
 
     return Case(
         f"MiniLM-L6, S={length}",
-        {"anex fp16": lambda: program(x, mask, mean, out=out), "torch fp32": in_torch},
+        {
+            "anex fp16": lambda: program(x, mask, mean, out=out),
+            "torch fp32": in_torch,
+            "numpy fp32": lambda: minilm_in_numpy(encoder.weights, encoder.config, embedded[0].numpy()),
+        },
     )
+
+
+def minilm_in_numpy(weights: Mapping[str, np.ndarray], config: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
+    """The encoder in plain numpy: x [S, 384] to a unit vector [384]."""
+    heads = config["num_attention_heads"]
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ weights[name + ".weight"].T + weights[name + ".bias"]
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        x = x - x.mean(-1, keepdims=True)
+        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-12)
+        return x * weights[name + ".weight"] + weights[name + ".bias"]
+
+    x = norm(x, "embeddings.LayerNorm")
+    for i in range(config["num_hidden_layers"]):
+        at = f"encoder.layer.{i}."
+        q, k, v = (
+            linear(x, f"{at}attention.self.{name}").reshape(len(x), heads, -1).swapaxes(0, 1)
+            for name in ("query", "key", "value")
+        )
+        scores = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1])
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        mixed = (scores / scores.sum(-1, keepdims=True)) @ v
+        mixed = mixed.swapaxes(0, 1).reshape(x.shape)
+        x = norm(x + linear(mixed, at + "attention.output.dense"), at + "attention.output.LayerNorm")
+        hidden = linear(x, at + "intermediate.dense")
+        hidden = hidden * 0.5 * (1 + np.tanh(0.7978845608 * (hidden + 0.044715 * hidden * hidden * hidden)))
+        x = norm(x + linear(hidden, at + "output.dense"), at + "output.LayerNorm")
+    pooled = x.mean(0)
+    return pooled / np.linalg.norm(pooled)
 
 
 CASES: dict[str, Callable[[], Case]] = {

@@ -78,4 +78,4 @@ def test_the_same_model_through_torch_gives_the_same_embeddings(encoder, referen
 @pytest.mark.parametrize("script", ["examples/minilm", "examples/fused_ffn.py"])
 def test_examples_run_as_the_readme_says(script):
     done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ("0.8" if script.endswith("minilm") else "refused:") in done.stdout
+    assert ("0.689" if script.endswith("minilm") else "refused:") in done.stdout  # the two sentences about eating

@@ -3,7 +3,8 @@
 #include "vmath.h"
 
 /* An op of x alone, its constants alpha and beta behind it in MIL's inputs. */
-static anex_status map_activation(anex_node *node, anex_blocks block, double cost, int32_t constants, anex_error *error) {
+static anex_status map_activation(anex_node *node, anex_blocks block, double cost, int32_t constants,
+                                  anex_error *error) {
     anex_map_op op = anex_map_of(node, 1, block, cost);
     anex_status status = anex_map_parameters(node, &op, constants, (const double[]){1, 0}, error);
     return status ? status : ANEX_LOCAL(map)(node, &op, error);
@@ -61,12 +62,14 @@ ANEX_KERNEL(gelu) {
 /* x [N,C,...] and n - 1 operands [C], taken to be [C,1,...]: they broadcast along axis 1 of x. */
 static anex_status map_channels(anex_node *node, int32_t n, anex_blocks block, double cost, anex_error *error) {
     const anex_tensor *x = node->in[0];
-    if (x->rank < 2) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; it needs an axis 1 of channels", x->rank);
+    if (x->rank < 2)
+        return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; it needs an axis 1 of channels", x->rank);
     anex_map_op op = anex_map_of(node, n, block, cost);
     for (int32_t k = 1; k < n; k++) {
         const anex_tensor *c = node->in[k];
         if (!anex_is_float(c) || c->rank != 1 || c->shape[0] != x->shape[1])
-            return anex_node_fail(node, error, ANEX_SHAPE, "x has %lld channels; alpha and beta must be vectors of as many floats",
+            return anex_node_fail(node, error, ANEX_SHAPE,
+                                  "x has %lld channels; alpha and beta must be vectors of as many floats",
                                   (long long)x->shape[1]);
         op.x[k].rank = x->rank - 1;
         for (int32_t i = 1; i < op.x[k].rank; i++) op.x[k].shape[i] = 1;
@@ -78,4 +81,5 @@ ANEX_FLOAT2(prelu_float, a < 0 ? b * a : a)
 ANEX_KERNEL(prelu) { return map_channels(node, 2, prelu_float_blocks, 0.05, error); }
 
 ANEX_BLOCK3(softplus_parametric_float, float, float, b * vm_softplus(a * c))
-ANEX_KERNEL(softplus_parametric) { return map_channels(node, 3, (anex_blocks){softplus_parametric_float, NULL}, 0.8, error); }
+static const anex_blocks softplus_parametric_blocks = {softplus_parametric_float, NULL};
+ANEX_KERNEL(softplus_parametric) { return map_channels(node, 3, softplus_parametric_blocks, 0.8, error); }

@@ -129,9 +129,9 @@ static anex_status plan(anex_node *node, bool least, anex_error *error) {
     anex_axes a = ANEX_LOCAL(axes_along)(x, axis);
     int64_t limit = node->out[0]->dtype == ANEX_U16 ? 65536 : INT32_MAX;
     if (a.axis > limit)
-        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "axis %d has %lld elements, but %s indices count only %lld; "
-                              "use output_dtype=\"int32\"", axis, (long long)a.axis, anex_dtypes[node->out[0]->dtype].name,
-                              (long long)limit);
+        return anex_node_fail(node, error, ANEX_UNSUPPORTED,
+                              "axis %d has %lld elements, but %s indices count only %lld; use output_dtype=\"int32\"",
+                              axis, (long long)a.axis, anex_dtypes[node->out[0]->dtype].name, (long long)limit);
     *s = (arg){.panels = ANEX_LOCAL(panels_of)(a), .least = least, .whole = !anex_is_float(x)};
     node->scratch = anex_align(sizeof(room));
     if (a.inner * a.axis < ANEX_SHORT_ROW && s->panels.gather > 1) {

@@ -11,8 +11,8 @@
 #include <math.h>
 
 enum {
-    QUERIES = 64,  /* most in a block: a multiple of NR */
-    FEW = NR / 8,  /* so many are done one at a time */
+    QUERIES = 64, /* most in a block: a multiple of NR */
+    FEW = NR / 8, /* so many are done one at a time */
 };
 
 typedef struct attention {
@@ -38,9 +38,12 @@ static part part_of(const attention *a, const anex_node *node, int64_t batch) {
     enum { QUERY, KEY, VALUE, MASK };
     const anex_tensor *q = node->in[QUERY], *k = node->in[KEY], *v = node->in[VALUE];
     part p = {.mask = node->in[MASK], .out_dtype = node->out[0]->dtype};
-    p.query = (gemm_matrix){(const char *)q->data + batch * a->length * a->e * (int64_t)anex_itemsize(q), a->e, 1, q->dtype};
-    p.key = (gemm_matrix){(const char *)k->data + batch * a->keys * a->e * (int64_t)anex_itemsize(k), a->e, 1, k->dtype};
-    p.value = (gemm_matrix){(const char *)v->data + batch * a->keys * a->ev * (int64_t)anex_itemsize(v), a->ev, 1, v->dtype};
+    p.query =
+        (gemm_matrix){(const char *)q->data + batch * a->length * a->e * (int64_t)anex_itemsize(q), a->e, 1, q->dtype};
+    p.key =
+        (gemm_matrix){(const char *)k->data + batch * a->keys * a->e * (int64_t)anex_itemsize(k), a->e, 1, k->dtype};
+    p.value =
+        (gemm_matrix){(const char *)v->data + batch * a->keys * a->ev * (int64_t)anex_itemsize(v), a->ev, 1, v->dtype};
     p.out = (char *)node->out[0]->data + batch * a->length * a->ev * (int64_t)anex_itemsize(node->out[0]);
     for (int32_t d = a->batch_rank; d-- > 0; batch /= a->shape[d]) p.mask_at += batch % a->shape[d] * a->mask_step[d];
     return p;
@@ -70,8 +73,8 @@ typedef struct state { /* of one panel of NR queries */
 } state;
 
 /* scores [n][NR] += mask, for the queries l0 .. l0+lanes-1 and the keys s0 .. s0+n-1 */
-static void add_mask(const attention *a, const part *p, float *restrict scores, int64_t l0, int64_t lanes, int64_t s0, int64_t n,
-                     float *restrict rows, float *restrict columns) {
+static void add_mask(const attention *a, const part *p, float *restrict scores, int64_t l0, int64_t lanes, int64_t s0,
+                     int64_t n, float *restrict rows, float *restrict columns) {
     int64_t many = a->mask_row ? lanes : 1;
     for (int64_t l = 0; l < many; l++) widen_mask(rows + l * KC, p->mask, p->mask_at + (l0 + l) * a->mask_row + s0, n);
     if (many == 1) {
@@ -119,7 +122,8 @@ static void shrink(float *restrict out, const float *restrict decay, int64_t ev)
 }
 
 /* out [ev][NR] / sum, as rows of the output */
-static void store_queries(const attention *a, const part *p, const float *out, const state *z, int64_t l0, int64_t lanes, float *row) {
+static void store_queries(const attention *a, const part *p, const float *out, const state *z, int64_t l0,
+                          int64_t lanes, float *row) {
     for (int64_t l = 0; l < lanes; l++) {
         float scale = 1 / z->sum[l];
         for (int64_t i = 0; i < a->ev; i++) row[i] = out[i * NR + l] * scale;
@@ -128,7 +132,8 @@ static void store_queries(const attention *a, const part *p, const float *out, c
 }
 
 static void attend_block(const attention *a, const part *p, int64_t l0, char *scratch) {
-    float *scores = (float *)scratch, *query = (float *)(scratch += a->score_bytes), *out = (float *)(scratch += a->query_bytes);
+    float *scores = (float *)scratch, *query = (float *)(scratch += a->score_bytes),
+          *out = (float *)(scratch += a->query_bytes);
     float *mask_rows = (float *)(scratch += a->out_bytes), *mask_columns = mask_rows + (a->mask_bytes ? NR * KC : 0);
     scratch += a->mask_bytes;
     int64_t n = anex_min(a->queries, a->length - l0), panels = (n + NR - 1) / NR;
@@ -152,15 +157,18 @@ static void attend_block(const attention *a, const part *p, int64_t l0, char *sc
         gemm_tile(&g, &key, &queries, &to_scores, 0, scratch);
         for (int64_t i = 0; i < panels; i++) {
             float *panel = scores + i * keys * NR;
-            if (p->mask) add_mask(a, p, panel, l0 + i * NR, anex_min(NR, n - i * NR), s0, keys, mask_rows, mask_columns);
+            if (p->mask)
+                add_mask(a, p, panel, l0 + i * NR, anex_min(NR, n - i * NR), s0, keys, mask_rows, mask_columns);
             soften(panel, keys, &z[i]);
             shrink(out + i * NR * a->ev, z[i].decay, a->ev);
         }
         g = a->values;
         g.n = panels * NR, g.k = keys;
-        gemm_side value = {.matrix = gemm_transposed(p->value)}, weights = {.panels = scores, .matrix = {.dtype = ANEX_F32}};
+        gemm_side value = {.matrix = gemm_transposed(p->value)},
+                  weights = {.panels = scores, .matrix = {.dtype = ANEX_F32}};
         value.matrix.data = (const char *)p->value.data + s0 * a->ev * (p->value.dtype == ANEX_F16 ? 2 : 4);
-        gemm_output to_out = {.data = out, .row = NR, .col = 1, .dtype = ANEX_F32, .panel = a->ev * NR, .accumulate = true};
+        gemm_output to_out = {
+            .data = out, .row = NR, .col = 1, .dtype = ANEX_F32, .panel = a->ev * NR, .accumulate = true};
         gemm_tile(&g, &value, &weights, &to_out, 0, scratch);
     }
     for (int64_t i = 0; i < panels; i++)
@@ -194,7 +202,8 @@ static inline void mix(const attention *a, const float *weight, const void *valu
         }
         for (; i + VF <= a->ev; i += VF) {
             vf sum = vf_zero();
-            for (int64_t s = s0; s < s1; s++) sum = vf_fma(vf_set(weight[s]), gemm_load(value, dtype, s * a->ev + i), sum);
+            for (int64_t s = s0; s < s1; s++)
+                sum = vf_fma(vf_set(weight[s]), gemm_load(value, dtype, s * a->ev + i), sum);
             vf_store(out + i, vf_load(out + i) + sum);
         }
         for (; i < a->ev; i++) {
@@ -238,9 +247,11 @@ static void attend_one(const anex_node *node, const anex_slice *slice) {
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-static anex_status read_mask(anex_node *node, attention *a, const anex_tensor *query, const anex_tensor *mask, anex_error *error) {
+static anex_status read_mask(anex_node *node, attention *a, const anex_tensor *query, const anex_tensor *mask,
+                             anex_error *error) {
     if (mask->dtype != ANEX_BOOL && mask->dtype != ANEX_F16 && mask->dtype != ANEX_F32)
-        return anex_node_fail(node, error, ANEX_DTYPE, "attn_mask is %s; it must be bool or a float", anex_dtypes[mask->dtype].name);
+        return anex_node_fail(node, error, ANEX_DTYPE, "attn_mask is %s; it must be bool or a float",
+                              anex_dtypes[mask->dtype].name);
     int64_t step = 1;
     bool fits = mask->rank >= 1 && mask->rank <= query->rank && mask->shape[mask->rank - 1] == a->keys;
     for (int32_t i = 0; fits && i < mask->rank; i++) {
@@ -251,8 +262,9 @@ static anex_status read_mask(anex_node *node, attention *a, const anex_tensor *q
         if (i > 1 && n > 1) a->mask_step[axis] = step;
         step *= n;
     }
-    return fits ? ANEX_OK : anex_node_fail(node, error, ANEX_SHAPE, "attn_mask does not broadcast to the scores [.., %lld, %lld]",
-                                           (long long)a->length, (long long)a->keys);
+    return fits ? ANEX_OK
+                : anex_node_fail(node, error, ANEX_SHAPE, "attn_mask does not broadcast to the scores [.., %lld, %lld]",
+                                 (long long)a->length, (long long)a->keys);
 }
 
 static void plan_blocks(anex_node *node, attention *a) {
@@ -264,7 +276,8 @@ static void plan_blocks(anex_node *node, attention *a) {
     a->values = (gemm){.m = a->ev, .n = a->queries, .k = keys, .tile_m = round_up(a->ev, MR), .tile_n = a->queries};
     a->scores.tiles_m = a->scores.tiles_n = a->values.tiles_m = a->values.tiles_n = 1;
     a->score_bytes = anex_align((size_t)(keys * a->queries) * sizeof(float));
-    a->query_bytes = anex_align((size_t)(anex_max(a->e, a->ev) * a->queries) * sizeof(float)); /* in the end, a row of the output */
+    a->query_bytes =
+        anex_align((size_t)(anex_max(a->e, a->ev) * a->queries) * sizeof(float)); /* in the end, a row of the output */
     a->out_bytes = anex_align((size_t)(a->ev * a->queries) * sizeof(float));
     a->mask_bytes = node->in[3] ? anex_align((size_t)(2 * NR * KC) * sizeof(float)) : 0;
     size_t one = gemm_scratch(&a->scores), other = gemm_scratch(&a->values);
@@ -281,7 +294,9 @@ ANEX_KERNEL(scaled_dot_product_attention) {
                 k->shape[rank - 2] == v->shape[rank - 2] && k->shape[rank - 2] > 0;
     for (int32_t i = 0; fits && i < rank - 2; i++) fits = q->shape[i] == k->shape[i] && q->shape[i] == v->shape[i];
     if (!fits)
-        return anex_node_fail(node, error, ANEX_SHAPE, "query [.., l, e], key [.., s, e] and value [.., s, ev] must agree in s, e and all before");
+        return anex_node_fail(
+            node, error, ANEX_SHAPE,
+            "query [.., l, e], key [.., s, e] and value [.., s, ev] must agree in s, e and all before");
     for (int32_t i = KEY; i <= VALUE; i++)
         if (node->in[i]->dtype != ANEX_F16 && node->in[i]->dtype != ANEX_F32)
             return anex_node_fail(node, error, ANEX_DTYPE, "key and value must be float16 or float32");

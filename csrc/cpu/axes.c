@@ -30,7 +30,8 @@ anex_axes ANEX_LOCAL(axes_of)(const anex_tensor *x, uint32_t mask) {
 
 anex_axes ANEX_LOCAL(axes_along)(const anex_tensor *x, int32_t axis) {
     int64_t n = x->rank ? x->shape[axis] : 1;
-    anex_axes a = {.outer = anex_span(x, 0, axis), .slabs = 1, .axis = n, .inner = anex_span(x, axis + 1, x->rank), .n = n};
+    anex_axes a = {.outer = anex_span(x, 0, axis), .slabs = 1, .axis = n, .n = n};
+    a.inner = anex_span(x, axis + 1, x->rank);
     a.n_kept = 1, a.kept[0] = a.outer, a.kept_step[0] = n * a.inner;
     return a;
 }
@@ -43,7 +44,8 @@ anex_status ANEX_LOCAL(axes_mask)(const anex_node *node, const anex_tensor *axes
     for (int64_t i = 0; i < anex_tensor_size(axes); i++) {
         int64_t axis = anex_item(axes, i);
         if (axis < -rank || axis >= rank)
-            return anex_node_fail(node, error, ANEX_INVALID, "axis %lld is outside a tensor of rank %d", (long long)axis, rank);
+            return anex_node_fail(node, error, ANEX_INVALID, "axis %lld is outside a tensor of rank %d",
+                                  (long long)axis, rank);
         *mask |= 1u << anex_axis(axis, rank);
     }
     return ANEX_OK;
@@ -54,7 +56,8 @@ anex_status ANEX_LOCAL(axis_read)(const anex_node *node, const anex_tensor *axis
     int64_t i = anex_int(axis, otherwise);
     int32_t least = rank ? rank : 1; /* a scalar has one axis of one element */
     if (i < -least || i >= least)
-        return anex_node_fail(node, error, ANEX_INVALID, "axis %lld is outside a tensor of rank %d", (long long)i, rank);
+        return anex_node_fail(node, error, ANEX_INVALID, "axis %lld is outside a tensor of rank %d", (long long)i,
+                              rank);
     *number = anex_axis(i, least);
     return ANEX_OK;
 }
@@ -116,41 +119,56 @@ anex_panels ANEX_LOCAL(panels_of)(anex_axes a) {
         p.width = anex_min(p.width, a.inner);
     }
     p.tasks = (a.outer + p.gather - 1) / p.gather * p.blocks;
-    size_t slab = p.gather > 1 ? (size_t)(a.axis * a.inner) : 0;
+    size_t slab = p.gather > 1 ? (size_t)(a.axis * a.inner * (anex_panel_packed(&p) ? p.gather : 1)) : 0;
     p.scratch = anex_align(4 * (size_t)(a.n * p.width)) + anex_align(4 * slab);
     return p;
 }
 
-/* Where `gather` positions meet: between a panel [n, columns] and slabs [axis, inner]. The elements
+/* Where `gather` positions meet: between a panel [n, columns] and `count` slabs [axis, inner]. The elements
    are moved as bytes because a panel holds floats or integers. */
-static void from_slab(char *panel, const char *slab, int64_t rows, int64_t inner, int64_t columns) {
-    if (inner == 1)
-        for (int64_t r = 0; r < rows; r++) memcpy(panel + 4 * r * columns, slab + 4 * r, 4);
-    else
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t i = 0; i < inner; i++) memcpy(panel + 4 * (r * columns + i), slab + 4 * (r * inner + i), 4);
+#define EACH_ELEMENT(panel_side, slab_side)                                                                  \
+    for (int64_t r = 0; r < rows; r++)                                                                       \
+        if (inner == 1)                                                                                      \
+            for (int64_t g = 0; g < count; g++) {                                                            \
+                int64_t in_panel = 4 * (r * columns + g), in_slab = 4 * (g * rows + r);                      \
+                memcpy(panel_side, slab_side, 4);                                                            \
+            }                                                                                                \
+        else                                                                                                 \
+            for (int64_t g = 0; g < count; g++)                                                              \
+                for (int64_t i = 0; i < inner; i++) {                                                        \
+                    int64_t in_panel = 4 * (r * columns + g * inner + i), in_slab = 4 * ((g * rows + r) * inner + i); \
+                    memcpy(panel_side, slab_side, 4);                                                        \
+                }
+static void from_slabs(char *restrict panel, const char *restrict slab, int64_t count, int64_t rows, int64_t inner,
+                       int64_t columns) {
+    EACH_ELEMENT(panel + in_panel, slab + in_slab)
+}
+static void to_slabs(const char *restrict panel, char *restrict slab, int64_t count, int64_t rows, int64_t inner,
+                     int64_t columns) {
+    EACH_ELEMENT(slab + in_slab, panel + in_panel)
 }
 
-static void to_slab(const char *panel, char *slab, int64_t rows, int64_t inner, int64_t columns) {
-    if (inner == 1)
-        for (int64_t r = 0; r < rows; r++) memcpy(slab + 4 * r, panel + 4 * r * columns, 4);
-    else
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t i = 0; i < inner; i++) memcpy(slab + 4 * (r * inner + i), panel + 4 * (r * columns + i), 4);
+static char *slab_of(const anex_panels *p, char *panel) {
+    return panel + anex_align(4 * (size_t)(p->axes.n * p->width));
 }
-
-static char *slab_of(const anex_panels *p, char *panel) { return panel + anex_align(4 * (size_t)(p->axes.n * p->width)); }
 
 int64_t ANEX_LOCAL(panel_load)(const anex_panels *p, const anex_tensor *x, int64_t task, void *panel) {
     const anex_axes *a = &p->axes;
     int64_t columns = anex_panel_columns(p, task);
     if (p->gather > 1) {
         char *slab = slab_of(p, panel);
-        for (int64_t g = 0; g < columns / a->inner; g++) {
+        int64_t count = columns / a->inner, size = a->axis * a->inner;
+        if (anex_panel_packed(p)) {
+            ANEX_LOCAL(load)(slab, x, anex_kept_offset(a, task * p->gather), count * size);
+            from_slabs(panel, slab, count, a->axis, a->inner, columns);
+            return columns;
+        }
+        for (int64_t g = 0; g < count; g++) {
             int64_t base = anex_kept_offset(a, task * p->gather + g);
             for (int64_t s = 0; s < a->slabs; s++) {
-                ANEX_LOCAL(load)(slab, x, base + anex_slab_offset(a, s), a->axis * a->inner);
-                from_slab((char *)panel + 4 * (s * a->axis * columns + g * a->inner), slab, a->axis, a->inner, columns);
+                ANEX_LOCAL(load)(slab, x, base + anex_slab_offset(a, s), size);
+                char *to = (char *)panel + 4 * (s * a->axis * columns + g * a->inner);
+                from_slabs(to, slab, 1, a->axis, a->inner, columns);
             }
         }
         return columns;
@@ -174,11 +192,18 @@ void ANEX_LOCAL(panel_store)(const anex_panels *p, const anex_tensor *y, int64_t
     int64_t columns = anex_panel_columns(p, task);
     if (p->gather > 1) {
         char *slab = slab_of(p, panel);
-        for (int64_t g = 0; g < columns / a->inner; g++) {
+        int64_t count = columns / a->inner, size = a->axis * a->inner;
+        if (anex_panel_packed(p)) {
+            to_slabs(panel, slab, count, a->axis, a->inner, columns);
+            ANEX_LOCAL(store)(y, anex_kept_offset(a, task * p->gather), slab, count * size);
+            return;
+        }
+        for (int64_t g = 0; g < count; g++) {
             int64_t base = anex_kept_offset(a, task * p->gather + g);
             for (int64_t s = 0; s < a->slabs; s++) {
-                to_slab((char *)panel + 4 * (s * a->axis * columns + g * a->inner), slab, a->axis, a->inner, columns);
-                ANEX_LOCAL(store)(y, base + anex_slab_offset(a, s), slab, a->axis * a->inner);
+                const char *from = (char *)panel + 4 * (s * a->axis * columns + g * a->inner);
+                to_slabs(from, slab, 1, a->axis, a->inner, columns);
+                ANEX_LOCAL(store)(y, base + anex_slab_offset(a, s), slab, size);
             }
         }
         return;
@@ -192,6 +217,7 @@ void ANEX_LOCAL(panel_store)(const anex_panels *p, const anex_tensor *y, int64_t
             from += 4 * a->axis * columns;
             continue;
         }
-        for (int64_t r = 0; r < a->axis; r++, from += 4 * columns) ANEX_LOCAL(store)(y, at + r * a->inner, from, columns);
+        for (int64_t r = 0; r < a->axis; r++, from += 4 * columns)
+            ANEX_LOCAL(store)(y, at + r * a->inner, from, columns);
     }
 }

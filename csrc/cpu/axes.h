@@ -78,6 +78,8 @@ static inline int64_t anex_panel_position(const anex_panels *p, int64_t task) {
     if (p->gather > 1) return task * p->gather * p->axes.inner;
     return task / p->blocks * p->axes.inner + task % p->blocks * p->width;
 }
+/* Whether the positions gathered in a panel follow one another in memory, elements and all. */
+static inline bool anex_panel_packed(const anex_panels *p) { return p->axes.slabs == 1 && p->axes.n_kept <= 1; }
 /* Whether the op is better done row by row: the elements are contiguous and enough to run along. */
 static inline bool anex_by_rows(const anex_axes *a) {
     return a->inner == 1 && (a->axis >= ANEX_SHORT_ROW || a->outer < 8);
@@ -87,11 +89,19 @@ static inline bool anex_by_rows(const anex_axes *a) {
 
 #define ANEX_LANES 64
 
-static inline float anex_lanes_sum(float *lane) {
-    for (int32_t half_way = ANEX_LANES / 2; half_way > 0; half_way /= 2)
-        for (int32_t j = 0; j < half_way; j++) lane[j] += lane[j + half_way];
-    return lane[0];
-}
+/* Fold the lanes into lane[0] in pairs; known loops are straight code. */
+#define ANEX_FOLD_LANES(fold)                                    \
+    do {                                                         \
+        for (int32_t j = 0; j < 32; j++) fold(lane[j], lane[j + 32]); \
+        for (int32_t j = 0; j < 16; j++) fold(lane[j], lane[j + 16]); \
+        for (int32_t j = 0; j < 8; j++) fold(lane[j], lane[j + 8]);   \
+        for (int32_t j = 0; j < 4; j++) fold(lane[j], lane[j + 4]);   \
+        fold(lane[0], lane[2]);                                  \
+        fold(lane[1], lane[3]);                                  \
+        fold(lane[0], lane[1]);                                  \
+    } while (0)
+#define ANEX_ADD(a, b) (a) += (b)
+#define ANEX_GREATEST(a, b) (a) = anex_greater(a, b)
 
 static inline float anex_row_sum(const float *restrict x, int64_t n) {
     float lane[ANEX_LANES] = {0};
@@ -99,7 +109,8 @@ static inline float anex_row_sum(const float *restrict x, int64_t n) {
     for (; i + ANEX_LANES <= n; i += ANEX_LANES)
         for (int32_t j = 0; j < ANEX_LANES; j++) lane[j] += x[i + j];
     for (int32_t j = 0; i + j < n; j++) lane[j] += x[i + j];
-    return anex_lanes_sum(lane);
+    ANEX_FOLD_LANES(ANEX_ADD);
+    return lane[0];
 }
 
 /* sum of (x - mean)^2 */
@@ -109,7 +120,8 @@ static inline float anex_row_square(const float *restrict x, int64_t n, float me
     for (; i + ANEX_LANES <= n; i += ANEX_LANES)
         for (int32_t j = 0; j < ANEX_LANES; j++) lane[j] += (x[i + j] - mean) * (x[i + j] - mean);
     for (int32_t j = 0; i + j < n; j++) lane[j] += (x[i + j] - mean) * (x[i + j] - mean);
-    return anex_lanes_sum(lane);
+    ANEX_FOLD_LANES(ANEX_ADD);
+    return lane[0];
 }
 
 /* NaN wins, as in numpy */
@@ -122,8 +134,7 @@ static inline float anex_row_max(const float *restrict x, int64_t n) {
     for (; i + ANEX_LANES <= n; i += ANEX_LANES)
         for (int32_t j = 0; j < ANEX_LANES; j++) lane[j] = anex_greater(lane[j], x[i + j]);
     for (int32_t j = 0; i + j < n; j++) lane[j] = anex_greater(lane[j], x[i + j]);
-    for (int32_t half_way = ANEX_LANES / 2; half_way > 0; half_way /= 2)
-        for (int32_t j = 0; j < half_way; j++) lane[j] = anex_greater(lane[j], lane[j + half_way]);
+    ANEX_FOLD_LANES(ANEX_GREATEST);
     return lane[0];
 }
 

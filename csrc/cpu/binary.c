@@ -8,7 +8,8 @@ static anex_status same_kind(const anex_node *node, const anex_tensor *x, const 
     return anex_node_fail(node, error, ANEX_DTYPE, "the operands are %s and %s; cast one of them",
                           anex_dtypes[x->dtype].name, anex_dtypes[y->dtype].name);
 }
-static anex_status map_binary(anex_node *node, anex_blocks of_float, anex_blocks of_int, double cost, anex_error *error) {
+static anex_status map_binary(anex_node *node, anex_blocks of_float, anex_blocks of_int, double cost,
+                              anex_error *error) {
     anex_map_op op = anex_map_of(node, 2, anex_is_float(node->in[0]) ? of_float : of_int, cost);
     anex_status status = same_kind(node, node->in[0], node->in[1], error);
     return status ? status : ANEX_LOCAL(map)(node, &op, error);
@@ -112,8 +113,9 @@ static void floor_div_float(void *to, const void *const *from, const anex_lane *
 }
 ANEX_INT2(mod_int, modulus(a, b))
 ANEX_INT2(floor_div_int, floor_quotient(a, b))
-ANEX_KERNEL(mod) { return map_binary(node, (anex_blocks){mod_float, NULL}, mod_int_blocks, 0.6, error); }
-ANEX_KERNEL(floor_div) { return map_binary(node, (anex_blocks){floor_div_float, NULL}, floor_div_int_blocks, 0.6, error); }
+static const anex_blocks mod_float_blocks = {mod_float, NULL}, floor_div_float_blocks = {floor_div_float, NULL};
+ANEX_KERNEL(mod) { return map_binary(node, mod_float_blocks, mod_int_blocks, 0.6, error); }
+ANEX_KERNEL(floor_div) { return map_binary(node, floor_div_float_blocks, floor_div_int_blocks, 0.6, error); }
 
 /* ---- pow ------------------------------------------------------------------------------------------- */
 
@@ -154,10 +156,11 @@ ANEX_BLOCK3(select_bits, int32_t, int32_t, a ? b : c)
 ANEX_KERNEL(select) {
     enum { COND, A, B };
     anex_map_op op = anex_map_of(node, 3, (anex_blocks){select_bits, NULL}, 0.05);
-    if (op.x[COND].dtype != ANEX_BOOL || op.x[A].dtype != op.x[B].dtype || op.x[A].dtype != op.out)
-        return anex_node_fail(node, error, ANEX_DTYPE, "cond is %s, a %s and b %s; it takes a bool and two of one dtype",
-                              anex_dtypes[op.x[COND].dtype].name, anex_dtypes[op.x[A].dtype].name,
-                              anex_dtypes[op.x[B].dtype].name);
+    anex_dtype cond = op.x[COND].dtype, a = op.x[A].dtype, b = op.x[B].dtype;
+    if (cond != ANEX_BOOL || a != b || a != op.out)
+        return anex_node_fail(node, error, ANEX_DTYPE,
+                              "cond is %s, a %s and b %s; it takes a bool and two of one dtype",
+                              anex_dtypes[cond].name, anex_dtypes[a].name, anex_dtypes[b].name);
     if (op.out == ANEX_F16) op.x[A].dtype = op.x[B].dtype = op.out = ANEX_U16;
     return ANEX_LOCAL(map)(node, &op, error);
 }

@@ -45,7 +45,8 @@ ANEX_KERNEL(batch_norm) {
     const anex_tensor *x = node->in[X];
     anex_status status = anex_need_constants(node, ~1u, error);
     if (status) return status;
-    if (x->rank < 2) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; its second axis is normalized", x->rank);
+    if (x->rank < 2)
+        return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; its second axis is normalized", x->rank);
     int64_t channels = x->shape[1], space = anex_span(x, 2, x->rank), repeat = space < ROW ? space : 1;
     for (int32_t i = MEAN; i <= BETA; i++)
         if (node->in[i] && anex_tensor_size(node->in[i]) != channels)
@@ -109,17 +110,20 @@ ANEX_KERNEL(local_response_norm) {
     const anex_tensor *x = node->in[X];
     anex_status status = anex_need_constants(node, ~1u, error);
     if (status) return status;
-    if (x->rank < 2) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; its second axis is normalized", x->rank);
+    if (x->rank < 2)
+        return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; its second axis is normalized", x->rank);
     response *s = anex_node_state(node, sizeof *s, error);
     if (!s) return ANEX_MEMORY;
     s->panels = ANEX_LOCAL(panels_of)(ANEX_LOCAL(axes_along)(x, 1));
     s->size = anex_int(node->in[SIZE], 1);
-    if (s->size < 1) return anex_node_fail(node, error, ANEX_INVALID, "size is %lld; it must be at least 1", (long long)s->size);
+    if (s->size < 1)
+        return anex_node_fail(node, error, ANEX_INVALID, "size is %lld; it must be at least 1", (long long)s->size);
     s->alpha = (float)anex_float(node->in[ALPHA], 1e-4);
     s->beta = (float)anex_float(node->in[BETA], 0.75);
     s->k = (float)anex_float(node->in[K], 1);
     node->scratch = 2 * s->panels.scratch;
     double elements = (double)(s->panels.axes.n * s->panels.width);
-    anex_add_stage(node, response_work, s->panels.tasks, elements * (2 + 0.1 * (double)anex_min(s->size, s->panels.axes.n)));
+    double neighbours = (double)anex_min(s->size, s->panels.axes.n);
+    anex_add_stage(node, response_work, s->panels.tasks, elements * (2 + 0.1 * neighbours));
     return ANEX_OK;
 }

@@ -8,7 +8,8 @@
 
 static anex_status join(anex_node *node, anex_error *error, int32_t axis, bool stacked, bool interleave) {
     const anex_tensor *y = node->out[0];
-    if (axis < 0 || axis >= y->rank) return anex_node_fail(node, error, ANEX_INVALID, "the result has no axis %d", axis);
+    if (axis < 0 || axis >= y->rank)
+        return anex_node_fail(node, error, ANEX_INVALID, "the result has no axis %d", axis);
     anex_pieces *pieces = ANEX_LOCAL(pieces_new)(node, node->n_list, error);
     if (!pieces) return ANEX_MEMORY;
     int64_t outer = anex_span(y, 0, axis), item = (int64_t)anex_itemsize(y), inner = anex_step(y, axis) / item, at = 0;
@@ -17,7 +18,8 @@ static anex_status join(anex_node *node, anex_error *error, int32_t axis, bool s
         int64_t size = stacked || !x->rank ? 1 : x->shape[axis];
         if (x->dtype != y->dtype || anex_tensor_size(x) != outer * size * inner ||
             (interleave && size * node->n_list != y->shape[axis]))
-            return anex_node_fail(node, error, ANEX_SHAPE, "value %d does not fit beside the others along axis %d", i, axis);
+            return anex_node_fail(node, error, ANEX_SHAPE, "value %d does not fit beside the others along axis %d", i,
+                                  axis);
         anex_piece *piece = ANEX_LOCAL(pieces_add)(pieces, 0, i, 0, item);
         piece->to = (interleave ? i : at) * inner * item;
         anex_move_axis(&piece->move, outer, size * inner * item, y->shape[axis] * inner * item);
@@ -89,7 +91,8 @@ ANEX_KERNEL(tile) {
     anex_move *move = &ANEX_LOCAL(pieces_add)(pieces, 0, X, 0, (int64_t)anex_itemsize(x))->move;
     for (int32_t i = 0; i < x->rank; i++) {
         if (x->shape[i] < 1 || y->shape[i] % x->shape[i])
-            return anex_node_fail(node, error, ANEX_SHAPE, "axis %d of %lld is no whole number of repetitions of %lld", i,
+            return anex_node_fail(node, error, ANEX_SHAPE, "axis %d of %lld is no whole number of repetitions of %lld",
+                                  i,
                                   (long long)y->shape[i], (long long)x->shape[i]);
         anex_move_axis(move, y->shape[i] / x->shape[i], 0, x->shape[i] * anex_step(y, i));
         anex_move_axis(move, x->shape[i], anex_step(x, i), anex_step(y, i));
@@ -155,10 +158,12 @@ ANEX_KERNEL(pad) {
         before[i] = k < 0 ? 0 : anex_item(node->in[PAD], 2 * k);
         int64_t after = y->shape[i] - x->shape[i] - before[i], most = anex_max(before[i], after);
         if (before[i] < 0 || after < 0)
-            return anex_node_fail(node, error, ANEX_SHAPE, "axis %d is padded by %lld and %lld; use slice_by_index to shrink",
+            return anex_node_fail(node, error, ANEX_SHAPE,
+                                  "axis %d is padded by %lld and %lld; use slice_by_index to shrink",
                                   i, (long long)before[i], (long long)after);
         if (mode == REFLECT && most >= x->shape[i] && most)
-            return anex_node_fail(node, error, ANEX_SHAPE, "axis %d of %lld cannot reflect %lld elements, at most %lld", i,
+            return anex_node_fail(node, error, ANEX_SHAPE,
+                                  "axis %d of %lld cannot reflect %lld elements, at most %lld", i,
                                   (long long)x->shape[i], (long long)most, (long long)x->shape[i] - 1);
         if (most) padded++, parts *= 3;
     }

@@ -25,7 +25,8 @@ static anex_status plan_groups(const anex_node *node, groups *g, const anex_tens
     g->rows = anex_span(large, 0, large->rank - 1);
     for (int32_t i = 0; i < large->rank; i++) {
         if (small->shape[i] < 1 || large->shape[i] % small->shape[i])
-            return anex_node_fail(node, error, ANEX_SHAPE, "axis %d of %lld elements does not divide into %lld groups", i,
+            return anex_node_fail(node, error, ANEX_SHAPE, "axis %d of %lld elements does not divide into %lld groups",
+                                  i,
                                   (long long)large->shape[i], (long long)small->shape[i]);
         g->shape[i] = large->shape[i], g->block[i] = large->shape[i] / small->shape[i];
         g->step[i] = anex_span(small, i + 1, small->rank);
@@ -55,7 +56,8 @@ static anex_status check_mask(const anex_node *node, const anex_tensor *mask, bo
                               const anex_tensor *nonzero, anex_error *error) {
     int64_t set = 0, room = anex_tensor_size(mask) * (bits ? 8 : 1);
     if (anex_itemsize(mask) != 1 || room < n)
-        return anex_node_fail(node, error, ANEX_SHAPE, "a mask of %lld bits does not cover %lld elements", (long long)room,
+        return anex_node_fail(node, error, ANEX_SHAPE, "a mask of %lld bits does not cover %lld elements",
+                              (long long)room,
                               (long long)n);
     for (int64_t i = 0; i < n; i++) set += masked(mask, bits, i);
     if (set != anex_tensor_size(nonzero))
@@ -107,26 +109,49 @@ static anex_status plan_palette(anex_node *node, palette *p, const anex_tensor *
     p->entries = lut->shape[lut->rank - 2], p->vector = lut->shape[lut->rank - 1];
     p->axis = anex_axis(anex_int(axis, -1), indices->rank);
     if (p->entries < 1 || p->axis < 0 || p->axis >= indices->rank)
-        return anex_node_fail(node, error, ANEX_INVALID, "vector_axis %d is none of the %d axes of the indices", p->axis,
+        return anex_node_fail(node, error, ANEX_INVALID, "vector_axis %d is none of the %d axes of the indices",
+                              p->axis,
                               indices->rank);
     return ANEX_OK;
+}
+
+/* y[i] = table[index[i]] */
+static void look_up_line(char *restrict y, const uint8_t *restrict index, const char *restrict table, int64_t n,
+                         int64_t entries, int64_t item) {
+    const uint8_t most = (uint8_t)anex_min(entries - 1, 255);
+    switch (item) {
+    case 1:
+        for (int64_t i = 0; i < n; i++) y[i] = table[index[i] < most ? index[i] : most];
+        return;
+    case 2:
+        for (int64_t i = 0; i < n; i++) memcpy(y + i * 2, table + (index[i] < most ? index[i] : most) * 2, 2);
+        return;
+    default:
+        for (int64_t i = 0; i < n; i++) memcpy(y + i * 4, table + (index[i] < most ? index[i] : most) * 4, 4);
+    }
 }
 
 /* y = the palette's elements for byte indices; y has indices' shape with `axis` times `vector` */
 static void look_up(const palette *p, const uint8_t *index, const anex_tensor *lut, char *y) {
     const groups *g = &p->groups;
-    const int64_t item = (int64_t)anex_itemsize(lut), last = g->rank - 1, entry = p->vector * item;
-    int64_t below = 1; /* elements of y per step along `axis` */
+    const int64_t item = (int64_t)anex_itemsize(lut), last = g->rank - 1, vector = p->vector, block = g->block[last];
+    int64_t below = 1; /* elements of y from one of a vector to the next */
     for (int32_t i = p->axis + 1; i < g->rank; i++) below *= g->shape[i];
-    for (int64_t row = 0; row < g->rows; row++, index += g->line) {
+    const int64_t step = p->axis == last ? vector : 1; /* elements of y from one index of a row to the next */
+    for (int64_t row = 0; row < g->rows; row++) {
         const char *table = (const char *)lut->data + group_of_row(g, row) * item;
-        /* flat position in the indices: above the axis, along it and below together times vector, plus below */
-        for (int64_t j = 0; j < g->line; j++) {
-            int64_t flat = row * g->line + j;
-            char *to = y + (flat / below * below * p->vector + flat % below) * item;
-            int64_t at = anex_min(index[j], p->entries - 1);
-            const char *from = table + j / g->block[last] * g->step[last] * item + at * entry;
-            for (int64_t v = 0; v < p->vector; v++) memcpy(to + v * below * item, from + v * item, (size_t)item);
+        int64_t flat = row * g->line;
+        char *to = y + (flat / below * below * vector + flat % below) * item;
+        for (int64_t j = 0; j < g->line; j += block, table += g->step[last] * item) {
+            if (vector == 1) {
+                look_up_line(to + j * item, index + flat + j, table, block, p->entries, item);
+                continue;
+            }
+            for (int64_t i = j; i < j + block; i++) {
+                const char *from = table + anex_min(index[flat + i], p->entries - 1) * vector * item;
+                for (int64_t v = 0; v < vector; v++)
+                    memcpy(to + (i * step + v * below) * item, from + v * item, (size_t)item);
+            }
         }
     }
 }
@@ -168,7 +193,8 @@ ANEX_KERNEL(constexpr_lut_to_dense) {
     if (node->in[SHAPE]) {
         while (p->bits < 8 && (int64_t)1 << p->bits < entries) p->bits++;
         if (p->bits < 1 || (int64_t)1 << p->bits != entries || anex_tensor_size(indices) * 8 < n * p->bits)
-            return anex_node_fail(node, error, ANEX_SHAPE, "%lld bytes of indices into %lld entries do not make %lld elements",
+            return anex_node_fail(node, error, ANEX_SHAPE,
+                                  "%lld bytes of indices into %lld entries do not make %lld elements",
                                   (long long)anex_tensor_size(indices), (long long)entries, (long long)n);
         anex_add_stage(node, packed_lut_to_dense_work, 1, 2 * (double)n);
         return ANEX_OK;
@@ -212,7 +238,8 @@ ANEX_KERNEL(constexpr_lut_to_sparse) {
     status = plan_palette(node, p, mask, lut, node->in[VECTOR_AXIS], error);
     if (status) return status;
     int64_t n = anex_tensor_size(mask) * p->vector;
-    if (node->n_out != 2 || anex_itemsize(indices) != 1 || node->out[1]->dtype != lut->dtype || anex_itemsize(node->out[0]) != 1 ||
+    if (node->n_out != 2 || anex_itemsize(indices) != 1 || node->out[1]->dtype != lut->dtype ||
+        anex_itemsize(node->out[0]) != 1 ||
         anex_tensor_size(node->out[0]) != n || anex_tensor_size(node->out[1]) != anex_tensor_size(indices) * p->vector)
         return anex_node_fail(node, error, ANEX_SHAPE, "mask, indices and lut do not make these outputs");
     node->shared = anex_align((size_t)anex_tensor_size(mask)) + (size_t)n * anex_itemsize(lut);
@@ -235,7 +262,8 @@ static anex_status plan_shift_scale(anex_node *node, groups **state, const anex_
     if (status) return status;
     if (!quantized_or_float(data) || (offset && !quantized_or_float(offset)) || scale->dtype != y->dtype ||
         (y->dtype != ANEX_F16 && y->dtype != ANEX_F32))
-        return anex_node_fail(node, error, ANEX_DTYPE, "data of %s cannot be scaled to %s", anex_dtypes[data->dtype].name,
+        return anex_node_fail(node, error, ANEX_DTYPE, "data of %s cannot be scaled to %s",
+                              anex_dtypes[data->dtype].name,
                               anex_dtypes[y->dtype].name);
     if (offset && anex_tensor_size(offset) != anex_tensor_size(scale))
         return anex_node_fail(node, error, ANEX_SHAPE, "offset and scale differ in shape");
@@ -282,7 +310,8 @@ ANEX_KERNEL(constexpr_blockwise_shift_scale) {
     groups *g;
     anex_status status = anex_need_constants(node, 1u << DATA | 1u << SCALE | 1u << OFFSET, error);
     if (!status)
-        status = plan_shift_scale(node, &g, node->in[DATA], node->in[DATA], node->in[SCALE], node->in[OFFSET], node->out[0],
+        status = plan_shift_scale(node, &g, node->in[DATA], node->in[DATA], node->in[SCALE], node->in[OFFSET],
+                                  node->out[0],
                                   error);
     if (!status) anex_add_stage(node, blockwise_work, g->rows, (double)g->line);
     return status;

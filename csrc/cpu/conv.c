@@ -23,7 +23,8 @@ static void spread(const anex_node *node, const anex_slice *slice) {
     int64_t item = (int64_t)anex_itemsize(node->in[0]), pixels = c->c.in[0] * c->c.in[1] * c->c.in[2];
     for (int64_t i = slice->begin; i < slice->end; i++)
         conv_spread(&c->image, (const char *)node->in[0]->data + i * pixels * item,
-                    (char *)slice->shared + i * c->image.volume * item, (size_t)item, 0, c->image.size[0] * c->image.size[1]);
+                    (char *)slice->shared + i * c->image.volume * item, (size_t)item, 0,
+                    c->image.size[0] * c->image.size[1]);
 }
 
 static void place_batches(const void *source, int64_t first, int64_t n, int64_t *at) {
@@ -41,14 +42,16 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
     int64_t in_group = c->c.in_channels / groups, out_group = c->c.out_channels / groups;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t part = task / tiles, group = part % groups;
-        conv_source source = {&c->gather, c->tap, (char *)slice->shared + part * in_group * c->image.volume * item, x->dtype};
+        conv_source source = {&c->gather, c->tap, (char *)slice->shared + part * in_group * c->image.volume * item,
+                              x->dtype};
         gemm_side columns = {.pack = conv_pack, .source = &source};
         gemm_side rows = {.matrix = {weight->data, c->taps, 1, weight->dtype}};
         gemm_output to = {.data = (char *)out->data + part * out_group * c->outputs * item, .dtype = out->dtype};
         to.row = c->outputs, to.col = 1;
         rows.matrix.data = (const char *)weight->data + group * out_group * c->taps * (int64_t)anex_itemsize(weight);
         if (c->pointwise) {
-            columns = (gemm_side){.matrix = {(const char *)x->data + part * in_group * c->outputs * item, c->outputs, 1, x->dtype}};
+            columns = (gemm_side){
+                .matrix = {(const char *)x->data + part * in_group * c->outputs * item, c->outputs, 1, x->dtype}};
             if (c->folded) columns.matrix.row = 1, columns.matrix.col = in_group;
         }
         if (c->folded && c->outputs == 1)
@@ -82,7 +85,8 @@ static anex_status plan(anex_node *node, conv *c, const conv_axis axis[AXES], an
     c->panels = c->g.turned && anex_is_constant(weight);
     c->panels_step = c->panels ? anex_align(gemm_panels_bytes(c->taps, out_group, weight->dtype)) : 0;
     size_t taps_bytes = anex_align((size_t)c->taps * sizeof *c->tap);
-    char *state = anex_node_state(node, anex_align(sizeof *c) + taps_bytes + (size_t)c->c.groups * c->panels_step, error);
+    char *state =
+        anex_node_state(node, anex_align(sizeof *c) + taps_bytes + (size_t)c->c.groups * c->panels_step, error);
     if (!state) return ANEX_MEMORY;
     c->tap = (int64_t *)(state + anex_align(sizeof *c));
     if (!c->pointwise) {
@@ -95,7 +99,8 @@ static anex_status plan(anex_node *node, conv *c, const conv_axis axis[AXES], an
         anex_add_stage(node, spread, channels, 0.1 * (double)c->image.volume);
     }
     for (int64_t i = 0; c->panels && i < c->c.groups; i++) {
-        gemm_matrix one = {(const char *)weight->data + i * out_group * c->taps * (int64_t)anex_itemsize(weight), 1, c->taps, weight->dtype};
+        gemm_matrix one = {(const char *)weight->data + i * out_group * c->taps * (int64_t)anex_itemsize(weight), 1,
+                           c->taps, weight->dtype};
         gemm_make_panels(&one, c->taps, out_group, panels_of(c) + (size_t)i * c->panels_step);
     }
     if (c->panels) node->packed |= 1u << WEIGHT;
@@ -115,8 +120,8 @@ ANEX_KERNEL(conv) {
     conv_axis axis[AXES];
     for (int32_t i = 0; i < AXES; i++) {
         axis[i] = (conv_axis){c.c.in[i], c.c.out[i], c.c.kernel[i], -c.c.before[i], c.c.dilation[i], c.c.stride[i]};
-        c.pointwise = c.pointwise && c.c.kernel[i] == 1 && c.c.before[i] == 0 && (c.c.stride[i] == 1 || c.c.out[i] == 1) &&
-                      c.c.in[i] == c.c.out[i];
+        c.pointwise = c.pointwise && c.c.kernel[i] == 1 && c.c.before[i] == 0 &&
+                      (c.c.stride[i] == 1 || c.c.out[i] == 1) && c.c.in[i] == c.c.out[i];
     }
     int64_t kernel = c.c.kernel[0] * c.c.kernel[1] * c.c.kernel[2];
     if (c.c.groups > 1 && c.c.groups == c.c.in_channels) return conv_depthwise(node, &c.c, axis, error);

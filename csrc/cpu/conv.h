@@ -47,7 +47,8 @@ typedef struct conv_inputs { /* tensors, NULL if left out */
 } conv_inputs;
 
 #define conv_read ANEX_LOCAL(conv_read)
-anex_status conv_read(anex_node *node, const conv_inputs *inputs, bool transposed, conv_arguments *c, anex_error *error);
+anex_status conv_read(anex_node *node, const conv_inputs *inputs, bool transposed, conv_arguments *c,
+                      anex_error *error);
 
 /* Room around the input for `axis`; call for each of the products that share an image, after zeroing it. */
 #define conv_image_fit ANEX_LOCAL(conv_image_fit)

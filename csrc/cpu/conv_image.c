@@ -6,8 +6,8 @@ static int64_t spatial(const anex_tensor *t, int32_t i, int32_t rank, int64_t ot
 }
 
 /* Padding before the axis. A convolution's `same` pads for ceil(in / stride) outputs; a transposed one undoes that. */
-static int64_t padding(const char *type, const anex_tensor *pad, int32_t axis, int64_t large, int64_t small, int64_t stride,
-                       int64_t reach) {
+static int64_t padding(const char *type, const anex_tensor *pad, int32_t axis, int64_t large, int64_t small,
+                       int64_t stride, int64_t reach) {
     if (!strcmp(type, "valid")) return 0;
     if (!strcmp(type, "custom")) return pad && axis >= 0 ? anex_item(pad, 2 * axis) : 0;
     int64_t total = anex_max(0, (small - 1) * stride + reach - large);
@@ -23,27 +23,32 @@ anex_status conv_read(anex_node *node, const conv_inputs *in, bool transposed, c
                                   "strides, pad, dilations, groups and pad_type must be constants for the CPU engine");
     int32_t rank = x->rank - 2;
     if (rank < 1 || rank > AXES || w->rank != x->rank || y->rank != x->rank)
-        return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d and weight %d; both need 1 to 3 spatial axes after the first two",
-                              x->rank, w->rank);
+        return anex_node_fail(node, error, ANEX_SHAPE,
+                              "x has rank %d and weight %d; both need 1 to 3 spatial axes after the first two", x->rank,
+                              w->rank);
     for (int32_t i = 0; i < 3; i++)
         if (lists[i] && anex_tensor_size(lists[i]) != (i == 1 ? 2 * rank : rank))
-            return anex_node_fail(node, error, ANEX_SHAPE, "strides and dilations need %d values, pad %d", rank, 2 * rank);
+            return anex_node_fail(node, error, ANEX_SHAPE, "strides and dilations need %d values, pad %d", rank,
+                                  2 * rank);
     for (int32_t i = 0; i < 2; i++) {
         const anex_tensor *t = i ? in->bias : w;
         if (t && t->dtype != ANEX_F16 && t->dtype != ANEX_F32)
-            return anex_node_fail(node, error, ANEX_DTYPE, "%s is %s; it must be float16 or float32", i ? "bias" : "weight",
-                                  anex_dtypes[t->dtype].name);
+            return anex_node_fail(node, error, ANEX_DTYPE, "%s is %s; it must be float16 or float32",
+                                  i ? "bias" : "weight", anex_dtypes[t->dtype].name);
     }
     const char *type = anex_text(in->pad_type, "valid");
     if (strcmp(type, "valid") && strcmp(type, "custom") && strcmp(type, "same") && strcmp(type, "same_lower"))
-        return anex_node_fail(node, error, ANEX_INVALID, "pad_type is \"%s\"; it must be valid, custom, same or same_lower", type);
+        return anex_node_fail(node, error, ANEX_INVALID,
+                              "pad_type is \"%s\"; it must be valid, custom, same or same_lower", type);
     c->groups = anex_int(in->groups, 1);
     c->batch = x->shape[0], c->in_channels = x->shape[1], c->out_channels = y->shape[1];
-    int64_t outside = transposed ? c->out_channels : c->in_channels, first = transposed ? c->in_channels : c->out_channels;
+    int64_t outside = transposed ? c->out_channels : c->in_channels,
+            first = transposed ? c->in_channels : c->out_channels;
     if (c->groups < 1 || c->in_channels % c->groups || c->out_channels % c->groups || w->shape[0] != first ||
         w->shape[1] != outside / c->groups || y->shape[0] != c->batch)
-        return anex_node_fail(node, error, ANEX_SHAPE, "weight [%lld, %lld, ..] does not fit %lld input channels in %lld groups",
-                              (long long)w->shape[0], (long long)w->shape[1], (long long)c->in_channels, (long long)c->groups);
+        return anex_node_fail(
+            node, error, ANEX_SHAPE, "weight [%lld, %lld, ..] does not fit %lld input channels in %lld groups",
+            (long long)w->shape[0], (long long)w->shape[1], (long long)c->in_channels, (long long)c->groups);
     if (in->bias && anex_tensor_size(in->bias) != c->out_channels)
         return anex_node_fail(node, error, ANEX_SHAPE, "bias must be [%lld]", (long long)c->out_channels);
     for (int32_t i = 0; i < AXES; i++) {
@@ -57,8 +62,8 @@ anex_status conv_read(anex_node *node, const conv_inputs *in, bool transposed, c
             return anex_node_fail(node, error, ANEX_INVALID, "strides and dilations must be at least 1");
         int64_t reach = (c->kernel[i] - 1) * c->dilation[i] + 1;
         c->before[i] = axis < 0 ? 0
-                                : padding(type, in->pad, axis, transposed ? c->out[i] : c->in[i], transposed ? c->in[i] : c->out[i],
-                                          c->stride[i], reach);
+                                : padding(type, in->pad, axis, transposed ? c->out[i] : c->in[i],
+                                          transposed ? c->in[i] : c->out[i], c->stride[i], reach);
     }
     return ANEX_OK;
 }
@@ -86,33 +91,53 @@ void conv_image_finish(conv_image *image, int64_t split) {
     image->volume = image->size[0] * image->plane;
 }
 
+/* Every second column: gcc makes shuffles of it. */
+static void take_halves(half *restrict to, const half *restrict x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) to[i] = x[2 * i];
+}
+static void take_floats(float *restrict to, const float *restrict x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) to[i] = x[2 * i];
+}
+
+/* Columns x[0], x[split], .. of n elements */
+static void take(char *to, const char *x, size_t item, int64_t n, int64_t split) {
+    int64_t count = n > 0 ? (n + split - 1) / split : 0;
+    if (split == 2 && item == sizeof(half)) {
+        take_halves((half *)to, (const half *)x, count);
+    } else if (split == 2) {
+        take_floats((float *)to, (const float *)x, count);
+    } else {
+        for (int64_t i = 0; i < count; i++)
+            memcpy(to + i * (int64_t)item, x + i * split * (int64_t)item,
+                   item == sizeof(half) ? sizeof(half) : sizeof(float));
+    }
+}
+
+/* The columns of a row; what is around them is zero already. */
 static void spread_row(const conv_image *image, const char *x, char *to, size_t item) {
-    int64_t before = image->before[2], n = image->in[2], split = image->split, sub = image->sub;
+    int64_t before = image->before[2], n = image->in[2], split = image->split;
     if (split == 1) {
-        memset(to, 0, (size_t)before * item);
         memcpy(to + before * (int64_t)item, x, (size_t)n * item);
-        memset(to + (before + n) * (int64_t)item, 0, (size_t)(sub - before - n) * item);
         return;
     }
-    memset(to, 0, (size_t)image->row * item);
     for (int64_t phase = 0; phase < split; phase++) {
         int64_t first = (phase - before % split + split) % split; /* the first input column of this phase */
-        int64_t at = phase * sub + (before + first) / split;
-        if (item == sizeof(half))
-            for (int64_t i = first; i < n; i += split) ((half *)to)[at++] = ((const half *)x)[i];
-        else
-            for (int64_t i = first; i < n; i += split) ((float *)to)[at++] = ((const float *)x)[i];
+        int64_t at = phase * image->sub + (before + first) / split;
+        take(to + at * (int64_t)item, x + first * (int64_t)item, item, n - first, split);
     }
 }
 
 void conv_spread(const conv_image *image, const void *x, void *to, size_t item, int64_t begin, int64_t end) {
+    size_t row = (size_t)image->row * item, from_row = (size_t)image->in[2] * item;
+    bool clear = image->row != image->in[2];
+    if (clear) memset(to, 0, (size_t)(end - begin) * row);
     char *next = to;
-    for (int64_t r = begin; r < end; r++, next += image->row * (int64_t)item) {
+    for (int64_t r = begin; r < end; r++, next += row) {
         int64_t d = r / image->size[1] - image->before[0], h = r % image->size[1] - image->before[1];
-        if (d < 0 || d >= image->in[0] || h < 0 || h >= image->in[1])
-            memset(next, 0, (size_t)image->row * item);
-        else
-            spread_row(image, (const char *)x + (d * image->in[1] + h) * image->in[2] * (int64_t)item, next, item);
+        if (d >= 0 && d < image->in[0] && h >= 0 && h < image->in[1])
+            spread_row(image, (const char *)x + (size_t)(d * image->in[1] + h) * from_row, next, item);
+        else if (!clear)
+            memset(next, 0, row);
     }
 }
 
@@ -127,11 +152,13 @@ conv_gather conv_gather_make(const conv_image *image, const conv_axis axis[AXES]
                 for (int64_t w = 0; w < axis[2].taps; w++) {
                     int64_t column = start[2] + w * axis[2].step;
                     *taps++ = c * image->volume + (start[0] + d * axis[0].step) * image->plane +
-                              (start[1] + h * axis[1].step) * image->row + column % image->split * image->sub + column / image->split;
+                              (start[1] + h * axis[1].step) * image->row + column % image->split * image->sub +
+                              column / image->split;
                 }
-    return (conv_gather){.batch = 1,
-                         .out = {axis[0].out, axis[1].out, axis[2].out},
-                         .step = {axis[0].stride * image->plane, axis[1].stride * image->row, axis[2].stride / image->split}};
+    return (conv_gather){
+        .batch = 1,
+        .out = {axis[0].out, axis[1].out, axis[2].out},
+        .step = {axis[0].stride * image->plane, axis[1].stride * image->row, axis[2].stride / image->split}};
 }
 
 typedef struct run { /* outputs that follow each other in the image too */

@@ -20,8 +20,8 @@ typedef struct conv_transpose {
     int64_t in_group, out_group, outputs;
     int64_t phases;
     phase *phase;
-    void *weights;      /* sorted by phase; NULL: sorted while running, in `shared` behind the image */
-    size_t weights_at;  /* there */
+    void *weights;     /* sorted by phase; NULL: sorted while running, in `shared` behind the image */
+    size_t weights_at; /* there */
 } conv_transpose;
 
 /* task: a channel of a batch */
@@ -30,7 +30,8 @@ static void spread(const anex_node *node, const anex_slice *slice) {
     int64_t item = (int64_t)anex_itemsize(node->in[0]), pixels = c->c.in[0] * c->c.in[1] * c->c.in[2];
     for (int64_t i = slice->begin; i < slice->end; i++)
         conv_spread(&c->image, (const char *)node->in[0]->data + i * pixels * item,
-                    (char *)slice->shared + i * c->image.volume * item, (size_t)item, 0, c->image.size[0] * c->image.size[1]);
+                    (char *)slice->shared + i * c->image.volume * item, (size_t)item, 0,
+                    c->image.size[0] * c->image.size[1]);
 }
 
 /* weight [in, out_group, kernel..] -> [groups][out_group][in_group, taps..] of one phase */
@@ -43,8 +44,9 @@ static void sort_weights(const conv_transpose *c, const phase *p, const anex_ten
             for (int64_t z = 0; z < p->taps[0]; z++)
                 for (int64_t y = 0; y < p->taps[1]; y++)
                     for (int64_t x = 0; x < p->taps[2]; x++) {
-                        int64_t tap = ((p->first_tap[0] + z * c->tap_step[0]) * kernel[1] + p->first_tap[1] + y * c->tap_step[1]) * kernel[2] +
-                                      p->first_tap[2] + x * c->tap_step[2];
+                        int64_t plane = p->first_tap[0] + z * c->tap_step[0],
+                                row = p->first_tap[1] + y * c->tap_step[1];
+                        int64_t tap = (plane * kernel[1] + row) * kernel[2] + p->first_tap[2] + x * c->tap_step[2];
                         if (weight->dtype == ANEX_F16)
                             ((half *)weights)[at++] = ((const half *)weight->data)[from + tap];
                         else
@@ -71,7 +73,8 @@ static void place_phase(const void *source, int64_t first, int64_t n, int64_t *a
     const int64_t *out = g->c->out, *stride = g->c->stride, *size = p->gather.out;
     int64_t w = first % size[2], h = first / size[2] % size[1], d = first / size[2] / size[1];
     for (int64_t i = 0; i < n; i++) {
-        at[i] = ((p->first[0] + d * stride[0]) * out[1] + p->first[1] + h * stride[1]) * out[2] + p->first[2] + w * stride[2];
+        at[i] = ((p->first[0] + d * stride[0]) * out[1] + p->first[1] + h * stride[1]) * out[2] + p->first[2] +
+                w * stride[2];
         if (++w == size[2]) {
             w = 0;
             if (++h == size[1]) h = 0, d++;
@@ -79,18 +82,24 @@ static void place_phase(const void *source, int64_t first, int64_t n, int64_t *a
     }
 }
 
-static void multiply_task(const conv_transpose *c, const anex_node *node, const anex_slice *slice, const phase *p, int64_t task) {
+static void multiply_task(const conv_transpose *c, const anex_node *node, const anex_slice *slice, const phase *p,
+                          int64_t task) {
     const anex_tensor *x = node->in[0], *weight = node->in[1], *bias = node->in[2];
-    int64_t item = (int64_t)anex_itemsize(x), tiles = gemm_tiles(&p->g), part = task / tiles, group = part % c->c.groups;
+    int64_t item = (int64_t)anex_itemsize(x), tiles = gemm_tiles(&p->g), part = task / tiles,
+            group = part % c->c.groups;
     const char *weights = c->weights ? c->weights : (char *)slice->shared + c->weights_at;
-    conv_source source = {&p->gather, p->tap, (char *)slice->shared + part * c->in_group * c->image.volume * item, x->dtype};
+    conv_source source = {&p->gather, p->tap, (char *)slice->shared + part * c->in_group * c->image.volume * item,
+                          x->dtype};
     grid grid = {&c->c, p};
-    gemm_side rows = {.matrix = {weights + (p->weights + group * c->out_group * p->g.k) * (int64_t)anex_itemsize(weight), p->g.k, 1,
-                                 weight->dtype}};
+    gemm_side rows = {
+        .matrix = {weights + (p->weights + group * c->out_group * p->g.k) * (int64_t)anex_itemsize(weight), p->g.k, 1,
+                   weight->dtype}};
     gemm_side columns = {.pack = conv_pack, .source = &source};
     gemm_output to = {.data = (char *)node->out[0]->data + part * c->out_group * c->outputs * item, .dtype = x->dtype};
     to.row = c->outputs, to.bias_by_row = true, to.place = place_phase, to.source = &grid;
-    if (bias) to.bias = (const char *)bias->data + group * c->out_group * (int64_t)anex_itemsize(bias), to.bias_dtype = bias->dtype;
+    if (bias)
+        to.bias = (const char *)bias->data + group * c->out_group * (int64_t)anex_itemsize(bias),
+        to.bias_dtype = bias->dtype;
     if (p->g.turned) {
         gemm_side turned = {.matrix = gemm_transposed(rows.matrix)};
         rows = columns, columns = turned;
@@ -120,8 +129,10 @@ static int64_t greatest_divisor(int64_t a, int64_t b) {
 
 /* The taps that reach outputs first, first + stride, ..: output + before = input * stride + tap * dilation. */
 static conv_axis phase_axis(const conv_arguments *c, int32_t i, int64_t first, int64_t *first_tap, int64_t *tap_step) {
-    int64_t stride = c->stride[i], dilation = c->dilation[i], divisor = greatest_divisor(stride, dilation), start = first + c->before[i];
-    conv_axis axis = {.in = c->in[i], .stride = 1, .out = first < c->out[i] ? (c->out[i] - first + stride - 1) / stride : 0};
+    int64_t stride = c->stride[i], dilation = c->dilation[i], divisor = greatest_divisor(stride, dilation),
+            start = first + c->before[i];
+    conv_axis axis = {
+        .in = c->in[i], .stride = 1, .out = first < c->out[i] ? (c->out[i] - first + stride - 1) / stride : 0};
     *tap_step = stride / divisor;
     for (*first_tap = 0; *first_tap < c->kernel[i] && (start - *first_tap * dilation) % stride; ++*first_tap)
         if (*first_tap >= *tap_step) *first_tap = c->kernel[i] - 1; /* remainders repeat: no tap */
@@ -134,7 +145,8 @@ static conv_axis phase_axis(const conv_arguments *c, int32_t i, int64_t first, i
 
 static void phase_axes(const conv_transpose *c, phase *p, int64_t number, conv_axis axis[AXES]) {
     const int64_t *stride = c->c.stride;
-    p->first[2] = number % stride[2], p->first[1] = number / stride[2] % stride[1], p->first[0] = number / stride[2] / stride[1];
+    p->first[2] = number % stride[2], p->first[1] = number / stride[2] % stride[1],
+    p->first[0] = number / stride[2] / stride[1];
     int64_t step;
     for (int32_t i = 0; i < AXES; i++) {
         axis[i] = phase_axis(&c->c, i, p->first[i], &p->first_tap[i], &step);
@@ -164,7 +176,8 @@ static anex_status make_state(anex_node *node, const conv_transpose *plan, conv_
     (*made)->phase = (phase *)(state + head);
     (*made)->phase->tap = (int64_t *)(state + head + phases);
     if (constant) (*made)->weights = state + head + phases + table;
-    (*made)->weights_at = anex_align(((size_t)(plan->c.batch * plan->c.in_channels * plan->image.volume) + VF) * anex_itemsize(node->in[0]));
+    (*made)->weights_at = anex_align(((size_t)(plan->c.batch * plan->c.in_channels * plan->image.volume) + VF) *
+                                     anex_itemsize(node->in[0]));
     node->shared = (*made)->weights_at + (constant ? 0 : weights);
     return ANEX_OK;
 }

@@ -2,8 +2,8 @@
 #include "conv.h"
 
 enum {
-    WIDE = 4,               /* vectors of outputs summed at a time */
-    MOST_PIXELS = 1 << 16,  /* of a channel's image in scratch, if it can be cut into bands of rows */
+    WIDE = 4,              /* vectors of outputs summed at a time */
+    MOST_PIXELS = 1 << 16, /* of a channel's image in scratch, if it can be cut into bands of rows */
 };
 
 typedef struct depthwise {
@@ -11,9 +11,9 @@ typedef struct depthwise {
     conv_image image;
     conv_gather gather;
     int64_t taps, outputs, multiplier;
-    int64_t bands, band; /* of output rows (axis 1) */
-    int64_t reach;       /* image rows under the taps of one output row */
-    size_t item, narrow, wide, weights, row; /* bytes in scratch, in this order but for `item` */
+    int64_t bands, band;                      /* of output rows (axis 1) */
+    int64_t reach;                            /* image rows under the taps of one output row */
+    size_t item, narrow, wide, weights, sums; /* bytes in scratch, in this order but for `item` */
     int64_t *tap;
 } depthwise;
 
@@ -29,17 +29,32 @@ static const float *widen_image(const depthwise *d, const void *x, int64_t begin
     return wide;
 }
 
-static void sum_row(const depthwise *d, const float *image, const float *weight, float bias, int64_t n, float *out) {
-    for (int64_t i = 0; i < n; i += WIDE * VF) {
-        vf sum[WIDE];
-        for (int32_t v = 0; v < WIDE; v++) sum[v] = vf_set(bias);
-        for (int64_t t = 0; t < d->taps; t++) {
-            const float *from = image + d->tap[t] + i;
-            vf w = vf_set(weight[t]);
-            for (int32_t v = 0; v < WIDE; v++) sum[v] = vf_fma(w, vf_load(from + v * VF), sum[v]);
-        }
-        for (int32_t v = 0; v < WIDE; v++) vf_store(out + i + v * VF, sum[v]);
+/* WIDE vectors of outputs, the first taps of each at image + from[v] */
+static inline void sum_vectors(const depthwise *d, const float *image, const int64_t *from, const float *weight,
+                               float bias, vf *sum) {
+    for (int32_t v = 0; v < WIDE; v++) sum[v] = vf_set(bias);
+    for (int64_t t = 0; t < d->taps; t++) {
+        const float *tap = image + d->tap[t];
+        vf w = vf_set(weight[t]);
+        for (int32_t v = 0; v < WIDE; v++) sum[v] = vf_fma(w, vf_load(tap + from[v]), sum[v]);
     }
+}
+
+/* Rows of outputs, one after the other. Whole vectors are stored: what is too much, the next row overwrites. */
+static void sum_rows(const depthwise *d, const float *image, const float *weight, float bias, int64_t rows,
+                     float *out) {
+    int64_t width = d->c.out[2], step = d->gather.step[1], from[WIDE];
+    int32_t across = width <= VF ? 1 : width <= 2 * VF ? 2 : WIDE; /* vectors of one row; so many rows at a time: */
+    int64_t together = WIDE / across;
+    vf sum[WIDE];
+    for (int64_t h = 0; h < rows; h += together)
+        for (int64_t i = 0; i < width; i += across * VF) {
+            for (int32_t v = 0; v < WIDE; v++)
+                from[v] = anex_min(h + v / across, rows - 1) * step + i + v % across * VF;
+            sum_vectors(d, image, from, weight, bias, sum);
+            for (int32_t v = 0; v < WIDE && h + v / across < rows; v++)
+                vf_store(out + (h + v / across) * width + i + v % across * VF, sum[v]);
+        }
 }
 
 /* task: a band of output rows of one channel of one batch */
@@ -49,7 +64,7 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
     const anex_tensor *x = node->in[X], *weight = node->in[WEIGHT], *bias = node->in[BIAS];
     int64_t pixels = d->c.in[0] * d->c.in[1] * d->c.in[2], item = (int64_t)d->item, width = d->c.out[2];
     char *scratch = slice->scratch;
-    float *weights = (float *)(scratch + d->narrow + d->wide), *row = (float *)((char *)weights + d->weights);
+    float *weights = (float *)(scratch + d->narrow + d->wide), *sums = (float *)((char *)weights + d->weights);
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t plane = task / d->bands, channel = plane % d->c.in_channels;
         int64_t h0 = task % d->bands * d->band, h1 = anex_min(h0 + d->band, d->c.out[1]);
@@ -62,14 +77,12 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
             float add = 0;
             if (bias) gemm_widen(&add, bias->data, bias->dtype, filter, 1);
             for (int64_t z = 0; z < d->c.out[0]; z++)
-                for (int64_t h = h0; h < h1; h++) {
-                    sum_row(d, image + z * d->gather.step[0] + (h - h0) * d->gather.step[1], weights, add, width, row);
-                    int64_t at = (plane * d->multiplier + m) * d->outputs + (z * d->c.out[1] + h) * width;
-                    if (item == sizeof(half))
-                        anex_narrow((half *)node->out[0]->data + at, row, width);
-                    else
-                        memcpy((float *)node->out[0]->data + at, row, (size_t)width * sizeof *row);
-                }
+                sum_rows(d, image + z * d->gather.step[0], weights, add, h1 - h0, sums + z * d->c.out[1] * width);
+            int64_t at = (plane * d->multiplier + m) * d->outputs + h0 * width, n = d->c.out[0] * (h1 - h0) * width;
+            if (item == sizeof(half))
+                anex_narrow((half *)node->out[0]->data + at, sums, n);
+            else
+                memcpy((float *)node->out[0]->data + at, sums, (size_t)n * sizeof *sums);
         }
     }
 }
@@ -97,9 +110,9 @@ anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_
     d.narrow = d.item == sizeof(float) ? 0 : anex_align(pixels * sizeof(half));
     d.wide = anex_align(pixels * sizeof(float));
     d.weights = anex_align((size_t)d.taps * sizeof(float));
-    d.row = anex_align((size_t)(c->out[2] + WIDE * VF) * sizeof(float));
+    d.sums = anex_align((size_t)(c->out[0] * d.band * c->out[2] + WIDE * VF) * sizeof(float));
     memcpy(state, &d, sizeof d);
-    node->scratch = d.narrow + d.wide + d.weights + d.row;
+    node->scratch = d.narrow + d.wide + d.weights + d.sums;
     double multiplies = (double)(d.multiplier * d.outputs) * (double)d.taps / VF;
     anex_add_stage(node, convolve, c->batch * c->in_channels * d.bands,
                    (0.2 * multiplies + 0.2 * (double)d.image.volume) / (double)d.bands + 20);

@@ -58,7 +58,8 @@ static anex_status plan_rows(anex_node *node, anex_error *error, int32_t batch_a
     enum { X, INDICES };
     const anex_tensor *x = node->in[X], *indices = node->in[INDICES], *y = node->out[0];
     if (batch_axes < 0 || first < batch_axes || first + depth > x->rank)
-        return anex_node_fail(node, error, ANEX_INVALID, "x of rank %d has no %d axes from axis %d on", x->rank, depth, first);
+        return anex_node_fail(node, error, ANEX_INVALID, "x of rank %d has no %d axes from axis %d on", x->rank, depth,
+                              first);
     gather *g = anex_node_state(node, sizeof *g, error);
     if (!g) return ANEX_MEMORY;
     g->batch = anex_span(x, 0, batch_axes), g->outer = anex_span(x, batch_axes, first);
@@ -76,7 +77,7 @@ static anex_status plan_rows(anex_node *node, anex_error *error, int32_t batch_a
         return anex_node_fail(node, error, ANEX_SHAPE, "indices, x and the result do not fit together");
     g->blocks = (g->count + BLOCK - 1) / BLOCK;
     anex_add_stage(node, gather_rows, g->batch * g->outer * g->blocks,
-                   (double)anex_min(BLOCK, g->count) * ((double)depth + 2 + (double)g->run / 8));
+                   (double)anex_min(BLOCK, g->count) * ((double)depth + 1 + (double)g->run * 0.03));
     return ANEX_OK;
 }
 
@@ -85,7 +86,8 @@ ANEX_KERNEL(gather) {
     anex_status status = anex_need_constants(node, 1u << AXIS | 1u << BATCH_DIMS | 1u << VALIDATE_INDICES, error);
     if (status) return status;
     return plan_rows(node, error, (int32_t)anex_int(node->in[BATCH_DIMS], 0),
-                     anex_axis(anex_int(node->in[AXIS], 0), node->in[X]->rank), 1, anex_int(node->in[VALIDATE_INDICES], 0));
+                     anex_axis(anex_int(node->in[AXIS], 0), node->in[X]->rank), 1, anex_int(node->in[VALIDATE_INDICES],
+                                                                                            0));
 }
 
 ANEX_KERNEL(gather_nd) {
@@ -96,9 +98,11 @@ ANEX_KERNEL(gather_nd) {
     if (indices->rank < 1) return anex_node_fail(node, error, ANEX_SHAPE, "indices must have an axis");
     int64_t batch = anex_int(node->in[BATCH_DIMS], 0), depth = indices->shape[indices->rank - 1];
     if (depth < 1 || depth > node->in[X]->rank)
-        return anex_node_fail(node, error, ANEX_SHAPE, "an index of %lld numbers does not fit x of rank %d", (long long)depth,
+        return anex_node_fail(node, error, ANEX_SHAPE, "an index of %lld numbers does not fit x of rank %d",
+                              (long long)depth,
                               node->in[X]->rank);
-    return plan_rows(node, error, (int32_t)batch, (int32_t)batch, (int32_t)depth, anex_int(node->in[VALIDATE_INDICES], 0));
+    return plan_rows(node, error, (int32_t)batch, (int32_t)batch, (int32_t)depth,
+                     anex_int(node->in[VALIDATE_INDICES], 0));
 }
 
 /* ---- elements: gather_along_axis ------------------------------------------------------------------ */

@@ -1,29 +1,42 @@
 /* The matrix product: plan, pack, multiply, store. See gemm.h. */
 #include "gemm.h"
 
+#include <math.h>
+
 enum {
-    ROW = KC + 16,     /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
-    BLOCK = 8 * MR,    /* rows of A fetched at a time */
-    DIRECT = 2 * MR,   /* up to so many rows, fp16 panels are widened in the loop; beyond, once before it */
-    MOST_PANELS = 16,  /* of B in a tile */
+    ROW = KC + 16,    /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
+    BLOCK = 8 * MR,   /* rows of A fetched at a time */
+    MOST_PANELS = 16, /* of B in a tile */
     MOST_SUMS = 1 << 17 /* floats of partial sums in a tile */
 };
 
+/* Up to so many rows, fp16 panels are widened in the loop that multiplies: for nothing where the hardware does it.
+   Otherwise, for more rows, once before it. */
+#if defined(__F16C__) || defined(__aarch64__)
+static const int64_t DIRECT = INT64_MAX;
+#else
+static const int64_t DIRECT = 2 * MR;
+#endif
+
 /* ---- plan ----------------------------------------------------------------------------------- */
 
-/* Cycles to fetch one element, roughly: rows are widened, the wrong way round they are transposed. */
-static double fetch_a(gemm_kind kind) { return kind == GEMM_PACKER ? 0.25 : 0.15; }
-static double fetch_b(gemm_kind kind) {
-    return kind == GEMM_CONSTANT ? 0.1 : kind == GEMM_PACKER ? 0.25 : kind == GEMM_ACROSS_K ? 0.15 : 0.6;
+/* Cycles to fetch one element, roughly: rows are only widened; what lies across k is moved by few elements at a time,
+   more for a packer, or transposed. */
+static double fetch_a(gemm_kind kind) { return kind == GEMM_BY_K ? 0.15 : kind == GEMM_CONSTANT ? 0.15 : 0.8; }
+static double fetch_b(gemm_kind kind, int64_t rows) {
+    if (kind == GEMM_CONSTANT) return rows > DIRECT ? 0.1 : 0.03;
+    return kind == GEMM_PACKER ? 0.3 : kind == GEMM_ACROSS_K ? 0.15 : 0.6;
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Cycles for one product in tiles of tile_m x tile_n. */
-static double cycles(int64_t m, int64_t n, int64_t k, int64_t tile_m, int64_t tile_n, gemm_kind a, gemm_kind b, bool turned) {
+static double cycles(int64_t m, int64_t n, int64_t k, int64_t tile_m, int64_t tile_n, gemm_kind a, gemm_kind b,
+                     bool turned) {
     double rows = (double)(m < 4 ? 4 : m); /* fewer rows than that only wait for the adder */
-    double multiply = rows * (double)(ceil_div(n, NR) * NR) / (2.0 * VF) * (turned ? 1.05 : 1);
-    double fetch = fetch_a(a) * (double)(m * ceil_div(n, tile_n)) + fetch_b(b) * (double)(n * ceil_div(m, tile_m));
+    double multiply = rows * (double)(ceil_div(n, NR) * NR) / (2.0 * VF) * (turned ? 1.1 : 1);
+    double fetch = fetch_a(a) * (double)(m * ceil_div(n, tile_n)) +
+                   fetch_b(b, tile_m) * (double)(n * ceil_div(m, tile_m));
     return (double)k * (multiply + fetch) + (turned ? 1.0 : 0.1) * (double)(m * n);
 }
 
@@ -31,7 +44,8 @@ static void choose_tiles(gemm *g, int64_t batch, gemm_kind a, gemm_kind b) {
     const double cycle = 0.3; /* ns */
     double best = -1;
     double whole = cycle * cycles(g->m, g->n, g->k, g->m, g->n, a, b, g->turned) * (double)batch;
-    double wanted = whole / 20000 < 1 ? 1 : whole / 20000 > 32 ? 32 : whole / 20000; /* tasks */
+    /* tasks: enough for some threads, more only when they stay long */
+    double wanted = fmax(1, fmax(fmin(whole / 20000, 12), fmin(whole / 100000, 32)));
     for (int64_t panels = 1; panels <= MOST_PANELS; panels *= 2)
         for (int64_t m = MR;; m *= 2) {
             int64_t tile_n = panels * NR, tile_m = ceil_div(ceil_div(g->m, ceil_div(g->m, m)), MR) * MR;
@@ -80,13 +94,15 @@ size_t gemm_scratch(const gemm *g) {
 /* ---- packing -------------------------------------------------------------------------------- */
 
 /* to[k][width] = rows of `depth` elements, `step` elements apart, as columns. */
-static void pack_transposed(const gemm_matrix *b, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0, int64_t cols) {
+static void pack_transposed(const gemm_matrix *b, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
+                            int64_t cols) {
     enum { SIDE = 16 };
     float square[SIDE][SIDE];
     for (int64_t j = 0; j < cols; j += SIDE)
         for (int64_t k = 0; k < depth; k += SIDE) {
             int64_t high = anex_min(SIDE, depth - k), wide = anex_min(SIDE, cols - j);
-            for (int64_t i = 0; i < wide; i++) gemm_widen(square[i], b->data, b->dtype, (j0 + j + i) * b->col + k0 + k, high);
+            for (int64_t i = 0; i < wide; i++)
+                gemm_widen(square[i], b->data, b->dtype, (j0 + j + i) * b->col + k0 + k, high);
             float *corner = to + k * width + j;
             if (wide == SIDE && high == SIDE) {
                 for (int64_t r = 0; r < SIDE; r++)
@@ -98,7 +114,8 @@ static void pack_transposed(const gemm_matrix *b, float *to, int64_t width, int6
         }
 }
 
-void gemm_pack_matrix(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0, int64_t cols) {
+void gemm_pack_matrix(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
+                      int64_t cols) {
     const gemm_matrix *b = source;
     if (b->row == 1 && b->col != 1) {
         pack_transposed(b, to, width, k0, depth, j0, cols);
@@ -118,9 +135,11 @@ void gemm_make_panels(const gemm_matrix *b, int64_t k, int64_t n, void *panels) 
         for (int64_t j = j0; j < anex_min(j0 + NR, n); j++) {
             int64_t to = j0 * k + (j - j0), from = j * b->col;
             if (b->dtype == ANEX_F16)
-                for (int64_t i = 0; i < k; i++) ((half *)panels)[to + i * NR] = ((const half *)b->data)[from + i * b->row];
+                for (int64_t i = 0; i < k; i++)
+                    ((half *)panels)[to + i * NR] = ((const half *)b->data)[from + i * b->row];
             else
-                for (int64_t i = 0; i < k; i++) ((float *)panels)[to + i * NR] = ((const float *)b->data)[from + i * b->row];
+                for (int64_t i = 0; i < k; i++)
+                    ((float *)panels)[to + i * NR] = ((const float *)b->data)[from + i * b->row];
         }
 }
 
@@ -140,7 +159,8 @@ static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, 
         return true;
     }
     if (a->pack) {
-        for (int64_t i = 0; i < rows; i += MR) a->pack(a->source, to + i * depth, MR, k0, depth, i0 + i, anex_min(MR, rows - i));
+        for (int64_t i = 0; i < rows; i += MR)
+            a->pack(a->source, to + i * depth, MR, k0, depth, i0 + i, anex_min(MR, rows - i));
         return false;
     }
     float line[BLOCK];
@@ -156,7 +176,8 @@ static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1,
         if (b->panels)
             gemm_widen(to, b->panels, b->matrix.dtype, (j / NR * k + k0) * NR, NR * depth);
         else
-            (b->pack ? b->pack : gemm_pack_matrix)(b->pack ? b->source : &b->matrix, to, NR, k0, depth, j, anex_min(NR, j1 - j));
+            (b->pack ? b->pack : gemm_pack_matrix)(b->pack ? b->source : &b->matrix, to, NR, k0, depth, j,
+                                                   anex_min(NR, j1 - j));
     }
 }
 
@@ -167,8 +188,9 @@ typedef void micro_kernel(int64_t depth, const float *a, const void *b, const fl
 
 enum { VECTORS = NR / VF };
 
-static inline __attribute__((always_inline)) void micro(const int m, const bool half_b, const bool by_row, int64_t depth,
-                                                        const float *a, const void *b, const float *prior, float *to) {
+static inline __attribute__((always_inline)) void micro(const int m, const bool half_b, const bool by_row,
+                                                        int64_t depth, const float *a, const void *b,
+                                                        const float *prior, float *to) {
     vf sum[MR][VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
@@ -178,7 +200,8 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
         vf y[VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++)
-            y[v] = half_b ? vf_load_half((const half *)b + k * NR + v * VF) : vf_load((const float *)b + k * NR + v * VF);
+            y[v] = half_b ? vf_load_half((const half *)b + k * NR + v * VF)
+                          : vf_load((const float *)b + k * NR + v * VF);
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
             vf x = vf_set(by_row ? a[i * ROW + k] : a[k * MR + i]);
@@ -195,9 +218,10 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
         }
 }
 
-#define MICRO(m, half_b, by_row)                                                                                       \
-    static void micro_##m##_##half_b##by_row(int64_t depth, const float *a, const void *b, const float *prior, float *to) { \
-        micro(m < MR ? m : MR, half_b, by_row, depth, a, b, prior, to);                                                \
+#define MICRO(m, half_b, by_row)                                                                               \
+    static void micro_##m##_##half_b##by_row(int64_t depth, const float *a, const void *b, const float *prior, \
+                                             float *to) {                                                      \
+        micro(m < MR ? m : MR, half_b, by_row, depth, a, b, prior, to);                                        \
     }
 #define MICROS(m) MICRO(m, 0, 0) MICRO(m, 0, 1) MICRO(m, 1, 0) MICRO(m, 1, 1)
 #define MICRO_ROW(m) {{micro_##m##_00, micro_##m##_01}, {micro_##m##_10, micro_##m##_11}},
@@ -226,8 +250,8 @@ static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t ro
     }
 }
 
-static void scatter(const void *tile, size_t item, const int64_t *row_at, int64_t rows, const int64_t *col_at, int64_t cols,
-                    void *to) {
+static void scatter(const void *tile, size_t item, const int64_t *row_at, int64_t rows, const int64_t *col_at,
+                    int64_t cols, void *to) {
     for (int64_t r = 0; r < rows; r++)
         if (item == sizeof(half))
             for (int64_t s = 0; s < cols; s++) ((half *)to)[row_at[r] + col_at[s]] = ((const half *)tile)[r * NR + s];
@@ -235,7 +259,8 @@ static void scatter(const void *tile, size_t item, const int64_t *row_at, int64_
             for (int64_t s = 0; s < cols; s++) ((float *)to)[row_at[r] + col_at[s]] = ((const float *)tile)[r * NR + s];
 }
 
-static void find_places(const gemm_output *c, int64_t i, int64_t rows, int64_t j, int64_t cols, int64_t *row_at, int64_t *col_at) {
+static void find_places(const gemm_output *c, int64_t i, int64_t rows, int64_t j, int64_t cols, int64_t *row_at,
+                        int64_t *col_at) {
     for (int64_t r = 0; r < rows; r++) row_at[r] = (i + r) * c->row;
     for (int64_t s = 0; s < cols; s++) col_at[s] = (j + s) * c->col;
     if (c->place && c->place_rows) c->place(c->source, i, rows, row_at);
@@ -269,7 +294,8 @@ static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t row
 
 /* ---- a tile --------------------------------------------------------------------------------- */
 
-void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile, void *scratch) {
+void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
+               void *scratch) {
     gemm_room room = room_of(g);
     float *a_block = scratch, *b_block = a_block + room.a / sizeof(float);
     float *sums = b_block + room.b / sizeof(float), *last_sums = sums + room.sums / sizeof(float);

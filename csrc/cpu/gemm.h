@@ -33,7 +33,8 @@ static inline gemm_matrix gemm_transposed(gemm_matrix x) { return (gemm_matrix){
 
 /* Write B[k0 .. k0+depth-1, j0 .. j0+cols-1] as to[k][width], cols <= width. Columns from `cols` on may hold
    anything; up to VF elements after the last row may be overwritten. */
-typedef void gemm_pack(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0, int64_t cols);
+typedef void gemm_pack(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
+                       int64_t cols);
 
 /* One operand while running: in panels already, in memory, or made by `pack` (A as if transposed). */
 typedef struct gemm_side {
@@ -49,7 +50,7 @@ typedef struct gemm_output {
     anex_dtype dtype;
     int64_t panel; /* from one panel of NR columns to the next; 0: NR * col */
     void (*place)(const void *source, int64_t first, int64_t n, int64_t *at); /* else where columns first .. are */
-    bool place_rows;                                                         /* it is rows that `place` places */
+    bool place_rows;                                                          /* it is rows that `place` places */
     const void *source;
     bool accumulate; /* add to what is there */
     const void *bias;
@@ -78,7 +79,8 @@ size_t gemm_scratch(const gemm *g);
 
 /* Compute one of the tiles. The operands are as planned: exchanged and transposed already if turned. */
 #define gemm_tile ANEX_LOCAL(gemm_tile)
-void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile, void *scratch);
+void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
+               void *scratch);
 
 /* B [k, n] into panels of its own dtype, once, while compiling. */
 static inline size_t gemm_panels_bytes(int64_t k, int64_t n, anex_dtype dtype) {
@@ -91,14 +93,6 @@ void gemm_make_panels(const gemm_matrix *b, int64_t k, int64_t n, void *panels);
 #define gemm_pack_matrix ANEX_LOCAL(gemm_pack_matrix)
 gemm_pack gemm_pack_matrix;
 
-/* n elements to float */
-static inline void gemm_widen(float *to, const void *from, anex_dtype dtype, int64_t at, int64_t n) {
-    if (dtype == ANEX_F16)
-        anex_widen(to, (const half *)from + at, n);
-    else
-        memcpy(to, (const float *)from + at, (size_t)n * sizeof *to);
-}
-
 static inline vf gemm_load(const void *x, anex_dtype dtype, int64_t at) {
     return dtype == ANEX_F16 ? vf_load_half((const half *)x + at) : vf_load((const float *)x + at);
 }
@@ -107,13 +101,26 @@ static inline float gemm_one(const void *x, anex_dtype dtype, int64_t at) {
     return dtype == ANEX_F16 ? anex_half_to_float(((const half *)x)[at]) : ((const float *)x)[at];
 }
 
+/* n elements to float */
+static inline void gemm_widen(float *to, const void *from, anex_dtype dtype, int64_t at, int64_t n) {
+    if (dtype == ANEX_F32) {
+        memcpy(to, (const float *)from + at, (size_t)n * sizeof *to);
+        return;
+    }
+    const half *halves = (const half *)from + at;
+    int64_t i = 0;
+    for (; i + VF <= n; i += VF) vf_store(to + i, vf_load_half(halves + i));
+    for (; i < n; i++) to[i] = anex_half_to_float(halves[i]);
+}
+
 /* x . row `at` of y, n long */
 static inline float gemm_dot(const float *x, const void *y, anex_dtype dtype, int64_t at, int64_t n) {
     vf sum[2] = {vf_zero(), vf_zero()};
     float lanes[VF], total = 0;
     int64_t i = 0;
     for (; i + 2 * VF <= n; i += 2 * VF)
-        for (int32_t v = 0; v < 2; v++) sum[v] = vf_fma(vf_load(x + i + v * VF), gemm_load(y, dtype, at + i + v * VF), sum[v]);
+        for (int32_t v = 0; v < 2; v++)
+            sum[v] = vf_fma(vf_load(x + i + v * VF), gemm_load(y, dtype, at + i + v * VF), sum[v]);
     for (; i + VF <= n; i += VF) sum[0] = vf_fma(vf_load(x + i), gemm_load(y, dtype, at + i), sum[0]);
     vf_store(lanes, sum[0] + sum[1]);
     for (; i < n; i++) total += x[i] * gemm_one(y, dtype, at + i);

@@ -50,7 +50,8 @@ static inline anex_status anex_check_indices(const anex_node *node, const anex_t
         return anex_node_fail(node, error, ANEX_DTYPE, "indices are %s; they must be integers of at most 32 bits",
                               anex_dtypes[indices->dtype].name);
     }
-    if (!size && anex_tensor_size(indices)) return anex_node_fail(node, error, ANEX_SHAPE, "an empty axis has nothing to index");
+    if (!size && anex_tensor_size(indices))
+        return anex_node_fail(node, error, ANEX_SHAPE, "an empty axis has nothing to index");
     return ANEX_OK;
 }
 

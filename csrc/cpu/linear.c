@@ -1,7 +1,7 @@
 /* linear, matmul, einsum: batches of matrix products over strided operands. */
 #include "gemm.h"
 
-/* out [batch.., m, n] = x [batch.., m, k] . y [batch.., k, n] (+ bias [n]); strides are in elements, 0 where broadcast */
+/* out [batch.., m, n] = x [batch.., m, k] . y [batch.., k, n] (+ bias [n]); strides in elements, 0 where broadcast */
 typedef struct product {
     int64_t m, n, k;
     gemm_matrix x, y; /* without data */
@@ -81,11 +81,13 @@ static void multiply_few(const anex_node *node, const anex_slice *slice) {
             if (from.col == 1)
                 gemm_widen(vectors + i * p->k, from.data, from.dtype, i * from.row, p->k);
             else
-                for (int64_t k = 0; k < p->k; k++) vectors[i * p->k + k] = gemm_one(from.data, from.dtype, i * from.row + k * from.col);
+                for (int64_t k = 0; k < p->k; k++)
+                    vectors[i * p->k + k] = gemm_one(from.data, from.dtype, i * from.row + k * from.col);
         for (int64_t j = begin; j < end; j++)
             for (int64_t i = 0; i < few; i++) {
-                float sum = rows.dtype == ANEX_F16 ? gemm_dot(vectors + i * p->k, rows.data, ANEX_F16, j * rows.row, p->k)
-                                                   : gemm_dot(vectors + i * p->k, rows.data, ANEX_F32, j * rows.row, p->k);
+                float sum = rows.dtype == ANEX_F16
+                                ? gemm_dot(vectors + i * p->k, rows.data, ANEX_F16, j * rows.row, p->k)
+                                : gemm_dot(vectors + i * p->k, rows.data, ANEX_F32, j * rows.row, p->k);
                 sums[i * CHUNK + j - begin] = bias ? sum + gemm_one(bias->data, bias->dtype, p->many_x ? i : j) : sum;
             }
         int64_t few_step = p->many_x ? 1 : p->out_row, many_step = p->many_x ? p->out_row : 1;
@@ -130,7 +132,8 @@ static void multiply_integers(const anex_node *node, const anex_slice *slice) {
 static void fold_batch(product *p) {
     while (p->batch_rank) {
         int32_t last = p->batch_rank - 1;
-        bool single = p->batch[last] == 1, follows = p->x_step[last] == p->m * p->x.row && p->out_step[last] == p->m * p->out_row;
+        bool single = p->batch[last] == 1,
+             follows = p->x_step[last] == p->m * p->x.row && p->out_step[last] == p->m * p->out_row;
         if (!single && (p->y_step[last] || !follows)) return;
         p->m *= p->batch[last];
         p->batch_rank = last;
@@ -180,15 +183,18 @@ static anex_status add_few(anex_node *node, product *p, int64_t batch, bool many
     return keep(node, p, error);
 }
 
-static anex_status add_product(anex_node *node, product *p, const anex_tensor *x, const anex_tensor *y, anex_error *error) {
+static anex_status add_product(anex_node *node, product *p, const anex_tensor *x, const anex_tensor *y,
+                               anex_error *error) {
     const anex_tensor *out = node->out[0];
     bool integers = x->dtype == ANEX_I32;
     bool floats = (x->dtype == ANEX_F16 || x->dtype == ANEX_F32) && (y->dtype == ANEX_F16 || y->dtype == ANEX_F32);
     if (!floats && !(integers && y->dtype == ANEX_I32))
-        return anex_node_fail(node, error, ANEX_UNSUPPORTED,
-                              "the operands are %s and %s; the CPU engine multiplies floats by floats and int32 by int32, cast one",
-                              anex_dtypes[x->dtype].name, anex_dtypes[y->dtype].name);
-    if (p->bias && (integers ? node->in[2]->dtype != ANEX_I32 : node->in[2]->dtype != ANEX_F16 && node->in[2]->dtype != ANEX_F32))
+        return anex_node_fail(
+            node, error, ANEX_UNSUPPORTED,
+            "the operands are %s and %s; the CPU engine multiplies floats by floats and int32 by int32, cast one",
+            anex_dtypes[x->dtype].name, anex_dtypes[y->dtype].name);
+    if (p->bias &&
+        (integers ? node->in[2]->dtype != ANEX_I32 : node->in[2]->dtype != ANEX_F16 && node->in[2]->dtype != ANEX_F32))
         return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the bias is %s beside %s operands; cast it",
                               anex_dtypes[node->in[2]->dtype].name, anex_dtypes[x->dtype].name);
     p->x.dtype = x->dtype, p->y.dtype = y->dtype;
@@ -200,7 +206,8 @@ static anex_status add_product(anex_node *node, product *p, const anex_tensor *x
         anex_add_stage(node, multiply_integers, batch * p->m, 0.2 * (double)(p->n * p->k));
         return keep(node, p, error);
     }
-    if (p->m <= FEW && p->y.row == 1 && p->y.col == p->k && !anex_is_constant(y)) return add_few(node, p, batch, false, error);
+    if (p->m <= FEW && p->y.row == 1 && p->y.col == p->k && !anex_is_constant(y))
+        return add_few(node, p, batch, false, error);
     if (p->n <= FEW && p->x.col == 1 && !anex_is_constant(x)) return add_few(node, p, batch, true, error);
     bool may_pack = !node->n_list; /* a list's constants stay where they are, so packing would hold them twice */
     gemm_plan(&p->g, batch, p->m, p->n, p->k, kind_of(x, p->x.col == 1, may_pack), kind_of(y, p->y.row == 1, may_pack));
@@ -225,7 +232,8 @@ ANEX_KERNEL(linear) {
         return anex_node_fail(node, error, ANEX_SHAPE, "the last axis of x must be the last of weight [n, k]");
     product p = {.m = anex_span(x, 0, x->rank - 1), .n = weight->shape[0], .k = weight->shape[1], .bias = bias};
     if (bias && (bias->rank != 1 || bias->shape[0] != p.n))
-        return anex_node_fail(node, error, ANEX_SHAPE, "bias must be [%lld], one value per row of weight", (long long)p.n);
+        return anex_node_fail(node, error, ANEX_SHAPE, "bias must be [%lld], one value per row of weight",
+                              (long long)p.n);
     p.x.row = p.k, p.x.col = 1, p.y.row = 1, p.y.col = p.k, p.out_row = p.n;
     return add_product(node, &p, x, weight, error);
 }
@@ -247,9 +255,12 @@ ANEX_KERNEL(matmul) {
     anex_status status = anex_need_constants(node, 1u << TRANSPOSE_X | 1u << TRANSPOSE_Y, error);
     if (status) return status;
     if (!x->rank || !y->rank) return anex_node_fail(node, error, ANEX_SHAPE, "x and y must have at least one axis");
-    bool turn_x = anex_int(node->in[TRANSPOSE_X], false) && x->rank > 1, turn_y = anex_int(node->in[TRANSPOSE_Y], false) && y->rank > 1;
-    int64_t x_rows = x->rank > 1 ? x->shape[x->rank - 2] : 1, x_cols = x->shape[x->rank - 1]; /* as they lie in memory */
-    int64_t y_rows = y->rank > 1 ? y->shape[y->rank - 2] : y->shape[0], y_cols = y->rank > 1 ? y->shape[y->rank - 1] : 1;
+    bool turn_x = anex_int(node->in[TRANSPOSE_X], false) && x->rank > 1,
+         turn_y = anex_int(node->in[TRANSPOSE_Y], false) && y->rank > 1;
+    int64_t x_rows = x->rank > 1 ? x->shape[x->rank - 2] : 1,
+            x_cols = x->shape[x->rank - 1]; /* as they lie in memory */
+    int64_t y_rows = y->rank > 1 ? y->shape[y->rank - 2] : y->shape[0],
+            y_cols = y->rank > 1 ? y->shape[y->rank - 1] : 1;
     product p = {.m = turn_x ? x_cols : x_rows, .k = turn_x ? x_rows : x_cols, .n = turn_y ? y_rows : y_cols};
     if (p.k != (turn_y ? y_cols : y_rows))
         return anex_node_fail(node, error, ANEX_SHAPE, "x has %lld columns, y %lld rows", (long long)p.k,
@@ -263,17 +274,21 @@ ANEX_KERNEL(matmul) {
     batch_steps(y, 2, p.batch_rank, p.batch, p.y_step);
     int64_t size = p.m * p.n;
     for (int32_t d = p.batch_rank; d-- > 0; size *= p.batch[d]) p.out_step[d] = size;
-    if (size != anex_tensor_size(node->out[0])) return anex_node_fail(node, error, ANEX_SHAPE, "x and y do not broadcast to the output");
+    if (size != anex_tensor_size(node->out[0]))
+        return anex_node_fail(node, error, ANEX_SHAPE, "x and y do not broadcast to the output");
     return add_product(node, &p, x, y, error);
 }
 
 /* "nchw,nwhu->nchu" and, without n, "chw,whu->chu": a product over w for each n and h */
 ANEX_KERNEL(einsum) {
-    if (node->n_list != 2 || node->list[0]->rank != node->list[1]->rank || node->list[0]->rank < 3 || node->list[0]->rank > 4)
+    if (node->n_list != 2 || node->list[0]->rank != node->list[1]->rank || node->list[0]->rank < 3 ||
+        node->list[0]->rank > 4)
         return anex_node_fail(node, error, ANEX_UNSUPPORTED, "einsum takes two tensors of rank 3 or 4");
     const anex_tensor *x = node->list[0], *y = node->list[1], *out = node->out[0];
     const int64_t *xs = x->shape + x->rank - 3, *ys = y->shape + y->rank - 3, *os = out->shape + out->rank - 3;
-    if (xs[2] != ys[0]) return anex_node_fail(node, error, ANEX_SHAPE, "the last axis of the first must be the third last of the second");
+    if (xs[2] != ys[0])
+        return anex_node_fail(node, error, ANEX_SHAPE,
+                              "the last axis of the first must be the third last of the second");
     product p = {.m = xs[0], .k = xs[2], .n = ys[2], .batch_rank = 2};
     p.x.row = xs[1] * xs[2], p.x.col = 1;
     p.y.row = ys[1] * ys[2], p.y.col = 1;

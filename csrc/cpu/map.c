@@ -50,7 +50,8 @@ typedef struct walk {
     const char *from[ANEX_MAP_OPERANDS];
     const void *x[ANEX_MAP_OPERANDS]; /* the piece's lanes */
     void *buffer[ANEX_MAP_OPERANDS];
-    int64_t have[ANEX_MAP_OPERANDS], have_lanes[ANEX_MAP_OPERANDS]; /* what is in the buffer: from which element, how many */
+    int64_t have[ANEX_MAP_OPERANDS];   /* the element that the buffer's first lane is, */
+    int64_t have_lanes[ANEX_MAP_OPERANDS]; /* and how many lanes it holds */
     void *y, *values;
     char *to;
 } walk;

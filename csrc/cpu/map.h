@@ -66,17 +66,18 @@ static inline anex_status anex_map_parameters(anex_node *node, anex_map_op *op, 
         if (anex_is_float(&op->x[0]))
             op->p[i].f = (float)anex_float(t, otherwise[i]);
         else
-            op->p[i].i = (int32_t)anex_int(t, (int64_t)otherwise[i]);
+            op->p[i].i = (int32_t)anex_int(t, otherwise[i] < INT32_MIN   ? INT32_MIN
+                                              : otherwise[i] > INT32_MAX ? INT32_MAX
+                                                                         : (int64_t)otherwise[i]);
     }
     return ANEX_OK;
 }
 
 /* ---- writing block functions ------------------------------------------------------------------ */
 
-/* Lanes are independent: `y` is no operand, or lane for lane the same. */
-#if defined(__clang__)
-#define ANEX_LANES _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
+/* Lanes are independent: `y` is no operand, or lane for lane the same. (Clang's form of this would warn
+   about each loop that calls libm; it compares the addresses at run time instead.) */
+#if defined(__GNUC__) && !defined(__clang__)
 #define ANEX_LANES _Pragma("GCC ivdep")
 #else
 #define ANEX_LANES

@@ -11,7 +11,8 @@
 enum { NOTHING, BYTES, ROWS, TILES };
 
 static const int64_t TASK_BYTES = 32768;
-static const double BYTES_PER_NS = 8, STEPS_PER_NS = 1; /* of long runs; of single elements */
+/* Nanoseconds, as measured in cache: per byte moved in runs or tiles, per element on its own */
+static const double PER_BYTE = 0.03, PER_ELEMENT = 0.35;
 
 /* ---- planning ------------------------------------------------------------------------------- */
 
@@ -54,7 +55,7 @@ void ANEX_LOCAL(move_plan)(anex_move *m) {
         m->kind = BYTES;
         m->block = TASK_BYTES;
         m->tasks = ceil_div(m->run, m->block);
-        m->cost = (double)anex_min(m->run, m->block) / BYTES_PER_NS;
+        m->cost = (double)anex_min(m->run, m->block) * PER_BYTE;
         return;
     }
     int32_t last = m->rank - 1, across = -1; /* the axis along which the source is contiguous */
@@ -70,13 +71,13 @@ void ANEX_LOCAL(move_plan)(anex_move *m) {
         m->block = anex_max(32, TASK_BYTES / line / 32 * 32);
         m->chunks = ceil_div(m->shape[last - 1], m->block);
         m->tasks = outer * m->chunks;
-        m->cost = (double)(anex_min(m->block, m->shape[last - 1]) * line) / BYTES_PER_NS * 2;
+        m->cost = (double)(anex_min(m->block, m->shape[last - 1]) * line) * PER_BYTE;
         return;
     }
     m->kind = ROWS;
     if (across >= 0 && m->shape[last] < m->shape[across] && m->shape[last] < 8) put_last(m, across, last);
     for (int32_t i = 0; i < last; i++) outer *= m->shape[i];
-    double step = anex_max(m->run, 8) / BYTES_PER_NS / STEPS_PER_NS; /* of one element */
+    double step = PER_ELEMENT + (double)m->run * PER_BYTE;
     int64_t row = m->shape[last] * anex_max(m->run, 8);
     if (row > 2 * TASK_BYTES) { /* each row is cut */
         m->block = anex_max(1, TASK_BYTES / anex_max(m->run, 8));
@@ -103,7 +104,8 @@ void ANEX_LOCAL(move_plan)(anex_move *m) {
             memcpy(&v, from, sizeof v);                                                                      \
             for (int64_t i = 0; i < n; i++) memcpy(to + i * size, &v, sizeof v);                             \
         } else if (to_step == size && from_step == -size) {                                                  \
-            for (int64_t i = 0; i < n; i++) memcpy(&v, from - i * size, sizeof v), memcpy(to + i * size, &v, sizeof v); \
+            for (int64_t i = 0; i < n; i++)                                                                  \
+                memcpy(&v, from - i * size, sizeof v), memcpy(to + i * size, &v, sizeof v);                  \
         } else {                                                                                             \
             for (int64_t i = 0; i < n; i++, from += from_step, to += to_step)                                \
                 memcpy(&v, from, sizeof v), memcpy(to, &v, sizeof v);                                        \
@@ -176,7 +178,24 @@ static void run_rows(const anex_move *m, const char *from, char *to, int64_t beg
 /* ---- tiles ---------------------------------------------------------------------------------- */
 
 #if defined(__SSE2__)
-enum { SIDE_2 = 8, SIDE_4 = 4 };
+enum { SIDE_1 = 8, SIDE_2 = 8, SIDE_4 = 4 };
+static inline void tile_1(const char *from, int64_t from_step, char *to, int64_t to_step) {
+    __m128i a[8], b[4];
+    for (int i = 0; i < 8; i++) a[i] = _mm_loadl_epi64((const __m128i *)(from + i * from_step));
+    for (int i = 0; i < 4; i++) b[i] = _mm_unpacklo_epi8(a[2 * i], a[2 * i + 1]);
+    for (int i = 0; i < 2; i++) {
+        a[2 * i] = _mm_unpacklo_epi16(b[2 * i], b[2 * i + 1]);
+        a[2 * i + 1] = _mm_unpackhi_epi16(b[2 * i], b[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++) {
+        b[2 * i] = _mm_unpacklo_epi32(a[i], a[i + 2]);
+        b[2 * i + 1] = _mm_unpackhi_epi32(a[i], a[i + 2]);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm_storel_epi64((__m128i *)(to + 2 * i * to_step), b[i]);
+        _mm_storel_epi64((__m128i *)(to + (2 * i + 1) * to_step), _mm_unpackhi_epi64(b[i], b[i]));
+    }
+}
 /* 8 x 8 elements of 2 bytes: source rows `from_step` apart become target columns */
 static inline void tile_2(const char *from, int64_t from_step, char *to, int64_t to_step) {
     __m128i a[8], b[8];
@@ -199,7 +218,13 @@ static inline void tile_4(const char *from, int64_t from_step, char *to, int64_t
     for (int i = 0; i < 4; i++) _mm_storeu_si128((__m128i *)(to + i * to_step), a[i]);
 }
 #else
-enum { SIDE_2 = 8, SIDE_4 = 8 };
+enum { SIDE_1 = 8, SIDE_2 = 8, SIDE_4 = 8 };
+static inline void tile_1(const char *from, int64_t from_step, char *to, int64_t to_step) {
+    char block[8][8];
+    for (int j = 0; j < 8; j++) memcpy(block[j], from + j * from_step, 8);
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < 8; j++) to[i * to_step + j] = block[j][i];
+}
 static inline void tile_2(const char *from, int64_t from_step, char *to, int64_t to_step) {
     for (int i = 0; i < 8; i++)
         for (int j = 0; j < 8; j++) memcpy(to + i * to_step + j * 2, from + j * from_step + i * 2, 2);
@@ -209,22 +234,20 @@ static inline void tile_4(const char *from, int64_t from_step, char *to, int64_t
         for (int j = 0; j < 8; j++) memcpy(to + i * to_step + j * 4, from + j * from_step + i * 4, 4);
 }
 #endif
-enum { SIDE_1 = 8, SIDE_8 = 4 };
-static inline void tile_1(const char *from, int64_t from_step, char *to, int64_t to_step) {
-    char block[8][8];
-    for (int j = 0; j < 8; j++) memcpy(block[j], from + j * from_step, 8);
-    for (int i = 0; i < 8; i++)
-        for (int j = 0; j < 8; j++) to[i * to_step + j] = block[j][i];
-}
+enum { SIDE_8 = 4 };
 static inline void tile_8(const char *from, int64_t from_step, char *to, int64_t to_step) {
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) memcpy(to + i * to_step + j * 8, from + j * from_step + i * 8, 8);
 }
 
-/* to[r, c] = from[c, r]; columns in groups of 32, so that the lines of 32 source rows stay in the
-   first cache while all their target rows are written */
+/* Steps of 2048 bytes and their multiples fall on the same few sets of the first cache. */
+static bool collides(int64_t from_step, int64_t to_step) { return from_step % 2048 == 0 || to_step % 2048 == 0; }
+
+/* to[r, c] = from[c, r]. plain: columns in groups of 32, so that the lines of 32 source rows stay in the
+   first cache while all their target rows are written. plane: when those lines collide, whole source
+   lines are transposed into a small block first, which is then written in long runs. */
 #define PLANE(size)                                                                                           \
-    static void plane_##size(const char *from, int64_t from_step, char *to, int64_t to_step, int64_t rows,    \
+    static void plain_##size(const char *from, int64_t from_step, char *to, int64_t to_step, int64_t rows,    \
                              int64_t columns) {                                                               \
         int64_t whole_rows = rows - rows % SIDE_##size;                                                       \
         for (int64_t c0 = 0; c0 < columns; c0 += 32) {                                                        \
@@ -240,6 +263,26 @@ static inline void tile_8(const char *from, int64_t from_step, char *to, int64_t
                 for (int64_t c = c0; c < stop; c++)                                                           \
                     memcpy(to + r * to_step + c * size, from + c * from_step + r * size, size);               \
         }                                                                                                     \
+    }                                                                                                         \
+    static void plane_##size(const char *from, int64_t from_step, char *to, int64_t to_step, int64_t rows,    \
+                             int64_t columns) {                                                               \
+        enum { LINE = 64 / size, GROUP = 64 };                                                                \
+        bool staged = collides(from_step, to_step);                                                           \
+        int64_t whole_rows = staged ? rows / LINE * LINE : 0, whole = staged ? columns / GROUP * GROUP : 0;   \
+        char block[LINE * GROUP * size];                                                                      \
+        for (int64_t r0 = 0; r0 < whole_rows; r0 += LINE)                                                     \
+            for (int64_t c0 = 0; c0 < whole; c0 += GROUP) {                                                   \
+                const char *corner = from + c0 * from_step + r0 * size;                                       \
+                for (int64_t c = 0; c < GROUP; c += SIDE_##size)                                              \
+                    for (int64_t r = 0; r < LINE; r += SIDE_##size)                                           \
+                        tile_##size(corner + c * from_step + r * size, from_step, block + (r * GROUP + c) * size, \
+                                    GROUP * size);                                                            \
+                for (int64_t r = 0; r < LINE; r++)                                                            \
+                    memcpy(to + (r0 + r) * to_step + c0 * size, block + r * GROUP * size, GROUP * size);      \
+            }                                                                                                 \
+        plain_##size(from + whole * from_step, from_step, to + whole * size, to_step, whole_rows, columns - whole); \
+        plain_##size(from + whole_rows * size, from_step, to + whole_rows * to_step, to_step, rows - whole_rows, \
+                     columns);                                                                                \
     }
 PLANE(1)
 PLANE(2)

@@ -142,8 +142,8 @@ ANEX_KERNEL(non_maximum_suppression) {
     if (status) return status;
     const anex_tensor *boxes = node->in[BOXES], *scores = node->in[SCORES];
     bool last = node->n_out == 3; /* iOS 17 */
-    if (boxes->rank != 3 || scores->rank != 3 || boxes->shape[last ? 1 : 2] != 4 || boxes->shape[0] != scores->shape[0] ||
-        boxes->shape[last ? 2 : 1] != scores->shape[last ? 2 : 1])
+    if (boxes->rank != 3 || scores->rank != 3 || boxes->shape[last ? 1 : 2] != 4 ||
+        boxes->shape[0] != scores->shape[0] || boxes->shape[last ? 2 : 1] != scores->shape[last ? 2 : 1])
         return anex_node_fail(node, error, ANEX_SHAPE, "boxes and scores must be %s of the same n and B",
                               last ? "[n, 4, B] and [n, K, B]" : "[n, B, 4] and [n, B, K]");
     nms *s = anex_node_state(node, sizeof *s, error);

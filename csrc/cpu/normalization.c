@@ -196,7 +196,8 @@ ANEX_KERNEL(instance_norm) {
     anex_status status = anex_need_constants(node, 1u << GAMMA | 1u << BETA | 1u << EPSILON, error);
     if (status) return status;
     int32_t rank = node->in[X]->rank;
-    if (rank < 3) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; it needs a batch, channels and space", rank);
+    if (rank < 3)
+        return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; it needs a batch, channels and space", rank);
     norm like = {.epsilon = (float)anex_float(node->in[EPSILON], 1e-5), .centred = true};
     return plan(node, ((1u << rank) - 1) & ~3u, GAMMA, BETA, node->in[X]->shape[1], &like, error);
 }
@@ -206,7 +207,8 @@ ANEX_KERNEL(l2_norm) {
     anex_status status = anex_need_constants(node, 1u << EPSILON, error);
     if (status) return status;
     int32_t rank = node->in[X]->rank;
-    if (rank < 3) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; l2_norm is over its last 3 axes", rank);
+    if (rank < 3)
+        return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; l2_norm is over its last 3 axes", rank);
     norm like = {.epsilon = (float)anex_float(node->in[EPSILON], 1e-6), .centred = false};
     return plan(node, 7u << (rank - 3), -1, -1, 0, &like, error);
 }

@@ -17,6 +17,7 @@ typedef struct span {
 typedef struct pool {
     kind kind;
     bool exclude;    /* padding does not count in an average */
+    bool direct;     /* a row of the input is a folded row: one axis, no padding */
     span d, h, w;
     int64_t room;    /* columns of a folded row with its padding */
     int64_t columns; /* of the input that windows cover */
@@ -51,7 +52,8 @@ static void fold_row(kind k, float *restrict row, const float *restrict x, int64
         for (int64_t i = 0; i < n; i++) row[i] += x[i];
 }
 
-static inline void fold_columns(kind k, float *restrict y, const float *restrict row, int64_t n, int64_t size, int64_t stride) {
+static inline void fold_columns(kind k, float *restrict y, const float *restrict row, int64_t n, int64_t size,
+                                int64_t stride) {
     for (int64_t j = 0; j < size; j++)
         for (int64_t i = 0; i < n; i++) y[i] = fold(k, y[i], row[i * stride + j]);
 }
@@ -67,12 +69,13 @@ static void fold_windows(kind k, float *restrict y, const float *restrict row, c
         return;
     }
     for (int64_t i = 0; i < w->out; i++) y[i] = identity(k);
-    bool greatest = k == GREATEST;
+#define FOLD_COLUMNS(kind, stride) fold_columns(kind, y, row, w->out, w->size, stride)
+#define STRIDE(n) (k == GREATEST ? FOLD_COLUMNS(GREATEST, n) : FOLD_COLUMNS(AVERAGE, n))
     switch (w->stride) {
-    case 1: greatest ? fold_columns(GREATEST, y, row, w->out, w->size, 1) : fold_columns(AVERAGE, y, row, w->out, w->size, 1); break;
-    case 2: greatest ? fold_columns(GREATEST, y, row, w->out, w->size, 2) : fold_columns(AVERAGE, y, row, w->out, w->size, 2); break;
-    case 3: greatest ? fold_columns(GREATEST, y, row, w->out, w->size, 3) : fold_columns(AVERAGE, y, row, w->out, w->size, 3); break;
-    default: fold_columns(k, y, row, w->out, w->size, w->stride);
+    case 1: STRIDE(1); break;
+    case 2: STRIDE(2); break;
+    case 3: STRIDE(3); break;
+    default: STRIDE(w->stride);
     }
 }
 
@@ -93,7 +96,13 @@ static void pool_work(const anex_node *node, const anex_slice *slice) {
         int64_t h_first, h_last, d_first, d_last;
         window(&p->h, h, &h_first, &h_last);
         window(&p->d, d, &d_first, &d_last);
-        for (int64_t i = 0; i < p->room; i++) row[i] = identity(p->kind);
+        if (p->direct) {
+            ANEX_LOCAL(load)(row, node->in[0], plane * p->w.in, p->room);
+            if (p->kind == L2)
+                for (int64_t i = 0; i < p->room; i++) row[i] *= row[i];
+            d_last = d_first;
+        }
+        for (int64_t i = 0; !p->direct && i < p->room; i++) row[i] = identity(p->kind);
         for (int64_t i = d_first; i < d_last; i++)
             for (int64_t j = h_first; j < h_last; j++) {
                 ANEX_LOCAL(load)(x, node->in[0], ((plane * p->d.in + i) * p->h.in + j) * p->w.in, p->columns);
@@ -144,15 +153,18 @@ static anex_status plan(anex_node *node, kind k, anex_error *error) {
     anex_status status = anex_need_constants(node, ~1u, error);
     if (status) return status;
     int32_t n = x->rank - 2, pad_type = anex_text_in(anex_text(node->in[PAD_TYPE], "valid"), pad_types, 4);
-    if (n < 1 || n > 3) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; pooling is for ranks 3 to 5", x->rank);
+    if (n < 1 || n > 3)
+        return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d; pooling is for ranks 3 to 5", x->rank);
     if (pad_type < 0)
-        return anex_node_fail(node, error, ANEX_INVALID, "pad_type is \"%s\", not one of valid, same, same_lower, custom",
+        return anex_node_fail(node, error, ANEX_INVALID,
+                              "pad_type is \"%s\", not one of valid, same, same_lower, custom",
                               anex_text(node->in[PAD_TYPE], ""));
     for (int32_t i = KERNEL_SIZES; i <= PAD; i++) {
         int64_t size = i == PAD ? 2 * n : n;
         if (i == PAD_TYPE || (i != KERNEL_SIZES && !node->in[i])) continue;
         if (!node->in[i] || anex_tensor_size(node->in[i]) != size)
-            return anex_node_fail(node, error, ANEX_SHAPE, "kernel_sizes and strides need %d numbers, pad %d", n, 2 * n);
+            return anex_node_fail(node, error, ANEX_SHAPE, "kernel_sizes and strides need %d numbers, pad %d", n,
+                                  2 * n);
     }
     span s[3], all[3] = {{1, 1, 1, 1, 0, 0}, {1, 1, 1, 1, 0, 0}, {1, 1, 1, 1, 0, 0}};
     for (int32_t i = 0; i < n; i++) {
@@ -170,6 +182,7 @@ static anex_status plan(anex_node *node, kind k, anex_error *error) {
     int64_t covered = (p->w.out - 1) * p->w.stride + p->w.size;
     p->columns = anex_max(0, anex_min(p->w.in, covered - p->w.before));
     p->room = anex_max(covered, p->w.before + p->columns);
+    p->direct = p->columns == p->room && p->d.in == 1 && p->d.out == 1 && p->h.in == 1 && p->h.out == 1;
     node->scratch = sizeof(float) * (size_t)(p->columns + p->room + p->w.out);
     double rows = (double)anex_min(p->d.size, p->d.in) * (double)anex_min(p->h.size, p->h.in);
     double cost = 40 + 0.2 * rows * (double)p->columns + 0.2 * (double)p->w.size * (double)p->w.out;

@@ -66,7 +66,8 @@ static int64_t task_elements(const affine *a, int64_t t, int64_t *first, const f
 
 static inline void quantize_line(uint8_t *restrict y, const float *restrict x, const float *restrict scale,
                                  const float *restrict zero, int64_t n, const affine *a, bool each) {
-    const float round = 0x1.8p23f, lowest = a->lowest, highest = a->highest; /* adding 1.5 * 2^23 rounds to nearest even */
+    const float lowest = a->lowest, highest = a->highest;
+    const float round = 0x1.8p23f; /* adding 1.5 * 2^23 rounds to nearest even */
     for (int64_t i = 0; i < n; i++) {
         float z = zero[each ? i : 0], v = x[i] / scale[each ? i : 0];
         v = v == v ? v : 0; /* NaN is the zero point */
@@ -117,7 +118,7 @@ ANEX_KERNEL(quantize) {
     if (dtype != ANEX_I8 && dtype != ANEX_U8)
         return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the CPU engine quantises to int8 and uint8, not %s",
                               anex_dtypes[dtype].name);
-    affine *a = plan_affine(node, SCALE, ZERO_POINT, AXIS, quantize_work, 0.3, error);
+    affine *a = plan_affine(node, SCALE, ZERO_POINT, AXIS, quantize_work, 0.1, error);
     if (!a) return ANEX_INVALID;
     a->lowest = dtype == ANEX_I8 ? -128 : 0, a->highest = dtype == ANEX_I8 ? 127 : 255;
     return ANEX_OK;
@@ -134,12 +135,12 @@ ANEX_KERNEL(dequantize) {
     enum { INPUT, ZERO_POINT, SCALE, AXIS };
     anex_status status = check_floating(node, error);
     if (status) return status;
-    return plan_affine(node, SCALE, ZERO_POINT, AXIS, dequantize_work, 0.2, error) ? ANEX_OK : ANEX_INVALID;
+    return plan_affine(node, SCALE, ZERO_POINT, AXIS, dequantize_work, 0.07, error) ? ANEX_OK : ANEX_INVALID;
 }
 
 ANEX_KERNEL(constexpr_affine_dequantize) {
     enum { QUANTIZED_DATA, ZERO_POINT, SCALE, AXIS };
     anex_status status = check_floating(node, error);
     if (status) return status;
-    return plan_affine(node, SCALE, ZERO_POINT, AXIS, dequantize_work, 0.2, error) ? ANEX_OK : ANEX_INVALID;
+    return plan_affine(node, SCALE, ZERO_POINT, AXIS, dequantize_work, 0.07, error) ? ANEX_OK : ANEX_INVALID;
 }

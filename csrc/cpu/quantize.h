@@ -31,7 +31,8 @@ static inline void anex_store_line(const anex_tensor *t, int64_t first, const fl
 }
 
 /* y = scale * (y - zero); scale and zero are one number or, when `each`, one per element */
-static inline void anex_dequantize_line(float *restrict y, const float *restrict scale, const float *restrict zero, int64_t n,
+static inline void anex_dequantize_line(float *restrict y, const float *restrict scale, const float *restrict zero,
+                                        int64_t n,
                                         bool each) {
     if (each)
         for (int64_t i = 0; i < n; i++) y[i] = scale[i] * (y[i] - zero[i]);

@@ -149,7 +149,8 @@ static void gru_step(const recurrent *r, const weights *w, float *x, float *rest
 }
 
 /* x [4 H]: i, f, o, z before activation, of the input; y: of h */
-static void lstm_step(const recurrent *r, const weights *w, float *x, const float *y, float *restrict h, float *restrict c) {
+static void lstm_step(const recurrent *r, const weights *w, float *x, const float *y, float *restrict h,
+                      float *restrict c) {
     int64_t n = r->h;
     const float *peephole = w->peephole < 0 ? NULL : r->data + w->peephole;
     add(x, y, 4 * n);
@@ -231,15 +232,18 @@ typedef struct inputs {
     int32_t ih, hh, bias, input_bias, peephole;
 } inputs;
 
-static anex_status read_activation(const anex_node *node, int32_t input, activation otherwise, activation *f, anex_error *error) {
-    static const char *const words[] = {"tanh", "sigmoid", "hard_sigmoid", "relu", "linear", "scaled_tanh", "sigmoid_hard"};
+static anex_status read_activation(const anex_node *node, int32_t input, activation otherwise, activation *f,
+                                   anex_error *error) {
+    static const char *const words[] = {"tanh", "sigmoid", "hard_sigmoid", "relu", "linear",
+                                        "scaled_tanh", "sigmoid_hard"};
     static const activation meanings[] = {TANH, SIGMOID, HARD_SIGMOID, RELU, LINEAR, TANH, HARD_SIGMOID};
     *f = otherwise;
     if (!node->in[input]) return ANEX_OK;
     int32_t i = anex_text_in(anex_text(node->in[input], ""), words, 7);
     if (i < 0)
-        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "activation \"%s\" is not one of tanh, scaled_tanh, sigmoid, "
-                              "hard_sigmoid, relu, linear", anex_text(node->in[input], ""));
+        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "activation \"%s\" is not one of %s, %s, %s, %s, %s, %s",
+                              anex_text(node->in[input], ""), words[0], words[1], words[2], words[3], words[4],
+                              words[5]);
     *f = meanings[i];
     return ANEX_OK;
 }
@@ -256,15 +260,17 @@ static anex_status check_shapes(const anex_node *node, const recurrent *r, const
         const anex_tensor *t = given(node, wanted[i].input);
         bool required = wanted[i].input >= 0 && i < 4;
         if (required ? !t || anex_tensor_size(t) != wanted[i].size : t && anex_tensor_size(t) != wanted[i].size)
-            return anex_node_fail(node, error, ANEX_SHAPE, "input %d must have %lld elements for s=%lld, b=%lld, I=%lld, H=%lld",
+            return anex_node_fail(node, error, ANEX_SHAPE,
+                                  "input %d must have %lld elements for s=%lld, b=%lld, I=%lld, H=%lld",
                                   wanted[i].input, (long long)wanted[i].size, (long long)r->s, (long long)r->b,
                                   (long long)r->i, (long long)r->h);
     }
     return ANEX_OK;
 }
 
-/* rows of weight_hh [gates * H, H] as panels [n / PANEL][H][PANEL] */
-static void pack_panels(float *to, const anex_tensor *weight, int64_t h, int64_t n, int64_t row_of_first, int64_t jump_at, int64_t jump) {
+/* n rows of weight_hh [gates * H, H] as panels [n / PANEL][H][PANEL]; after `jump_at` rows, `jump` are left out */
+static void pack_panels(float *to, const anex_tensor *weight, int64_t h, int64_t n, int64_t row_of_first,
+                        int64_t jump_at, int64_t jump) {
     for (int64_t j = 0; j < n; j++) {
         int64_t row = row_of_first + j + (j >= jump_at ? jump : 0);
         float *panel = to + j / PANEL * PANEL * h + j % PANEL;
@@ -332,10 +338,9 @@ static anex_status plan(anex_node *node, recurrent *like, const inputs *in, anex
     *r = *like;
     for (int32_t d = 0; d < r->directions; d++) {
         pack_direction(node, r, &in[d], &r->weights[d]);
-        for (int32_t i = 0; i < 5; i++) {
-            int32_t input = (const int32_t[]){r->packed ? in[d].ih : -1, in[d].hh, in[d].bias, in[d].input_bias, in[d].peephole}[i];
-            if (input >= 0) node->packed |= 1u << input;
-        }
+        const int32_t read[] = {r->packed ? in[d].ih : -1, in[d].hh, in[d].bias, in[d].input_bias, in[d].peephole};
+        for (int32_t i = 0; i < 5; i++)
+            if (read[i] >= 0) node->packed |= 1u << read[i];
     }
     int64_t first = r->cell == GRU ? 2 * r->h : n, blocks = (r->b + ROWS - 1) / ROWS;
     size_t steps = 4 * ROWS * (size_t)(3 * r->h + padded(anex_max(first, r->h)));
@@ -379,8 +384,8 @@ ANEX_KERNEL(gru) {
 }
 
 ANEX_KERNEL(lstm) {
-    enum { X, H, C, IH, HH, BIAS, PEEPHOLE, IH_BACK, HH_BACK, BIAS_BACK, PEEPHOLE_BACK, DIRECTION, SEQUENCE, RECURRENT, CELL,
-           ACTIVATION, CLIP };
+    enum { X, H, C, IH, HH, BIAS, PEEPHOLE, IH_BACK, HH_BACK, BIAS_BACK, PEEPHOLE_BACK, DIRECTION, SEQUENCE, RECURRENT,
+           CELL, ACTIVATION, CLIP };
     recurrent r = {.cell = LSTM, .gates = 4, .clip = (float)anex_float(node->in[CLIP], INFINITY)};
     anex_status status = anex_need_constants(node, ~7u, error);
     if (!status) status = read_direction(node, DIRECTION, SEQUENCE, true, &r, error);

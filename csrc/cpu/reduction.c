@@ -12,11 +12,12 @@ typedef enum kind { SUM, MEAN, SQUARE, L1, L2, LOG_SUM, LOG_SUM_EXP, PROD, MAX, 
 
 enum { LANES = 64, BLOCK = 256, CHUNK = 4096, SPLIT = 1 << 15, MOST_SPLITS = 64 };
 
-/* What a total is, whatever the dtype. */
-typedef union total {
-    double f;
-    int64_t i;
-} total;
+/* Totals are double for floats and log_sum_exp, int64 for integers: TOTAL bytes either way. */
+enum { TOTAL = 8 };
+typedef union totals {
+    double f[BLOCK];
+    int64_t i[BLOCK];
+} totals;
 
 typedef struct reduction {
     kind kind;
@@ -33,13 +34,19 @@ typedef struct reduction {
 /* ---- folding rows --------------------------------------------------------------------------- */
 
 /* acc[j] = fold of acc[j] and x[i][j] for all rows i */
-#define FOLD(name, type, acc_type, expression)                                                                   \
-    static void name(acc_type *restrict acc, const type *restrict x, int64_t rows, int64_t step, int64_t w) {    \
-        for (int64_t i = 0; i < rows; i++)                                                                       \
-            for (int64_t j = 0; j < w; j++) {                                                                    \
-                acc_type a = acc[j], v = x[i * step + j];                                                        \
-                acc[j] = expression;                                                                             \
-            }                                                                                                    \
+#define FOLD_LOOPS(acc_type, expression, columns)         \
+    for (int64_t i = 0; i < rows; i++)                    \
+        for (int64_t j = 0; j < columns; j++) {           \
+            acc_type a = acc[j], v = x[i * step + j];     \
+            acc[j] = expression;                          \
+        }
+#define FOLD(name, type, acc_type, expression)                                                                \
+    static void name(acc_type *restrict acc, const type *restrict x, int64_t rows, int64_t step, int64_t w) { \
+        if (w == LANES) { /* a known number of columns makes for shorter code */                              \
+            FOLD_LOOPS(acc_type, expression, LANES)                                                           \
+        } else {                                                                                              \
+            FOLD_LOOPS(acc_type, expression, w)                                                               \
+        }                                                                                                     \
     }
 #define WRAP(a, op, b) (int64_t)((uint64_t)(a)op(uint64_t)(b))
 FOLD(sum_f, float, float, a + v)
@@ -66,14 +73,8 @@ static void exp_i(float *restrict acc, const int32_t *restrict x, int64_t rows, 
         for (int64_t j = 0; j < w; j++) acc[j] += vm_exp((float)((double)x[i * step + j] - shift[j]));
 }
 
-static total identity(kind k, bool whole) {
-    total t = {.i = 0};
-    if (whole)
-        t.i = k == PROD ? 1 : k == MAX ? INT64_MIN : k == MIN ? INT64_MAX : 0;
-    else
-        t.f = k == PROD ? 1 : k == MAX ? -INFINITY : k == MIN ? INFINITY : 0;
-    return t;
-}
+static double identity_f(kind k) { return k == PROD ? 1 : k == MAX ? -INFINITY : k == MIN ? INFINITY : 0; }
+static int64_t identity_i(kind k) { return k == PROD ? 1 : k == MAX ? INT64_MIN : k == MIN ? INT64_MAX : 0; }
 
 static inline double merge_f(kind k, double a, double b) {
     if (k == PROD) return a * b;
@@ -87,12 +88,26 @@ static inline int64_t merge_i(kind k, int64_t a, int64_t b) {
     if (k == MIN) return b < a ? b : a;
     return WRAP(a, +, b);
 }
-/* a[j] = merge of a[j] and b[j] */
-static void merge(kind k, bool whole, total *restrict a, const total *restrict b, int64_t n) {
+/* a[j] = merge of a[j] and b[j]; a loop for each kind, so that each vectorises */
+#define MERGE(name, type, b_type, merge_one)                                                  \
+    static void name(kind k, type *restrict a, const b_type *restrict b, int64_t n) {         \
+        if (k == PROD)                                                                        \
+            for (int64_t j = 0; j < n; j++) a[j] = merge_one(PROD, a[j], b[j]);               \
+        else if (k == MAX)                                                                    \
+            for (int64_t j = 0; j < n; j++) a[j] = merge_one(MAX, a[j], b[j]);                \
+        else if (k == MIN)                                                                    \
+            for (int64_t j = 0; j < n; j++) a[j] = merge_one(MIN, a[j], b[j]);                \
+        else                                                                                  \
+            for (int64_t j = 0; j < n; j++) a[j] = merge_one(SUM, a[j], b[j]);                \
+    }
+MERGE(merge_doubles, double, double, merge_f)
+MERGE(merge_floats, double, float, merge_f)
+MERGE(merge_integers, int64_t, int64_t, merge_i)
+static void merge(kind k, bool whole, void *a, const void *b, int64_t n) {
     if (whole)
-        for (int64_t j = 0; j < n; j++) a[j].i = merge_i(k, a[j].i, b[j].i);
+        merge_integers(k, a, b, n);
     else
-        for (int64_t j = 0; j < n; j++) a[j].f = merge_f(k, a[j].f, b[j].f);
+        merge_doubles(k, a, b, n);
 }
 
 typedef void fold_f(float *restrict, const float *restrict, int64_t, int64_t, int64_t);
@@ -105,23 +120,27 @@ typedef struct pass {
     kind kind;
     bool whole;
     int64_t lanes;
-    total *totals;
+    void *totals;
     const double *shift; /* LOG_SUM_EXP: of each lane */
     float *shift_f;
     float *acc_f; /* of a chunk */
     int64_t *acc_i;
 } pass;
 
-static void begin_pass(pass *p, kind k, int64_t lanes, total *totals) {
+static void begin_pass(pass *p, kind k, int64_t lanes, void *totals) {
     p->kind = k, p->lanes = lanes, p->totals = totals;
-    total start = identity(k, p->whole && k != LOG_SUM_EXP);
-    for (int64_t j = 0; j < lanes; j++) totals[j] = start;
+    double *f = totals, start_f = identity_f(k);
+    int64_t *i = totals, start_i = identity_i(k);
+    if (p->whole && k != LOG_SUM_EXP)
+        for (int64_t j = 0; j < lanes; j++) i[j] = start_i;
+    else
+        for (int64_t j = 0; j < lanes; j++) f[j] = start_f;
 }
 
 /* Fold `rows` rows of w elements, `step` apart, and then `rest` more elements in the row after them. */
 static void fold_chunk(pass *p, const void *x, int64_t rows, int64_t step, int64_t w, int64_t rest) {
-    total start = identity(p->kind, p->whole);
-    int64_t used = rows ? w : rest;
+    float start_f = (float)identity_f(p->kind);
+    int64_t used = rows ? w : rest, start_i = identity_i(p->kind);
     const float *xf = x;
     const int32_t *xi = x;
     if (p->kind == LOG_SUM_EXP) {
@@ -133,17 +152,17 @@ static void fold_chunk(pass *p, const void *x, int64_t rows, int64_t step, int64
             exp_f(p->acc_f, xf, rows, step, w, p->shift_f);
             if (rest) exp_f(p->acc_f, xf + rows * step, 1, step, rest, p->shift_f);
         }
-        for (int64_t j = 0; j < used; j++) p->totals[j].f += p->acc_f[j];
+        merge_floats(SUM, p->totals, p->acc_f, used);
     } else if (p->whole) {
-        for (int64_t j = 0; j < used; j++) p->acc_i[j] = start.i;
+        for (int64_t j = 0; j < used; j++) p->acc_i[j] = start_i;
         folds_i[p->kind](p->acc_i, xi, rows, step, w);
         if (rest) folds_i[p->kind](p->acc_i, xi + rows * step, 1, step, rest);
-        for (int64_t j = 0; j < used; j++) p->totals[j].i = merge_i(p->kind, p->totals[j].i, p->acc_i[j]);
+        merge_integers(p->kind, p->totals, p->acc_i, used);
     } else {
-        for (int64_t j = 0; j < used; j++) p->acc_f[j] = (float)start.f;
+        for (int64_t j = 0; j < used; j++) p->acc_f[j] = start_f;
         folds_f[p->kind](p->acc_f, xf, rows, step, w);
         if (rest) folds_f[p->kind](p->acc_f, xf + rows * step, 1, step, rest);
-        for (int64_t j = 0; j < used; j++) p->totals[j].f = merge_f(p->kind, p->totals[j].f, p->acc_f[j]);
+        merge_floats(p->kind, p->totals, p->acc_f, used);
     }
 }
 
@@ -185,24 +204,26 @@ static void fold_part(const reduction *r, const anex_tensor *x, const part *t, p
 static void fold_lanes(const pass *p, int64_t results) {
     for (int64_t copies = p->lanes / results, upper; copies > 1; copies -= upper) {
         upper = copies / 2;
-        merge(p->kind, p->whole && p->kind != LOG_SUM_EXP, p->totals, p->totals + (copies - upper) * results, upper * results);
+        merge(p->kind, p->whole && p->kind != LOG_SUM_EXP, p->totals,
+              (char *)p->totals + TOTAL * (copies - upper) * results, upper * results);
     }
 }
 
 /* What log_sum_exp takes away before e^: the maximum, unless that is infinite. */
-static double shift_of(total max, bool whole) {
-    double m = whole ? (double)max.i : max.f;
+static double shift_of(const void *max, int64_t j, bool whole) {
+    double m = whole ? (double)((const int64_t *)max)[j] : ((const double *)max)[j];
     return isinf(m) ? 0 : m;
 }
 
 /* ---- results -------------------------------------------------------------------------------- */
 
 /* at most BLOCK of them */
-static void finish(const reduction *r, int64_t n, const total *restrict t, const total *restrict max, double *restrict v) {
+static void finish(const reduction *r, int64_t n, const void *totals, const void *max, double *restrict v) {
+    const int64_t *restrict i = totals;
     if (r->whole && r->kind != LOG_SUM_EXP)
-        for (int64_t j = 0; j < n; j++) v[j] = (double)t[j].i;
+        for (int64_t j = 0; j < n; j++) v[j] = (double)i[j];
     else
-        for (int64_t j = 0; j < n; j++) v[j] = t[j].f;
+        memcpy(v, totals, (size_t)n * sizeof *v);
     double elements = (double)r->panels.axes.n;
     if (r->kind == MEAN)
         for (int64_t j = 0; j < n; j++) v[j] /= elements;
@@ -211,19 +232,22 @@ static void finish(const reduction *r, int64_t n, const total *restrict t, const
     if (r->kind == LOG_SUM || r->kind == LOG_SUM_EXP)
         for (int64_t j = 0; j < n; j++) v[j] = log(v[j]);
     if (r->kind == LOG_SUM_EXP)
-        for (int64_t j = 0; j < n; j++) v[j] += shift_of(max[j], r->whole);
+        for (int64_t j = 0; j < n; j++) v[j] += shift_of(max, j, r->whole);
 }
 
-static int32_t clamped(double v) { return v != v || v <= INT32_MIN ? INT32_MIN : v >= INT32_MAX ? INT32_MAX : (int32_t)v; }
+static int32_t clamped(double v) {
+    return v != v || v <= INT32_MIN ? INT32_MIN : v >= INT32_MAX ? INT32_MAX : (int32_t)v;
+}
 
-static void write_results(const reduction *r, const anex_tensor *y, int64_t first, int64_t n, const total *totals,
-                          const total *max) {
+static void write_results(const reduction *r, const anex_tensor *y, int64_t first, int64_t n, const void *totals,
+                          const void *max) {
     bool exact = r->whole && r->kind != MEAN && r->kind != L2 && r->kind != LOG_SUM && r->kind != LOG_SUM_EXP;
     double v[BLOCK];
     float f[BLOCK];
     int32_t i[BLOCK];
     if (exact) { /* modulo 2^32 */
-        for (int64_t j = 0; j < n; j++) i[j] = (int32_t)(uint32_t)(uint64_t)totals[j].i;
+        const int64_t *restrict t = totals;
+        for (int64_t j = 0; j < n; j++) i[j] = (int32_t)(uint32_t)(uint64_t)t[j];
         ANEX_LOCAL(store)(y, first, i, n);
         return;
     }
@@ -237,15 +261,15 @@ static void write_results(const reduction *r, const anex_tensor *y, int64_t firs
 
 /* shared: totals [splits, results], and for log_sum_exp the maxima [splits, results] */
 static void put_results(const anex_node *node, const anex_slice *slice, int64_t split, int64_t first, int64_t n,
-                        const total *totals, const total *max) {
+                        const void *totals, const void *max) {
     const reduction *r = node->state;
     if (r->splits == 1) {
         write_results(r, node->out[0], first, n, totals, max);
         return;
     }
-    total *partial = slice->shared;
-    memcpy(partial + split * r->results + first, totals, (size_t)n * sizeof *totals);
-    if (r->kind == LOG_SUM_EXP) memcpy(partial + (r->splits + split) * r->results + first, max, (size_t)n * sizeof *max);
+    char *partial = (char *)slice->shared + TOTAL * (split * r->results + first);
+    memcpy(partial, totals, TOTAL * (size_t)n);
+    if (r->kind == LOG_SUM_EXP) memcpy(partial + TOTAL * r->splits * r->results, max, TOTAL * (size_t)n);
 }
 
 /* One task is BLOCK results. */
@@ -253,23 +277,23 @@ static void merge_work(const anex_node *node, const anex_slice *slice) {
     const reduction *r = node->state;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t first = task * BLOCK, n = anex_min(BLOCK, r->results - first);
-        const total *partial = (const total *)slice->shared + first, *maxima = partial + r->splits * r->results;
-        total t[BLOCK], max[BLOCK];
-        memcpy(t, partial, (size_t)n * sizeof *t);
-        memset(max, 0, sizeof max);
+        int64_t step = TOTAL * r->results; /* bytes from split to split */
+        const char *partial = (const char *)slice->shared + TOTAL * first, *maxima = partial + r->splits * step;
+        totals t, max = {.i = {0}};
+        memcpy(&t, partial, TOTAL * (size_t)n);
         if (r->kind == LOG_SUM_EXP) {
-            memcpy(max, maxima, (size_t)n * sizeof *max);
-            for (int64_t s = 1; s < r->splits; s++) merge(MAX, r->whole, max, maxima + s * r->results, n);
-            for (int64_t j = 0; j < n; j++) t[j].f = 0;
+            memcpy(&max, maxima, TOTAL * (size_t)n);
+            for (int64_t s = 1; s < r->splits; s++) merge(MAX, r->whole, &max, maxima + s * step, n);
+            for (int64_t j = 0; j < n; j++) t.f[j] = 0;
             for (int64_t s = 0; s < r->splits; s++)
                 for (int64_t j = 0; j < n; j++) {
-                    int64_t at = s * r->results + j;
-                    t[j].f += partial[at].f * exp(shift_of(maxima[at], r->whole) - shift_of(max[j], r->whole));
+                    double sum = ((const double *)(const void *)(partial + s * step))[j];
+                    t.f[j] += sum * exp(shift_of(maxima + s * step, j, r->whole) - shift_of(&max, j, r->whole));
                 }
         } else {
-            for (int64_t s = 1; s < r->splits; s++) merge(r->kind, r->whole, t, partial + s * r->results, n);
+            for (int64_t s = 1; s < r->splits; s++) merge(r->kind, r->whole, &t, partial + s * step, n);
         }
-        write_results(r, node->out[0], first, n, t, max);
+        write_results(r, node->out[0], first, n, &t, &max);
     }
 }
 
@@ -277,7 +301,7 @@ static void merge_work(const anex_node *node, const anex_slice *slice) {
 
 /* scratch: totals, maxima and shifts of BLOCK lanes, accumulators, then a chunk or a panel */
 typedef struct room {
-    total totals[BLOCK], max[BLOCK];
+    totals totals, max;
     double shift[BLOCK];
     float shift_f[BLOCK], acc_f[BLOCK];
     int64_t acc_i[BLOCK];
@@ -290,7 +314,7 @@ static pass pass_in(room *m, bool whole) {
 /* The maxima of `results` positions become the shifts of all lanes. */
 static void set_shifts(room *m, bool whole, int64_t lanes, int64_t results) {
     for (int64_t j = 0; j < lanes; j++) {
-        m->shift[j] = shift_of(m->max[j % results], whole);
+        m->shift[j] = shift_of(&m->max, j % results, whole);
         m->shift_f[j] = (float)m->shift[j];
     }
 }
@@ -309,15 +333,15 @@ static void fold_work(const anex_node *node, const anex_slice *slice) {
         int64_t lanes = r->blocks > 1 ? t.columns : r->lanes;
         pass p = pass_in(m, r->whole);
         if (r->kind == LOG_SUM_EXP) {
-            begin_pass(&p, MAX, lanes, m->max);
+            begin_pass(&p, MAX, lanes, &m->max);
             fold_part(r, node->in[0], &t, &p, wide);
             fold_lanes(&p, t.columns);
             set_shifts(m, r->whole, lanes, t.columns);
         }
-        begin_pass(&p, r->kind, lanes, m->totals);
+        begin_pass(&p, r->kind, lanes, &m->totals);
         fold_part(r, node->in[0], &t, &p, wide);
         fold_lanes(&p, t.columns);
-        put_results(node, slice, split, outer * a->inner + t.column, t.columns, m->totals, m->max);
+        put_results(node, slice, split, outer * a->inner + t.column, t.columns, &m->totals, &m->max);
     }
 }
 
@@ -333,13 +357,13 @@ static void panel_work(const anex_node *node, const anex_slice *slice) {
         int64_t w = ANEX_LOCAL(panel_load)(&r->panels, node->in[0], task, panel), n = r->panels.axes.n;
         pass p = pass_in(m, r->whole);
         if (r->kind == LOG_SUM_EXP) {
-            begin_pass(&p, MAX, w, m->max);
+            begin_pass(&p, MAX, w, &m->max);
             fold_panel(&p, panel, n, w);
             set_shifts(m, r->whole, w, w);
         }
-        begin_pass(&p, r->kind, w, m->totals);
+        begin_pass(&p, r->kind, w, &m->totals);
         fold_panel(&p, panel, n, w);
-        put_results(node, slice, 0, anex_panel_position(&r->panels, task), w, m->totals, m->max);
+        put_results(node, slice, 0, anex_panel_position(&r->panels, task), w, &m->totals, &m->max);
     }
 }
 
@@ -376,8 +400,9 @@ static anex_status plan(anex_node *node, kind k, anex_error *error) {
     double elements = (double)(anex_tensor_size(x) / (tasks * r->splits));
     anex_add_stage(node, fold_work, tasks * r->splits, 20 + per_element * elements);
     if (r->splits > 1) {
-        node->shared = sizeof(total) * (size_t)(r->splits * r->results) * (k == LOG_SUM_EXP ? 2 : 1);
-        anex_add_stage(node, merge_work, (r->results + BLOCK - 1) / BLOCK, (double)(r->splits * anex_min(BLOCK, r->results)));
+        node->shared = TOTAL * (size_t)(r->splits * r->results) * (k == LOG_SUM_EXP ? 2 : 1);
+        double merged = (double)(r->splits * anex_min(BLOCK, r->results));
+        anex_add_stage(node, merge_work, (r->results + BLOCK - 1) / BLOCK, merged);
     }
     return ANEX_OK;
 }

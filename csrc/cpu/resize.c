@@ -65,57 +65,57 @@ static void mix_columns(float *restrict y, const float *restrict x, const table 
     for (int64_t i = 0; i < n; i++) y[i] = (1 - weight[i]) * x[low[i]] + weight[i] * x[high[i]];
 }
 
-/* Two input rows as float; of float16 the last two widened are kept, for output rows are in order */
+/* Two input rows resized along the last axis; they are kept, for the output's rows come in order. */
 typedef struct rows {
     const anex_tensor *x;
-    float *wide[2];
-    int64_t held[2], width;
+    const table *columns;
+    float *resized[2], *wide; /* wide: a row of float16 before */
+    int64_t held[2], in, out;
 } rows;
 
 static const float *row_of(rows *r, int64_t row, int slot) {
-    if (r->x->dtype == ANEX_F32) return (const float *)r->x->data + row * r->width;
-    if (r->held[slot] != row) {
-        anex_widen(r->wide[slot], (const half *)r->x->data + row * r->width, r->width);
-        r->held[slot] = row;
-    }
-    return r->wide[slot];
+    bool half_x = r->x->dtype == ANEX_F16;
+    const float *from = half_x ? r->wide : (const float *)r->x->data + row * r->in;
+    if (!half_x && r->columns->same) return from;
+    if (r->held[slot] == row) return r->resized[slot];
+    if (half_x)
+        anex_widen(r->columns->same ? r->resized[slot] : r->wide, (const half *)r->x->data + row * r->in, r->in);
+    if (!r->columns->same) mix_columns(r->resized[slot], from, r->columns, r->out);
+    r->held[slot] = row;
+    return r->resized[slot];
 }
 
 static void linear_work(const anex_node *node, const anex_slice *slice) {
     enum { X };
     const resize *s = node->state;
     const anex_tensor *y = node->out[0];
-    const int64_t w = s->in[1];
-    float *scratch = slice->scratch, *mixed = scratch + 2 * w, *line = scratch + 3 * w;
-    rows in = {node->in[X], {scratch, scratch + w}, {-1, -1}, w};
+    const int64_t w = s->out[1];
+    float *scratch = slice->scratch, *line = scratch + 2 * w;
+    rows in = {node->in[X], &s->table[1], {scratch, scratch + w}, scratch + 3 * w, {-1, -1}, s->in[1], w};
     for (int64_t t = slice->begin; t < slice->end; t++) {
         int64_t plane = t / s->blocks, first = t % s->blocks * s->block, stop = anex_min(first + s->block, s->out[0]);
         for (int64_t r = first; r < stop; r++) {
             int64_t low = plane * s->in[0] + s->table[0].low[r], high = plane * s->in[0] + s->table[0].high[r];
-            int64_t to = (plane * s->out[0] + r) * s->out[1];
             if (in.held[1] == low) { /* what was below is above now */
-                float *swap = in.wide[0];
-                in.wide[0] = in.wide[1], in.wide[1] = swap;
+                float *swap = in.resized[0];
+                in.resized[0] = in.resized[1], in.resized[1] = swap;
                 in.held[1] = in.held[0], in.held[0] = low;
             }
             const float *from = row_of(&in, low, 0);
-            if (high != low) {
-                mix_rows(mixed, from, row_of(&in, high, 1), s->table[0].weight[r], w);
-                from = mixed;
-            }
-            float *target = y->dtype == ANEX_F32 ? (float *)y->data + to : line;
-            if (!s->table[1].same)
-                mix_columns(target, from, &s->table[1], s->out[1]);
-            else if (y->dtype == ANEX_F32)
+            float *target = y->dtype == ANEX_F32 ? (float *)y->data + (plane * s->out[0] + r) * w : line;
+            if (high != low)
+                mix_rows(target, from, row_of(&in, high, 1), s->table[0].weight[r], w);
+            else
                 memcpy(target, from, (size_t)w * sizeof *target);
-            if (y->dtype == ANEX_F16) anex_narrow((half *)y->data + to, s->table[1].same ? from : line, s->out[1]);
+            if (y->dtype == ANEX_F16) anex_narrow((half *)y->data + (plane * s->out[0] + r) * w, line, w);
         }
     }
 }
 
 /* ---- planning ------------------------------------------------------------------------------------ */
 
-typedef enum nearest { LINEAR, FLOOR, CENTER, ROUND } nearest; /* FLOOR: i * in / out, as MIL's upsample; CENTER: of pixels */
+/* FLOOR: element i * in / out, as MIL's upsample; CENTER: the one at the pixel's centre; ROUND: at the nearest point */
+typedef enum nearest { LINEAR, FLOOR, CENTER, ROUND } nearest;
 
 static void plan_table(table *t, nearest how, anex_sampling mode, int64_t in, int64_t out) {
     t->same = in == out;
@@ -139,7 +139,8 @@ static anex_status plan_resize(anex_node *node, anex_error *error, nearest how, 
     const anex_tensor *x = node->in[X], *y = node->out[0];
     if (mode == ANEX_SAMPLINGS) return anex_node_fail(node, error, ANEX_INVALID, "MIL has no such sampling_mode");
     if (how == LINEAR && x->dtype != ANEX_F16 && x->dtype != ANEX_F32)
-        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "linear interpolation needs float16 or float32, not %s; cast x first",
+        return anex_node_fail(node, error, ANEX_UNSUPPORTED,
+                              "linear interpolation needs float16 or float32, not %s; cast x first",
                               anex_dtypes[x->dtype].name);
     if (x->rank != y->rank || x->rank < 1) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d", x->rank);
     int32_t last = x->rank - 1;
@@ -148,7 +149,8 @@ static anex_status plan_resize(anex_node *node, anex_error *error, nearest how, 
             return anex_node_fail(node, error, ANEX_UNSUPPORTED,
                                   "axis %d goes from %lld to %lld; the CPU engine resizes the last two axes only", i,
                                   (long long)x->shape[i], (long long)y->shape[i]);
-    int64_t in[2] = {last ? x->shape[last - 1] : 1, x->shape[last]}, out[2] = {last ? y->shape[last - 1] : 1, y->shape[last]};
+    int64_t in[2] = {last ? x->shape[last - 1] : 1, x->shape[last]};
+    int64_t out[2] = {last ? y->shape[last - 1] : 1, y->shape[last]};
     if (in[0] < 1 || in[1] < 1 || in[0] > INT32_MAX || in[1] > INT32_MAX)
         return anex_node_fail(node, error, ANEX_SHAPE, "x has no elements to resize");
     int64_t entries = out[0] + out[1];
@@ -165,8 +167,9 @@ static anex_status plan_resize(anex_node *node, anex_error *error, nearest how, 
     s->block = anex_max(1, 16384 / anex_max(out[1], 1));
     s->blocks = (out[0] + s->block - 1) / s->block;
     double elements = (double)(anex_min(s->block, out[0]) * out[1]);
-    if (how == LINEAR) node->scratch = sizeof(float) * (size_t)(3 * in[1] + out[1]);
-    anex_add_stage(node, how == LINEAR ? linear_work : nearest_work, s->planes * s->blocks, elements * (how == LINEAR ? 1 : 0.5));
+    if (how == LINEAR) node->scratch = sizeof(float) * (size_t)(3 * out[1] + in[1]);
+    anex_add_stage(node, how == LINEAR ? linear_work : nearest_work, s->planes * s->blocks,
+                   elements * (how == LINEAR ? 0.5 : 0.2));
     return ANEX_OK;
 }
 
@@ -180,7 +183,8 @@ ANEX_KERNEL(upsample_bilinear) {
     bool align = anex_int(node->in[ALIGN_CORNERS], 1), centers = anex_int(node->in[HALF_PIXEL_CENTERS], !align);
     if (align && centers)
         return anex_node_fail(node, error, ANEX_INVALID, "align_corners and half_pixel_centers exclude each other");
-    return plan_resize(node, error, LINEAR, align ? ANEX_STRICT_ALIGN_CORNERS : centers ? ANEX_UNALIGN_CORNERS : ANEX_DEFAULT);
+    anex_sampling mode = align ? ANEX_STRICT_ALIGN_CORNERS : centers ? ANEX_UNALIGN_CORNERS : ANEX_DEFAULT;
+    return plan_resize(node, error, LINEAR, mode);
 }
 
 /* coremltools makes it from TensorFlow's op with half_pixel_centers=True */
@@ -201,7 +205,8 @@ ANEX_KERNEL(resize) {
     anex_sampling mode = anex_find_sampling(anex_text(node->in[SAMPLING_MODE], "DEFAULT"));
     if (!strcmp(interpolation, "LINEAR")) return plan_resize(node, error, LINEAR, mode);
     if (strcmp(interpolation, "NEAREST_NEIGHBOR"))
-        return anex_node_fail(node, error, ANEX_INVALID, "interpolation_mode \"%s\" is neither LINEAR nor NEAREST_NEIGHBOR",
+        return anex_node_fail(node, error, ANEX_INVALID,
+                              "interpolation_mode \"%s\" is neither LINEAR nor NEAREST_NEIGHBOR",
                               interpolation);
     /* with DEFAULT it is TensorFlow's half_pixel_centers again; otherwise the element nearest to the point */
     return plan_resize(node, error, mode == ANEX_DEFAULT ? CENTER : ROUND, mode);

@@ -97,7 +97,8 @@ static void set_position(const resample *s, taps *t, int64_t i, float x, float y
     set_tap(s, t, 3, i, column + 1, row + 1, right * below);
 }
 
-static void read_channels(const resample *s, const anex_node *node, const taps *t, int64_t image, int64_t first, int64_t n) {
+static void read_channels(const resample *s, const anex_node *node, const taps *t, int64_t image, int64_t first,
+                          int64_t n) {
     const anex_tensor *x = node->in[0], *y = node->out[0];
     for (int64_t c = 0; c < x->shape[1]; c++) {
         int64_t plane = image * x->shape[1] + c;
@@ -108,15 +109,15 @@ static void read_channels(const resample *s, const anex_node *node, const taps *
 static void resample_work(const anex_node *node, const anex_slice *slice) {
     enum { X, COORDINATES };
     const resample *s = node->state;
-    const anex_tensor *coordinates = node->in[COORDINATES];
-    const bool integer = coordinates->dtype != ANEX_F16 && coordinates->dtype != ANEX_F32;
+    const anex_tensor *points = node->in[COORDINATES];
+    const bool integer = points->dtype != ANEX_F16 && points->dtype != ANEX_F32;
     taps *t = slice->scratch;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t image = task / s->blocks, first = task % s->blocks * BLOCK, n = anex_min(BLOCK, s->positions - first);
         for (int64_t i = 0; i < n; i++) {
             int64_t at = 2 * (image * s->positions + first + i);
-            float x = integer ? (float)anex_item(coordinates, at) : element(coordinates, at);
-            float y = integer ? (float)anex_item(coordinates, at + 1) : element(coordinates, at + 1);
+            float x = integer ? (float)anex_item(points, at) : element(points, at);
+            float y = integer ? (float)anex_item(points, at + 1) : element(points, at + 1);
             set_position(s, t, i, x, y);
         }
         read_channels(s, node, t, image, first, n);
@@ -194,9 +195,10 @@ ANEX_KERNEL(resample) {
 }
 
 ANEX_KERNEL(affine) {
-    enum { X, MATRIX, OUTPUT_HEIGHT, OUTPUT_WIDTH, SAMPLING_MODE, PADDING_MODE, PADDING_VALUE, COORDINATES_MODE, ALIGN_CORNERS };
+    enum { X, MATRIX, HEIGHT, WIDTH, SAMPLING_MODE, PADDING_MODE, PADDING_VALUE, COORDINATES_MODE, ALIGN_CORNERS };
     const anex_tensor *x = node->in[X], *matrix = node->in[MATRIX];
-    if (x->rank != 4 || matrix->rank != 2 || matrix->shape[1] != 6 || (matrix->shape[0] != 1 && matrix->shape[0] != x->shape[0]) ||
+    if (x->rank != 4 || matrix->rank != 2 || matrix->shape[1] != 6 ||
+        (matrix->shape[0] != 1 && matrix->shape[0] != x->shape[0]) ||
         matrix->dtype != x->dtype)
         return anex_node_fail(node, error, ANEX_SHAPE, "transform_matrix must be [1, 6] or [B, 6], of the dtype of x");
     return plan_resample(node, error, SAMPLING_MODE, affine_work);
@@ -248,8 +250,8 @@ static void crop_work(const anex_node *node, const anex_slice *slice) {
             int64_t n = anex_min(BLOCK, rows * columns - first), r = first / columns, q = first % columns;
             for (int64_t i = 0; i < n; i++) {
                 bool inside = row[r] >= 0 && column[q] >= 0;
-                int64_t below = inside ? anex_min(row[r] + 1, height - 1) : 0, right = inside ? anex_min(column[q] + 1, width - 1) : 0;
-                int64_t top = inside ? row[r] : 0, left = inside ? column[q] : 0;
+                int64_t top = inside ? row[r] : 0, below = anex_min(top + 1, height - 1);
+                int64_t left = inside ? column[q] : 0, right = anex_min(left + 1, width - 1);
                 float u = row_weight[r], l = column_weight[q];
                 t->constant[i] = inside ? 0 : s->pad_value;
                 t->at[0][i] = (int32_t)(top * width + left), t->weight[0][i] = inside ? (1 - u) * (1 - l) : 0;
@@ -278,20 +280,24 @@ ANEX_KERNEL(crop_resize) {
     if (!s) return ANEX_MEMORY;
     s->sampling = anex_find_sampling(anex_text(node->in[SAMPLING_MODE], "DEFAULT"));
     if (mode == 4 || s->sampling == ANEX_SAMPLINGS)
-        return anex_node_fail(node, error, ANEX_INVALID, "MIL has no such %s", mode == 4 ? "box_coordinate_mode" : "sampling_mode");
+        return anex_node_fail(node, error, ANEX_INVALID, "MIL has no such %s",
+                              mode == 4 ? "box_coordinate_mode" : "sampling_mode");
     s->height_first = mode % 2 == 0, s->centers = mode >= 2, s->normalized = anex_int(node->in[NORMALIZED], 0);
     s->spatial_scale = anex_float(node->in[SPATIAL_SCALE], 1), s->pad_value = (float)anex_float(node->in[PAD_VALUE], 0);
     int32_t box_axis = node->in[BOXES] ? 1 : 2;
-    if (!boxes || boxes->rank <= box_axis || x->rank != 4 || y->rank != (node->in[BOXES] ? 4 : 5) || anex_tensor_size(x) < 1 ||
+    if (!boxes || boxes->rank <= box_axis || x->rank != 4 || y->rank != (node->in[BOXES] ? 4 : 5) ||
+        anex_tensor_size(x) < 1 ||
         x->shape[2] * x->shape[3] > INT32_MAX)
         return anex_node_fail(node, error, ANEX_SHAPE, "x must be images [B, C, H, W] and come with boxes");
     s->box_axis = (int32_t)boxes->shape[box_axis];
     s->images = node->in[BOXES] ? 1 : y->shape[1], s->channels = x->shape[1];
     for (int i = 0; i < 2; i++) s->in[i] = x->shape[2 + i], s->out[i] = y->shape[y->rank - 2 + i];
-    if ((s->box_axis != 4 && (s->box_axis != 5 || node->in[BOXES])) || boxes->shape[0] * s->box_axis != anex_tensor_size(boxes) ||
+    if ((s->box_axis != 4 && (s->box_axis != 5 || node->in[BOXES])) ||
+        boxes->shape[0] * s->box_axis != anex_tensor_size(boxes) ||
         y->shape[0] != boxes->shape[0] || y->shape[y->rank - 3] != s->channels || s->images > x->shape[0] ||
         (node->in[BOX_INDICES] && anex_tensor_size(node->in[BOX_INDICES]) != boxes->shape[0]))
-        return anex_node_fail(node, error, ANEX_SHAPE, "a box has %d numbers, and boxes, images and result must agree", s->box_axis);
+        return anex_node_fail(node, error, ANEX_SHAPE, "a box has %d numbers, and boxes, images and result must agree",
+                              s->box_axis);
     int64_t positions = s->out[0] * s->out[1];
     node->scratch = anex_align((size_t)(s->out[0] + s->out[1]) * 8) + sizeof(taps);
     anex_add_stage(node, crop_work, boxes->shape[0] * s->images, (double)positions * (5 + 3 * (double)s->channels));

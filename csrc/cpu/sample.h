@@ -8,12 +8,14 @@
 #include "kernel.h"
 
 typedef enum anex_sampling {
-    ANEX_DEFAULT, ANEX_STRICT_ALIGN_CORNERS, ANEX_ALIGN_CORNERS, ANEX_OFFSET_CORNERS, ANEX_UNALIGN_CORNERS, ANEX_SAMPLINGS
+    ANEX_DEFAULT, ANEX_STRICT_ALIGN_CORNERS, ANEX_ALIGN_CORNERS, ANEX_OFFSET_CORNERS, ANEX_UNALIGN_CORNERS,
+    ANEX_SAMPLINGS
 } anex_sampling;
 
 /* ANEX_SAMPLINGS: no such mode */
 static inline anex_sampling anex_find_sampling(const char *name) {
-    static const char *const names[] = {"DEFAULT", "STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "OFFSET_CORNERS", "UNALIGN_CORNERS"};
+    static const char *const names[] = {"DEFAULT", "STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "OFFSET_CORNERS",
+                                        "UNALIGN_CORNERS"};
     int i = 0;
     while (i < ANEX_SAMPLINGS && strcmp(names[i], name)) i++;
     return (anex_sampling)i;

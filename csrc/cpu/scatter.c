@@ -50,7 +50,8 @@ static void combine_int(int32_t *restrict y, const int32_t *restrict u, int64_t 
 }
 
 /* n elements of the update into the result; `y` is float for float16 */
-static void combine(const scatter *s, anex_dtype dtype, size_t item, char *y, const char *u, int64_t n, float *scratch) {
+static void combine(const scatter *s, anex_dtype dtype, size_t item, char *y, const char *u, int64_t n,
+                    float *scratch) {
     if (s->mode == UPDATE) {
         memcpy(y, u, (size_t)n * item);
     } else if (dtype == ANEX_F16) {
@@ -141,7 +142,9 @@ static anex_status plan_scatter(anex_node *node, anex_error *error, int32_t axis
     const char *name = anex_text(mode_name, "add");
     int m = 0;
     while (m < 7 && strcmp(names[m], name)) m++;
-    if (m == 7) return anex_node_fail(node, error, ANEX_INVALID, "mode \"%s\" is none of add, div, max, min, mul, sub, update", name);
+    if (m == 7)
+        return anex_node_fail(node, error, ANEX_INVALID, "mode \"%s\" is none of add, div, max, min, mul, sub, update",
+                              name);
     if (m != UPDATE && data->dtype != ANEX_F16 && data->dtype != ANEX_F32 && data->dtype != ANEX_I32)
         return anex_node_fail(node, error, ANEX_UNSUPPORTED,
                               "mode %s works on float16, float32 and int32, not %s; cast data first", name,
@@ -150,7 +153,8 @@ static anex_status plan_scatter(anex_node *node, anex_error *error, int32_t axis
         return anex_node_fail(node, error, ANEX_DTYPE, "updates are %s, data %s", anex_dtypes[updates->dtype].name,
                               anex_dtypes[data->dtype].name);
     if (axis < 0 || depth < 1 || axis + depth > data->rank)
-        return anex_node_fail(node, error, ANEX_INVALID, "data of rank %d has no %d axes from axis %d on", data->rank, depth, axis);
+        return anex_node_fail(node, error, ANEX_INVALID, "data of rank %d has no %d axes from axis %d on", data->rank,
+                              depth, axis);
     scatter *s = anex_node_state(node, sizeof *s, error);
     if (!s) return ANEX_MEMORY;
     s->outer = anex_span(data, 0, axis), s->rows = anex_span(data, axis, axis + depth);
@@ -174,7 +178,7 @@ static anex_status plan_scatter(anex_node *node, anex_error *error, int32_t axis
     if (data->dtype == ANEX_F16 && s->mode != UPDATE) node->shared = sizeof(float) * (size_t)anex_tensor_size(data);
     double moved = (double)(s->rows + s->count) * (double)s->columns;
     anex_add_stage(node, scatter_work, s->outer * s->blocks,
-                   moved / 8 + (double)s->count * (elements ? 3 * (double)s->columns : 5));
+                   moved * 0.2 + (double)s->count * (elements ? 3 * (double)s->columns : 5));
     return ANEX_OK;
 }
 

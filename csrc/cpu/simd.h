@@ -38,8 +38,13 @@ static inline vf vf_load(const float *p) {
     memcpy(&x, p, sizeof x);
     return x;
 }
+typedef int32_t vi __attribute__((vector_size(16)));
 static inline vf vf_load_half(const half *p) {
-    return (vf){anex_half_to_float(p[0]), anex_half_to_float(p[1]), anex_half_to_float(p[2]), anex_half_to_float(p[3])};
+    uint16_t h __attribute__((vector_size(8)));
+    memcpy(&h, p, sizeof h);
+    vi x = __builtin_convertvector(h, vi), magnitude = (x & 0x7fff) << 13;
+    vi y = (vi)((vf)magnitude * 0x1p112f); /* subnormals too */
+    return (vf)(y | ((magnitude >= 0x0f800000) & 0x7f800000) | (x & 0x8000) << 16);
 }
 static inline void vf_store(float *p, vf x) { memcpy(p, &x, sizeof x); }
 static inline vf vf_set(float x) { return (vf){x, x, x, x}; }

@@ -53,7 +53,8 @@ static anex_status plan_box(anex_node *node, box *b, const anex_tensor *whole, c
         int64_t reach = (n - 1) * (step < 0 ? -step : step);
         w->size[i] = whole->shape[i], w->step[i] = anex_step(whole, i);
         if (!step || reach >= whole->shape[i])
-            return anex_node_fail(node, error, ANEX_SHAPE, "%lld elements at stride %lld do not fit the %lld of axis %d",
+            return anex_node_fail(node, error, ANEX_SHAPE,
+                                  "%lld elements at stride %lld do not fit the %lld of axis %d",
                                   (long long)n, (long long)step, (long long)whole->shape[i], i);
         w->lowest[i] = step < 0 ? anex_max(reach, 0) : 0;
         w->highest[i] = step < 0 ? whole->shape[i] - 1 : whole->shape[i] - 1 - anex_max(reach, 0);
@@ -148,7 +149,9 @@ ANEX_KERNEL(crop) {
     if (!pieces) return ANEX_MEMORY;
     anex_piece *piece = ANEX_LOCAL(pieces_add)(pieces, 0, X, 0, (int64_t)anex_itemsize(x));
     for (int32_t i = 0; i < x->rank; i++) {
-        const anex_tensor *crop = i == x->rank - 2 ? node->in[CROP_HEIGHT] : i == x->rank - 1 ? node->in[CROP_WIDTH] : NULL;
+        const anex_tensor *crop = i == x->rank - 1   ? node->in[CROP_WIDTH]
+                                  : i == x->rank - 2 ? node->in[CROP_HEIGHT]
+                                                     : NULL;
         int64_t before = crop ? anex_item(crop, 0) : 0;
         if (before < 0 || before + y->shape[i] > x->shape[i])
             return anex_node_fail(node, error, ANEX_SHAPE, "a crop from %lld on leaves axis %d of %lld elements",
@@ -170,7 +173,8 @@ ANEX_KERNEL(sliding_windows) {
     int64_t size = anex_int(node->in[SIZE], 1), stride = anex_int(node->in[STRIDE], 1);
     if (axis < 0 || axis >= x->rank || y->rank != x->rank + 1 || y->shape[axis + 1] != size || stride < 1 ||
         (y->shape[axis] - 1) * stride + size > x->shape[axis])
-        return anex_node_fail(node, error, ANEX_SHAPE, "windows of %lld, %lld apart, do not fit axis %d", (long long)size,
+        return anex_node_fail(node, error, ANEX_SHAPE, "windows of %lld, %lld apart, do not fit axis %d",
+                              (long long)size,
                               (long long)stride, axis);
     anex_pieces *pieces = ANEX_LOCAL(pieces_new)(node, 1, error);
     if (!pieces) return ANEX_MEMORY;

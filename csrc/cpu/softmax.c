@@ -46,7 +46,8 @@ static void softmax_columns(float *restrict x, int64_t n, int64_t w, float *rest
 
 static void columns_work(const anex_node *node, const anex_slice *slice) {
     const anex_panels *p = node->state;
-    float *max = slice->scratch, *sum = max + 2 * p->width, *panel = (float *)((char *)max + anex_align(12 * (size_t)p->width));
+    float *max = slice->scratch, *sum = max + 2 * p->width;
+    float *panel = (float *)((char *)max + anex_align(12 * (size_t)p->width));
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t w = ANEX_LOCAL(panel_load)(p, node->in[0], task, panel);
         softmax_columns(panel, p->axes.n, w, max, sum);

@@ -119,8 +119,8 @@ static void order_work(const anex_node *node, const anex_slice *slice) {
     }
 }
 
-static anex_status plan(anex_node *node, const anex_tensor *axis_input, bool descending, int32_t values, int32_t indices,
-                        anex_error *error) {
+static anex_status plan(anex_node *node, const anex_tensor *axis_input, bool descending, int32_t values,
+                        int32_t indices, anex_error *error) {
     const anex_tensor *x = node->in[0];
     int32_t axis;
     anex_status status = ANEX_LOCAL(axis_read)(node, axis_input, -1, x->rank, &axis, error);
@@ -139,11 +139,12 @@ static anex_status plan(anex_node *node, const anex_tensor *axis_input, bool des
                               (long long)from.n);
     int64_t limit = indices >= 0 && node->out[indices]->dtype == ANEX_U16 ? 65536 : INT32_MAX;
     if (from.n > limit)
-        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the axis has %lld elements, but uint16 indices count only "
-                              "65536; use output_indices_dtype=\"int32\"", (long long)from.n);
+        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the axis has %lld elements, but uint16 indices count "
+                              "only 65536; use output_indices_dtype=\"int32\"", (long long)from.n);
     s->y = s->x, s->y.axes = to;
-    s->y.scratch = anex_align(4 * (size_t)(to.n * s->y.width)) + anex_align(4 * (size_t)(to.axis * to.inner));
-    node->scratch = s->x.scratch + anex_align(4 * (size_t)(from.n * s->x.width)) + 2 * s->y.scratch + 16 * (size_t)from.n;
+    s->y.scratch = anex_align(4 * (size_t)(to.n * s->y.width)) + anex_align(4 * (size_t)(to.n * s->y.width));
+    size_t keys = anex_align(4 * (size_t)(from.n * s->x.width));
+    node->scratch = s->x.scratch + keys + 2 * s->y.scratch + 16 * (size_t)from.n;
     double steps = s->k * 4 < from.n ? 2 : 4 * log2((double)from.n + 1);
     anex_add_stage(node, order_work, s->x.tasks, steps * (double)(from.n * s->x.width));
     return ANEX_OK;

@@ -46,7 +46,8 @@ static anex_status shuffle(anex_node *node, anex_error *error, bool to_wide, boo
     if (x->rank != 4) return anex_node_fail(node, error, ANEX_SHAPE, "x has rank %d instead of 4", x->rank);
     if (b < 1 || deep->shape[1] != wide->shape[1] * b * b || wide->shape[2] != deep->shape[2] * b ||
         wide->shape[3] != deep->shape[3] * b)
-        return anex_node_fail(node, error, ANEX_SHAPE, "the shape of x does not divide into blocks of %lld", (long long)b);
+        return anex_node_fail(node, error, ANEX_SHAPE, "the shape of x does not divide into blocks of %lld",
+                              (long long)b);
     int64_t channels = wide->shape[1], item = (int64_t)anex_itemsize(x), channel = anex_step(deep, 1);
     int64_t row = anex_step(wide, 2);
     struct { int64_t size, deep, wide; } axis[6] = {
@@ -61,7 +62,8 @@ static anex_status shuffle(anex_node *node, anex_error *error, bool to_wide, boo
     if (!pieces) return ANEX_MEMORY;
     anex_move *move = &ANEX_LOCAL(pieces_add)(pieces, 0, X, 0, item)->move;
     for (int i = 0; i < 6; i++)
-        anex_move_axis(move, axis[i].size, to_wide ? axis[i].deep : axis[i].wide, to_wide ? axis[i].wide : axis[i].deep);
+        anex_move_axis(move, axis[i].size, to_wide ? axis[i].deep : axis[i].wide,
+                       to_wide ? axis[i].wide : axis[i].deep);
     ANEX_LOCAL(pieces_finish)(node, pieces);
     return ANEX_OK;
 }
@@ -181,7 +183,8 @@ static void reverse_rows(const anex_node *node, const anex_slice *slice) {
             int64_t source = at < length ? length - 1 - at : at;
             int64_t from = s->sequence_first ? (outer * s->first + source) * plane + k : t * plane + source;
             for (int64_t j = 0; j < s->between; j++)
-                memcpy(y + (t * plane + j * s->second + k) * s->run, x + (from + j * s->second) * s->run, (size_t)s->run);
+                memcpy(y + (t * plane + j * s->second + k) * s->run, x + (from + j * s->second) * s->run,
+                       (size_t)s->run);
         }
     }
 }

@@ -1,13 +1,14 @@
 """scaled_dot_product_attention, compared with torch in float64 and with coremltools."""
 
-import anex
 import numpy as np
 import pytest
 import torch
-from anex import _native
 from harness import build, check, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import anex
+from anex import _native
 
 ISAS = _native.instruction_sets()
 
@@ -25,11 +26,18 @@ def attended(query, key, value, attn_mask=None):
 
 
 def three(rng, batch, length, keys, e, ev):
-    return {"query": normal(rng, *batch, length, e), "key": normal(rng, *batch, keys, e), "value": normal(rng, *batch, keys, ev)}
+    return {
+        "query": normal(rng, *batch, length, e),
+        "key": normal(rng, *batch, keys, e),
+        "value": normal(rng, *batch, keys, ev),
+    }
 
 
 @pytest.mark.parametrize("batch", [(1,), (3,), (2, 3), (2, 1, 3)])
-@pytest.mark.parametrize("length,keys,e,ev", [(1, 1, 1, 1), (1, 300, 64, 64), (5, 7, 3, 9), (64, 64, 64, 64), (33, 257, 17, 40), (100, 70, 80, 1)])
+@pytest.mark.parametrize(
+    ("length", "keys", "e", "ev"),
+    [(1, 1, 1, 1), (1, 300, 64, 64), (5, 7, 3, 9), (64, 64, 64, 64), (33, 257, 17, 40), (100, 70, 80, 1)],
+)
 def test_attention_over_ranks_and_sizes(device, rng, batch, length, keys, e, ev):
     check("scaled_dot_product_attention", **three(rng, batch, length, keys, e, ev), expected=attended, device=device)
 
@@ -44,7 +52,10 @@ def test_attention_of_long_sequences(device, rng):
 
 @pytest.mark.parametrize("kind", ["bool", "float"])
 @pytest.mark.parametrize("length", [1, 4, 9, 70])
-@pytest.mark.parametrize("mask_shape", [("s",), ("l", "s"), (1, "s"), (1, "l", "s"), (3, "l", "s"), (2, 1, 1, "s"), (1, 3, "l", "s"), (2, 3, "l", "s")])
+@pytest.mark.parametrize(
+    "mask_shape",
+    [("s",), ("l", "s"), (1, "s"), (1, "l", "s"), (3, "l", "s"), (2, 1, 1, "s"), (1, 3, "l", "s"), (2, 3, "l", "s")],
+)
 def test_attention_with_a_mask_of_any_broadcast(device, rng, length, mask_shape, kind):
     keys = 300
     shape = tuple({"l": length, "s": keys}.get(n, n) for n in mask_shape)
@@ -52,13 +63,25 @@ def test_attention_with_a_mask_of_any_broadcast(device, rng, length, mask_shape,
     mask[..., 5] = True  # some key for every query
     if kind == "float":
         mask = np.where(mask, rng.normal(size=shape), -np.inf).astype(np.float32)
-    check("scaled_dot_product_attention", **three(rng, (2, 3), length, keys, 24, 20), attn_mask=mask, expected=attended, device=device)
+    check(
+        "scaled_dot_product_attention",
+        **three(rng, (2, 3), length, keys, 24, 20),
+        attn_mask=mask,
+        expected=attended,
+        device=device,
+    )
 
 
 @pytest.mark.parametrize("length", [64, 300])
 def test_causal_attention(device, rng, length):
     mask = np.tril(np.ones((length, length), bool))
-    check("scaled_dot_product_attention", **three(rng, (1, 4), length, length, 64, 64), attn_mask=mask, expected=attended, device=device)
+    check(
+        "scaled_dot_product_attention",
+        **three(rng, (1, 4), length, length, 64, 64),
+        attn_mask=mask,
+        expected=attended,
+        device=device,
+    )
 
 
 @pytest.mark.parametrize("length", [1, 40])
@@ -66,7 +89,13 @@ def test_keys_masked_in_the_first_blocks_do_not_count(device, rng, length):
     mask = np.zeros((1, 1000), bool)
     mask[0, -1] = True
     arguments = three(rng, (2,), length, 1000, 8, 8)
-    check("scaled_dot_product_attention", **arguments, attn_mask=mask, expected=np.repeat(arguments["value"][:, -1:], length, 1), device=device)
+    check(
+        "scaled_dot_product_attention",
+        **arguments,
+        attn_mask=mask,
+        expected=np.repeat(arguments["value"][:, -1:], length, 1),
+        device=device,
+    )
 
 
 @pytest.mark.parametrize("length", [1, 40])
@@ -90,14 +119,26 @@ def test_large_scores_do_not_overflow(device, rng, length):
 def test_attention_in_every_instruction_set(rng, isa):
     for length in (1, 50):
         mask = normal(rng, length, 270)
-        check("scaled_dot_product_attention", **three(rng, (2,), length, 270, 40, 33), attn_mask=mask, expected=attended, isa=isa)
+        check(
+            "scaled_dot_product_attention",
+            **three(rng, (2,), length, 270, 40, 33),
+            attn_mask=mask,
+            expected=attended,
+            isa=isa,
+        )
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    batch=st.integers(1, 3), length=st.integers(1, 80), keys=st.integers(1, 300), e=st.integers(1, 70), ev=st.integers(1, 70),
-    mask=st.sampled_from([None, "bool", "float"]), isa=st.sampled_from(ISAS), seed=st.integers(0, 2**32 - 1),
-)  # fmt: skip
+    batch=st.integers(1, 3),
+    length=st.integers(1, 80),
+    keys=st.integers(1, 300),
+    e=st.integers(1, 70),
+    ev=st.integers(1, 70),
+    mask=st.sampled_from([None, "bool", "float"]),
+    isa=st.sampled_from(ISAS),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_attention_of_any_shape(batch, length, keys, e, ev, mask, isa, seed):
     rng = np.random.default_rng(seed)
     arguments = three(rng, (batch,), length, keys, e, ev)

@@ -1,14 +1,15 @@
 """Convolutions and their transposes, compared with torch in float64."""
 
-import anex
 import numpy as np
 import pytest
 import torch
-from anex import _native
 from harness import build, check, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+
+import anex
+from anex import _native
 
 ISAS = _native.instruction_sets()
 CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -25,7 +26,10 @@ def paddings(pad_type, pad, sizes, kernel, strides, dilations):
         return list(zip(pad[::2], pad[1::2], strict=True))
     if pad_type == "valid":
         return [(0, 0)] * len(sizes)
-    totals = [max(0, s * -(-n // s) - n + (k - 1) * d + 1 - s) for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True)]
+    totals = [
+        max(0, s * -(-n // s) - n + (k - 1) * d + 1 - s)
+        for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True)
+    ]
     return [(t - t // 2, t // 2) if pad_type == "same_lower" else (t // 2, t - t // 2) for t in totals]
 
 
@@ -38,8 +42,10 @@ def convolved(x, weight, bias=None, strides=None, pad_type="valid", pad=None, di
     return CONV[rank](torch.tensor(padded), torch.tensor(weight).double(), bias, strides, 0, dilations, groups).numpy()
 
 
-def transposed(x, weight, bias=None, strides=None, pad_type="valid", pad=None, dilations=None, groups=1, output_shape=None):
-    """The full result, cropped: `valid` keeps all, `custom` cuts pad off, `same` keeps in * stride around the middle."""
+def transposed(
+    x, weight, bias=None, strides=None, pad_type="valid", pad=None, dilations=None, groups=1, output_shape=None
+):
+    """The full result, cropped: `valid` keeps all, `custom` cuts pad off, `same` keeps in * stride in the middle."""
     rank = x.ndim - 2
     strides, dilations = strides or [1] * rank, dilations or [1] * rank
     full = TRANSPOSED[rank](torch.tensor(x), torch.tensor(weight), None, strides, 0, 0, groups, dilations).numpy()
@@ -59,13 +65,17 @@ def transposed(x, weight, bias=None, strides=None, pad_type="valid", pad=None, d
     return result if bias is None else result + bias.reshape(-1, *[1] * rank)
 
 
-def check_conv(rng, *, x, kernel, out, groups=1, bias=True, device="cpu", runtime=False, op="conv", isa=None, **options):
+def check_conv(
+    rng, *, x, kernel, out, groups=1, bias=True, device="cpu", runtime=False, op="conv", isa=None, **options
+):
     weight = (out, x[1] // groups) if op == "conv" else (x[1], out // groups)
     arguments = {"x": normal(rng, *x), "weight": normal(rng, *weight, *kernel), "groups": groups, **options}
     if bias:
         arguments["bias"] = normal(rng, out)
     constants = ("bias",) if runtime else ("weight", "bias")
-    check(op, **arguments, constants=constants, expected=convolved if op == "conv" else transposed, device=device, isa=isa)
+    check(
+        op, **arguments, constants=constants, expected=convolved if op == "conv" else transposed, device=device, isa=isa
+    )
 
 
 # ---- conv -----------------------------------------------------------------------------------------
@@ -73,7 +83,7 @@ def check_conv(rng, *, x, kernel, out, groups=1, bias=True, device="cpu", runtim
 
 @pytest.mark.parametrize("runtime", [False, True])
 @pytest.mark.parametrize(
-    "x,out",
+    ("x", "out"),
     [
         ((1, 5, 7), 9),
         ((2, 5, 3, 7), 9),
@@ -92,48 +102,77 @@ def test_conv_1x1(device, rng, x, out, runtime):
 
 @pytest.mark.parametrize("runtime", [False, True])
 @pytest.mark.parametrize("groups", [1, 2, 3])
-@pytest.mark.parametrize("x,kernel", [((2, 6, 19), (3,)), ((2, 6, 9, 11), (3, 2)), ((2, 6, 5, 6, 7), (2, 3, 3)), ((1, 6, 40, 35), (5, 5))])
+@pytest.mark.parametrize(
+    ("x", "kernel"),
+    [((2, 6, 19), (3,)), ((2, 6, 9, 11), (3, 2)), ((2, 6, 5, 6, 7), (2, 3, 3)), ((1, 6, 40, 35), (5, 5))],
+)
 def test_conv_over_ranks_and_groups(device, rng, x, kernel, groups, runtime):
     check_conv(rng, x=x, kernel=kernel, out=9 if groups != 2 else 10, groups=groups, runtime=runtime, device=device)
 
 
 @pytest.mark.parametrize("opset", ["iOS16", "iOS18"])
 @pytest.mark.parametrize("pad_type", ["valid", "same", "same_lower", "custom"])
-@pytest.mark.parametrize("strides,dilations", [([1, 1], [1, 1]), ([2, 1], [1, 1]), ([2, 3], [1, 1]), ([1, 1], [2, 3]), ([3, 2], [2, 2])])
+@pytest.mark.parametrize(
+    ("strides", "dilations"), [([1, 1], [1, 1]), ([2, 1], [1, 1]), ([2, 3], [1, 1]), ([1, 1], [2, 3]), ([3, 2], [2, 2])]
+)
 @pytest.mark.parametrize("size", [(11, 12), (10, 37)])
 def test_conv_paddings_strides_dilations(device, rng, pad_type, strides, dilations, size, opset):
     pad = {"pad": [1, 0, 2, 3]} if pad_type == "custom" else {}
-    check_conv(rng, x=(2, 4, *size), kernel=(3, 4), out=5, pad_type=pad_type, strides=strides, dilations=dilations, opset=opset, device=device, **pad)
+    check_conv(
+        rng,
+        x=(2, 4, *size),
+        kernel=(3, 4),
+        out=5,
+        pad_type=pad_type,
+        strides=strides,
+        dilations=dilations,
+        opset=opset,
+        device=device,
+        **pad,
+    )
 
 
 def test_conv_ignores_pad_unless_custom(device, rng):
-    arguments = {"x": normal(rng, 1, 3, 8, 8), "weight": normal(rng, 4, 3, 3, 3), "pad_type": "valid", "pad": [1, 1, 1, 1]}
+    arguments = {
+        "x": normal(rng, 1, 3, 8, 8),
+        "weight": normal(rng, 4, 3, 3, 3),
+        "pad_type": "valid",
+        "pad": [1, 1, 1, 1],
+    }
     check("conv", **arguments, constants=("weight",), expected=convolved, device=device)
 
 
-@pytest.mark.parametrize("x,out,kernel,strides", [
-    ((1, 3, 64, 64), 20, (16, 16), [16, 16]),
-    ((2, 3, 32, 32), 65, (7, 7), [2, 2]),
-    ((1, 80, 300), 64, (3,), [2]),
-    ((1, 40, 56, 56), 40, (3, 3), [1, 1]),
-    ((1, 2, 3), 4, (3,), [1]),
-    ((5, 7, 4, 4), 30, (4, 4), [1, 1]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("x", "out", "kernel", "strides"),
+    [
+        ((1, 3, 64, 64), 20, (16, 16), [16, 16]),
+        ((2, 3, 32, 32), 65, (7, 7), [2, 2]),
+        ((1, 80, 300), 64, (3,), [2]),
+        ((1, 40, 56, 56), 40, (3, 3), [1, 1]),
+        ((1, 2, 3), 4, (3,), [1]),
+        ((5, 7, 4, 4), 30, (4, 4), [1, 1]),
+        ((2, 16, 3, 3), 200, (2, 2), [1, 1]),
+        ((3, 5, 17, 17), 200, (3, 3), [2, 2]),
+    ],
+)
 def test_conv_of_common_shapes(device, rng, x, out, kernel, strides):
     check_conv(rng, x=x, kernel=kernel, out=out, strides=strides, pad_type="valid", device=device)
 
 
 @pytest.mark.parametrize("multiplier", [1, 3])
 @pytest.mark.parametrize("runtime", [False, True])
-@pytest.mark.parametrize("x,kernel,options", [
-    ((2, 5, 30), (4,), {"pad_type": "custom", "pad": [3, 0]}),
-    ((2, 5, 13, 17), (3, 3), {"pad_type": "same"}),
-    ((1, 7, 14, 15), (5, 3), {"pad_type": "same_lower", "strides": [2, 3]}),
-    ((1, 3, 4, 6, 5), (2, 3, 2), {"pad_type": "same", "strides": [1, 2, 2]}),
-    ((1, 4, 1, 1), (1, 1), {}),
-    ((1, 2, 300, 310), (3, 3), {"pad_type": "same"}),
-    ((1, 2, 401, 310), (7, 3), {"pad_type": "custom", "pad": [1, 0, 4, 2], "strides": [3, 2]}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("x", "kernel", "options"),
+    [
+        ((2, 5, 30), (4,), {"pad_type": "custom", "pad": [3, 0]}),
+        ((2, 5, 13, 17), (3, 3), {"pad_type": "same"}),
+        ((1, 7, 14, 15), (5, 3), {"pad_type": "same_lower", "strides": [2, 3]}),
+        ((1, 3, 4, 6, 5), (2, 3, 2), {"pad_type": "same", "strides": [1, 2, 2]}),
+        ((1, 4, 1, 1), (1, 1), {}),
+        ((1, 2, 300, 310), (3, 3), {"pad_type": "same"}),
+        ((1, 2, 401, 310), (7, 3), {"pad_type": "custom", "pad": [1, 0, 4, 2], "strides": [3, 2]}),
+    ],
+)
 def test_conv_depthwise(device, rng, x, kernel, options, runtime, multiplier):
     check_conv(rng, x=x, kernel=kernel, out=x[1] * multiplier, groups=x[1], runtime=runtime, device=device, **options)
 
@@ -149,17 +188,37 @@ def test_conv_of_any_geometry(data, rank, isa, seed):
         return [data.draw(st.integers(low, high)) for _ in range(n)]
 
     groups, kernel, strides, dilations = data.draw(st.integers(1, 3)), several(1, 4), several(1, 3), several(1, 2)
-    size = [(k - 1) * d + 1 + extra for k, d, extra in zip(kernel, dilations, several(0, 20 if rank < 3 else 4), strict=True)]
+    size = [
+        (k - 1) * d + 1 + extra
+        for k, d, extra in zip(kernel, dilations, several(0, 20 if rank < 3 else 4), strict=True)
+    ]
     x = (data.draw(st.integers(1, 3)), groups * data.draw(st.integers(1, 20)), *size)
     pad = several(0, 3, 2 * rank)
     pad_type = data.draw(st.sampled_from(["valid", "same", "same_lower", "custom"]))
     out = groups * data.draw(st.integers(1, 20))
-    check_conv(np.random.default_rng(seed), x=x, kernel=kernel, out=out, groups=groups, strides=strides, dilations=dilations,
-               pad_type=pad_type, pad=pad, isa=isa)  # fmt: skip
+    check_conv(
+        np.random.default_rng(seed),
+        x=x,
+        kernel=kernel,
+        out=out,
+        groups=groups,
+        strides=strides,
+        dilations=dilations,
+        pad_type=pad_type,
+        pad=pad,
+        isa=isa,
+    )
 
 
 def test_conv_with_bias_computed_while_running(device, rng):
-    check("conv", x=normal(rng, 2, 3, 9), weight=normal(rng, 4, 3, 3), bias=normal(rng, 4), expected=convolved, device=device)
+    check(
+        "conv",
+        x=normal(rng, 2, 3, 9),
+        weight=normal(rng, 4, 3, 3),
+        bias=normal(rng, 4),
+        expected=convolved,
+        device=device,
+    )
 
 
 def test_conv_with_float16_weights_of_a_float32_input(device, rng):
@@ -194,43 +253,78 @@ def test_conv_keeps_float16_weights_in_float16(rng):
 
 @pytest.mark.parametrize("runtime", [False, True])
 @pytest.mark.parametrize("groups", [1, 3])
-@pytest.mark.parametrize("x,kernel,strides", [
-    ((2, 6, 9), (3,), [1]),
-    ((2, 6, 9), (4,), [2]),
-    ((1, 6, 5, 7), (3, 3), [2, 2]),
-    ((2, 6, 5, 7), (2, 5), [3, 2]),
-    ((1, 6, 3, 4, 5), (3, 2, 3), [2, 1, 2]),
-    ((1, 6, 1, 1), (4, 4), [1, 1]),
-    ((1, 6, 8, 40), (2, 2), [2, 2]),
-    ((1, 6, 4), (2,), [5]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("x", "kernel", "strides"),
+    [
+        ((2, 6, 9), (3,), [1]),
+        ((2, 6, 9), (4,), [2]),
+        ((1, 6, 5, 7), (3, 3), [2, 2]),
+        ((2, 6, 5, 7), (2, 5), [3, 2]),
+        ((1, 6, 3, 4, 5), (3, 2, 3), [2, 1, 2]),
+        ((1, 6, 1, 1), (4, 4), [1, 1]),
+        ((1, 6, 8, 40), (2, 2), [2, 2]),
+        ((1, 6, 4), (2,), [5]),
+    ],
+)
 def test_conv_transpose_over_ranks_strides_and_groups(device, rng, x, kernel, strides, groups, runtime):
-    check_conv(rng, op="conv_transpose", x=x, kernel=kernel, out=9, groups=groups, strides=strides, runtime=runtime, device=device)
+    check_conv(
+        rng,
+        op="conv_transpose",
+        x=x,
+        kernel=kernel,
+        out=9,
+        groups=groups,
+        strides=strides,
+        runtime=runtime,
+        device=device,
+    )
 
 
-@pytest.mark.parametrize("options", [
-    {"pad_type": "custom", "pad": [1, 1, 1, 0]},
-    {"pad_type": "custom", "pad": [0, 2, 1, 3], "strides": [2, 2]},
-    {"pad_type": "same", "strides": [2, 2]},
-    {"pad_type": "same", "strides": [1, 3]},
-    {"pad_type": "same", "strides": [5, 4]},
-    {"pad_type": "custom", "pad": [1, 1, 1, 1], "strides": [2, 3], "dilations": [2, 2]},
-    {"dilations": [3, 2], "strides": [2, 4]},
-    {"pad_type": "custom", "pad": [1, 0, 1, 0], "strides": [2, 2], "output_shape": [2, 5, 14, 16]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pad_type": "custom", "pad": [1, 1, 1, 0]},
+        {"pad_type": "custom", "pad": [0, 2, 1, 3], "strides": [2, 2]},
+        {"pad_type": "same", "strides": [2, 2]},
+        {"pad_type": "same", "strides": [1, 3]},
+        {"pad_type": "same", "strides": [5, 4]},
+        {"pad_type": "custom", "pad": [1, 1, 1, 1], "strides": [2, 3], "dilations": [2, 2]},
+        {"dilations": [3, 2], "strides": [2, 4]},
+        {"pad_type": "custom", "pad": [1, 0, 1, 0], "strides": [2, 2], "output_shape": [2, 5, 14, 16]},
+    ],
+)
 def test_conv_transpose_paddings_and_dilations(device, rng, options):
     check_conv(rng, op="conv_transpose", x=(2, 4, 6, 7), kernel=(3, 4), out=5, device=device, **options)
 
 
 def test_conv_transpose_depthwise(device, rng):
-    check_conv(rng, op="conv_transpose", x=(2, 8, 6, 7), kernel=(4, 4), out=8, groups=8, strides=[2, 2], pad_type="custom", pad=[1, 1, 1, 1], device=device)
+    check_conv(
+        rng,
+        op="conv_transpose",
+        x=(2, 8, 6, 7),
+        kernel=(4, 4),
+        out=8,
+        groups=8,
+        strides=[2, 2],
+        pad_type="custom",
+        pad=[1, 1, 1, 1],
+        device=device,
+    )
 
 
 def test_conv_transpose_keeps_infinities_from_outputs_without_taps(device):
     x = np.full((1, 1, 2, 2), np.inf, np.float32)
     weight = np.ones((1, 1, 1, 1), np.float32)
-    check("conv_transpose", x=x, weight=weight, strides=[2, 2], output_shape=[1, 1, 4, 4], constants=("weight",), device=device,
-          expected=np.array([[[[np.inf, 0, np.inf, 0], [0] * 4, [np.inf, 0, np.inf, 0], [0] * 4]]]))  # fmt: skip
+    check(
+        "conv_transpose",
+        x=x,
+        weight=weight,
+        strides=[2, 2],
+        output_shape=[1, 1, 4, 4],
+        constants=("weight",),
+        device=device,
+        expected=np.array([[[[np.inf, 0, np.inf, 0], [0] * 4, [np.inf, 0, np.inf, 0], [0] * 4]]]),
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -244,5 +338,16 @@ def test_conv_transpose_of_any_geometry(data, rank, isa, seed):
     full = [(n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(x[2:], kernel, strides, dilations, strict=True)]
     pad = [p for n in full for p in (data.draw(st.integers(0, (n - 1) // 2)), data.draw(st.integers(0, (n - 1) // 2)))]
     pad_type = data.draw(st.sampled_from(["valid", "same", "custom"]))
-    check_conv(np.random.default_rng(seed), op="conv_transpose", x=x, kernel=kernel, out=groups * data.draw(st.integers(1, 9)),
-               groups=groups, strides=strides, dilations=dilations, pad_type=pad_type, pad=pad, isa=isa)  # fmt: skip
+    check_conv(
+        np.random.default_rng(seed),
+        op="conv_transpose",
+        x=x,
+        kernel=kernel,
+        out=groups * data.draw(st.integers(1, 9)),
+        groups=groups,
+        strides=strides,
+        dilations=dilations,
+        pad_type=pad_type,
+        pad=pad,
+        isa=isa,
+    )

@@ -135,6 +135,16 @@ def test_slice_update_writes_a_cache(rng):
     exactly("slice_update", expected, x=x, update=update, begin=[0, 0, 77, 0], end=[2, 8, 78, 64])
 
 
+@pytest.mark.parametrize("position", [0, 77, 127, 1000, -1])
+def test_slice_update_writes_where_an_input_says(rng, position):
+    x, update = (rng.normal(size=(2, 4, n, 64)).astype("float16") for n in (128, 1))
+    begin = np.array([0, 0, position, 0], "int32")
+    expected = x.copy()
+    expected[:, :, min(position % 128 if position < 0 else position, 127), :] = update[:, :, 0]
+    end = begin + np.array([2, 4, 1, 64], "int32")
+    exactly("slice_update", expected, x=x, update=update, begin=begin, end=end)
+
+
 # ---- gather -------------------------------------------------------------------------------------------
 
 

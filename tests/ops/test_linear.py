@@ -1,12 +1,13 @@
 """Matrix products: linear, matmul, einsum, on shapes around the edges of register tiles and cache blocks."""
 
-import anex
 import numpy as np
 import pytest
-from anex import _native
 from harness import check, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import anex
+from anex import _native
 
 ISAS = _native.instruction_sets()
 EDGES = [1, 2, 5, 12, 13, 17, 32, 33, 48, 65]
@@ -27,12 +28,23 @@ def dense(x, weight, bias=0):
 @pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 5, 7)])
 def test_linear_over_ranks(device, rng, shape, opset):
     weight, bias = normal(rng, 9, 7), normal(rng, 9)
-    check("linear", x=normal(rng, *shape), weight=weight, bias=bias, constants=("weight", "bias"), opset=opset, expected=dense, device=device)
+    check(
+        "linear",
+        x=normal(rng, *shape),
+        weight=weight,
+        bias=bias,
+        constants=("weight", "bias"),
+        opset=opset,
+        expected=dense,
+        device=device,
+    )
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 1, 3, 5, 7)])
 def test_linear_of_rank_4_and_5(device, rng, shape):
-    check("linear", x=normal(rng, *shape), weight=normal(rng, 9, 7), constants=("weight",), expected=dense, device=device)
+    check(
+        "linear", x=normal(rng, *shape), weight=normal(rng, 9, 7), constants=("weight",), expected=dense, device=device
+    )
 
 
 @pytest.mark.parametrize("n", [1, 3, 31, 33, 257])
@@ -40,19 +52,38 @@ def test_linear_of_rank_4_and_5(device, rng, shape):
 @pytest.mark.parametrize("m", [1, 3, 12, 25])
 def test_linear_of_odd_sizes(device, rng, m, n, k):
     weight, bias = normal(rng, n, k), normal(rng, n)
-    check("linear", x=normal(rng, m, k), weight=weight, bias=bias, constants=("weight", "bias"), expected=dense, device=device)
+    check(
+        "linear",
+        x=normal(rng, m, k),
+        weight=weight,
+        bias=bias,
+        constants=("weight", "bias"),
+        expected=dense,
+        device=device,
+    )
 
 
 def test_linear_with_float16_weights_of_a_float32_input(device, rng):
     x, weight, bias = normal(rng, 5, 40), normal(rng, 30, 40).astype(np.float16), normal(rng, 30).astype(np.float16)
     (found,) = run("linear", x=x, weight=weight, bias=bias, constants=("weight", "bias"), device=device)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, dense(x, weight.astype(np.float64), bias.astype(np.float64)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        found, dense(x, weight.astype(np.float64), bias.astype(np.float64)), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_linear_of_integers_wraps_as_numpy(device, rng):
-    big = {"x": rng.integers(-(2**30), 2**30, (4, 9)), "weight": rng.integers(-(2**30), 2**30, (5, 9)), "bias": rng.integers(-9, 9, 5)}
-    check("linear", **{name: value.astype(np.int32) for name, value in big.items()}, constants=("weight", "bias"), device=device)
+    big = {
+        "x": rng.integers(-(2**30), 2**30, (4, 9)),
+        "weight": rng.integers(-(2**30), 2**30, (5, 9)),
+        "bias": rng.integers(-9, 9, 5),
+    }
+    check(
+        "linear",
+        **{name: value.astype(np.int32) for name, value in big.items()},
+        constants=("weight", "bias"),
+        device=device,
+    )
 
 
 def test_linear_of_mixed_kinds_is_refused(rng):
@@ -64,7 +95,9 @@ def test_linear_of_mixed_kinds_is_refused(rng):
 def test_linear_with_weight_and_bias_computed_while_running(rng):
     x, weight, bias = normal(rng, 5, 40), normal(rng, 33, 40), normal(rng, 33)
     plan = _native.Executable()
-    inputs = [plan.add_input(name, value.shape, "float32") for name, value in {"x": x, "weight": weight, "bias": bias}.items()]
+    inputs = [
+        plan.add_input(name, value.shape, "float32") for name, value in {"x": x, "weight": weight, "bias": bias}.items()
+    ]
     y = plan.add_value((5, 33), "float32")
     plan.add_op("linear", "y", inputs, [], [y])
     plan.finish([("y", y, (5, 33), "float32")])
@@ -77,18 +110,31 @@ def test_linear_with_weight_and_bias_computed_while_running(rng):
 @pytest.mark.parametrize("transpose_y", [False, True])
 @pytest.mark.parametrize("transpose_x", [False, True])
 @pytest.mark.parametrize("constant", [(), ("x",), ("y",)])
-@pytest.mark.parametrize("m,n,k", [(5, 9, 7), (1, 40, 33), (40, 1, 33), (33, 65, 1), (1, 1, 300), (70, 66, 270)])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(5, 9, 7), (1, 40, 33), (40, 1, 33), (33, 65, 1), (1, 1, 300), (70, 66, 270)]
+)
 def test_matmul_of_transposed_and_constant_operands(device, rng, m, n, k, constant, transpose_x, transpose_y):
     x = normal(rng, k, m) if transpose_x else normal(rng, m, k)
     y = normal(rng, n, k) if transpose_y else normal(rng, k, n)
-    product = (x.T if transpose_x else x).astype(np.float16).astype(np.float64) @ (y.T if transpose_y else y).astype(np.float16)
-    check("matmul", x=x, y=y, transpose_x=transpose_x, transpose_y=transpose_y, constants=constant, device=device,
-          expected=product, rtol=1e-2)  # fmt: skip
+    product = (x.T if transpose_x else x).astype(np.float16).astype(np.float64) @ (y.T if transpose_y else y).astype(
+        np.float16
+    )
+    check(
+        "matmul",
+        x=x,
+        y=y,
+        transpose_x=transpose_x,
+        transpose_y=transpose_y,
+        constants=constant,
+        device=device,
+        expected=product,
+        rtol=1e-2,
+    )
 
 
 @pytest.mark.parametrize("constant", [(), ("x",), ("y",)])
 @pytest.mark.parametrize(
-    "x_shape,y_shape",
+    ("x_shape", "y_shape"),
     [
         ((3, 5, 7), (7, 6)),
         ((5, 7), (3, 7, 6)),
@@ -101,12 +147,22 @@ def test_matmul_of_transposed_and_constant_operands(device, rng, m, n, k, consta
     ],
 )
 def test_matmul_broadcasts_batches(device, rng, x_shape, y_shape, constant):
-    check("matmul", x=normal(rng, *x_shape), y=normal(rng, *y_shape), constants=constant, expected=lambda x, y, **_: x @ y, device=device)
+    check(
+        "matmul",
+        x=normal(rng, *x_shape),
+        y=normal(rng, *y_shape),
+        constants=constant,
+        expected=lambda x, y, **_: x @ y,
+        device=device,
+    )
 
 
 @pytest.mark.parametrize("transpose", [False, True])
 def test_matmul_of_integers_wraps_as_numpy(device, rng, transpose):
-    x, y = rng.integers(-(2**30), 2**30, (2, 4, 9)), rng.integers(-(2**30), 2**30, (2, 5, 9) if transpose else (2, 9, 5))
+    x, y = (
+        rng.integers(-(2**30), 2**30, (2, 4, 9)),
+        rng.integers(-(2**30), 2**30, (2, 5, 9) if transpose else (2, 9, 5)),
+    )
     check("matmul", x=x.astype(np.int32), y=y.astype(np.int32), transpose_y=transpose, device=device)
 
 
@@ -126,15 +182,32 @@ def test_matmul_of_any_shape(m, n, k, data):
     y = normal(rng, 2, *((n, k) if transpose_y else (k, n)))
     isa = data.draw(st.sampled_from(ISAS))
     constants = data.draw(st.sampled_from([(), ("x",), ("y",)]))
-    check("matmul", x=x, y=y, transpose_x=transpose_x, transpose_y=transpose_y, constants=constants, isa=isa, rtol=2e-2, atol=1e-3,
-          expected=lambda x, y, **_: (x.swapaxes(1, 2) if transpose_x else x) @ (y.swapaxes(1, 2) if transpose_y else y))  # fmt: skip
+    check(
+        "matmul",
+        x=x,
+        y=y,
+        transpose_x=transpose_x,
+        transpose_y=transpose_y,
+        constants=constants,
+        isa=isa,
+        rtol=2e-2,
+        atol=1e-3,
+        expected=lambda x, y, **_: (x.swapaxes(1, 2) if transpose_x else x) @ (y.swapaxes(1, 2) if transpose_y else y),
+    )
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("m,n,k", [(1, 64, 300), (64, 1, 300), (13, 33, 257), (100, 200, 300), (7, 5, 3)])
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 64, 300), (64, 1, 300), (13, 33, 257), (100, 200, 300), (7, 5, 3)])
 def test_matmul_in_every_instruction_set(rng, isa, m, n, k):
     for constants in [(), ("y",)]:
-        check("matmul", x=normal(rng, m, k), y=normal(rng, k, n), constants=constants, isa=isa, expected=lambda x, y, **_: x @ y)
+        check(
+            "matmul",
+            x=normal(rng, m, k),
+            y=normal(rng, k, n),
+            constants=constants,
+            isa=isa,
+            expected=lambda x, y, **_: x @ y,
+        )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -142,6 +215,14 @@ def test_linear_in_every_instruction_set(rng, isa):
     for m in (1, 9, 40):
         arguments = {"x": normal(rng, m, 300), "weight": normal(rng, 70, 300), "bias": normal(rng, 70)}
         check("linear", **arguments, constants=("weight", "bias"), isa=isa, expected=dense)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_float16_comes_through_a_product_with_one(isa):
+    y = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(1, -1)
+    for constants in [(), ("y",)]:
+        (found,) = run("matmul", x=np.ones((8, 1), np.float16), y=y, constants=constants, isa=isa)
+        np.testing.assert_array_equal(found, np.broadcast_to(y, (8, 65536)))
 
 
 def test_matmul_gives_the_same_bits_for_any_number_of_threads(rng):
@@ -169,7 +250,7 @@ def test_infinities_stay_in_their_own_row_and_column(device, rng):
 
 @pytest.mark.parametrize("constant", [(), ("values_0",), ("values_1",)])
 @pytest.mark.parametrize(
-    "equation,x_shape,y_shape",
+    ("equation", "x_shape", "y_shape"),
     [
         ("nchw,nwhu->nchu", (2, 5, 3, 7), (2, 7, 3, 6)),
         ("nchw,nwhu->nchu", (1, 5, 3, 7), (2, 7, 3, 6)),
@@ -191,4 +272,11 @@ def test_einsum_multiplies_over_the_last_axis(device, rng, equation, x_shape, y_
         n = [max(x.shape[0], y.shape[0])] if x.ndim == 4 else []
         return np.broadcast_to(x, (*n, *x.shape[-3:])), np.broadcast_to(y, (*n, *y.shape[-3:]))
 
-    check("einsum", values=[normal(rng, *x_shape), normal(rng, *y_shape)], equation=equation, constants=constant, expected=product, device=device)
+    check(
+        "einsum",
+        values=[normal(rng, *x_shape), normal(rng, *y_shape)],
+        equation=equation,
+        constants=constant,
+        expected=product,
+        device=device,
+    )

@@ -1,17 +1,29 @@
 """softmax and the normalizations, against torch in float64 and coremltools' own values."""
 
-import anex
 import numpy as np
 import pytest
 import torch
-from anex import _native
 from harness import check, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+import anex
+from anex import _native
+
 ISAS = _native.instruction_sets()
-SHAPES = [(1,), (33,), (3, 17), (17, 3), (2, 3, 4), (1, 5, 1, 7), (2, 33, 1, 65), (1, 3, 130), (2, 3, 2, 3, 2), (400, 3)]
+SHAPES = [
+    (1,),
+    (33,),
+    (3, 17),
+    (17, 3),
+    (2, 3, 4),
+    (1, 5, 1, 7),
+    (2, 33, 1, 65),
+    (1, 3, 130),
+    (2, 3, 2, 3, 2),
+    (400, 3),
+]
 
 
 def axes_of(shapes):
@@ -25,15 +37,19 @@ def torch_softmax(axis):
 # ---- softmax --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape, axis", axes_of(SHAPES))
+@pytest.mark.parametrize(("shape", "axis"), axes_of(SHAPES))
 def test_softmax_over_any_axis(device, rng, shape, axis):
     check("softmax", x=3 * rng.normal(size=shape), axis=axis, device=device, atol=1e-3)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("shape, axis", [((1, 768, 1, 96), 1), ((4, 50, 300), 2), ((70000,), 0), ((20000, 3), 1), ((3, 5000, 2), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((1, 768, 1, 96), 1), ((4, 50, 300), 2), ((70000,), 0), ((20000, 3), 1), ((3, 5000, 2), 1)]
+)
 def test_softmax_of_large_tensors_is_the_same_on_every_instruction_set(rng, isa, shape, axis):
-    check("softmax", x=4 * rng.normal(size=shape), axis=axis, expected=torch_softmax(axis), isa=isa, rtol=2e-3, atol=1e-6)
+    check(
+        "softmax", x=4 * rng.normal(size=shape), axis=axis, expected=torch_softmax(axis), isa=isa, rtol=2e-3, atol=1e-6
+    )
 
 
 def test_softmax_sums_to_one_whatever_the_offset(device, rng):
@@ -63,14 +79,27 @@ def numpy_layer_norm(x, axes, gamma=None, beta=None, epsilon=1e-5):
 
 
 LAYER_NORM = [
-    ((5,), [0]), ((3, 17), [-1]), ((2, 6, 40), [2]), ((2, 6, 40), [1, 2]), ((2, 6, 4), [0]), ((2, 6, 4), [0, 1, 2]),
-    ((1, 33, 1, 70), [1]), ((2, 8, 1, 3), [1]), ((2, 3, 4, 5), [1, 3]), ((2, 3, 4, 5), [0, 2]), ((2, 3, 4, 5), [-1, 1]),
-    ((2, 3, 4, 5, 6), [2, 3, 4]), ((300, 5), [1]), ((3, 4, 50), [0, 2]), ((2, 9000), [1]), ((2, 70, 70, 2), [1, 2]),
+    ((5,), [0]),
+    ((3, 17), [-1]),
+    ((2, 6, 40), [2]),
+    ((2, 6, 40), [1, 2]),
+    ((2, 6, 4), [0]),
+    ((2, 6, 4), [0, 1, 2]),
+    ((1, 33, 1, 70), [1]),
+    ((2, 8, 1, 3), [1]),
+    ((2, 3, 4, 5), [1, 3]),
+    ((2, 3, 4, 5), [0, 2]),
+    ((2, 3, 4, 5), [-1, 1]),
+    ((2, 3, 4, 5, 6), [2, 3, 4]),
+    ((300, 5), [1]),
+    ((3, 4, 50), [0, 2]),
+    ((2, 9000), [1]),
+    ((2, 70, 70, 2), [1, 2]),
 ]
 
 
 @pytest.mark.parametrize("affine", ["", "gamma", "gamma beta"])
-@pytest.mark.parametrize("shape, axes", LAYER_NORM)
+@pytest.mark.parametrize(("shape", "axes"), LAYER_NORM)
 def test_layer_norm_over_any_axes(device, rng, shape, axes, affine):
     chosen = sorted(a % len(shape) for a in axes)
     size = [shape[i] for i in chosen]
@@ -80,12 +109,19 @@ def test_layer_norm_over_any_axes(device, rng, shape, axes, affine):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("shape, axes", [((1, 768, 1, 64), [1]), ((2, 100, 768), [2])])
+@pytest.mark.parametrize(("shape", "axes"), [((1, 768, 1, 64), [1]), ((2, 100, 768), [2])])
 def test_layer_norm_of_large_tensors(rng, isa, shape, axes):
     size = [shape[a] for a in axes]
     check(
-        "layer_norm", x=rng.normal(size=shape) + 3, axes=axes, gamma=rng.normal(size=size), beta=rng.normal(size=size),
-        epsilon=np.array(1e-3), expected=numpy_layer_norm, constants=["gamma", "beta"], isa=isa,
+        "layer_norm",
+        x=rng.normal(size=shape) + 3,
+        axes=axes,
+        gamma=rng.normal(size=size),
+        beta=rng.normal(size=size),
+        epsilon=np.array(1e-3),
+        expected=numpy_layer_norm,
+        constants=["gamma", "beta"],
+        isa=isa,
     )
 
 
@@ -103,8 +139,16 @@ def test_layer_norm_takes_gamma_of_another_dtype(device, rng):
 
 def test_layer_norm_of_a_constant_is_beta(device):
     x, beta = np.full((4, 100), 3.0), np.arange(100.0)
-    check("layer_norm", x=x, axes=[1], gamma=np.ones(100), beta=beta, constants=["gamma", "beta"], device=device,
-          expected=np.tile(beta, (4, 1)))
+    check(
+        "layer_norm",
+        x=x,
+        axes=[1],
+        gamma=np.ones(100),
+        beta=beta,
+        constants=["gamma", "beta"],
+        device=device,
+        expected=np.tile(beta, (4, 1)),
+    )
 
 
 @given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=5), data=st.data())
@@ -113,7 +157,16 @@ def test_layer_norm_of_random_shapes_and_axes(shape, data):
     axes = data.draw(st.lists(st.integers(0, len(shape) - 1), min_size=1, unique=True))
     x = np.random.default_rng(len(shape)).normal(size=shape)
     gamma = np.random.default_rng(1).normal(size=[shape[a] for a in sorted(axes)])
-    check("layer_norm", x=x, axes=axes, gamma=gamma, expected=numpy_layer_norm, constants=["gamma"], epsilon=np.array(1e-2), dtype="float32")
+    check(
+        "layer_norm",
+        x=x,
+        axes=axes,
+        gamma=gamma,
+        expected=numpy_layer_norm,
+        constants=["gamma"],
+        epsilon=np.array(1e-2),
+        dtype="float32",
+    )
 
 
 # ---- instance_norm, batch_norm ----------------------------------------------------------------------
@@ -133,7 +186,15 @@ def test_instance_norm(device, rng, shape, affine):
         y = (x - x.mean(space, keepdims=True)) / np.sqrt(x.var(space, keepdims=True) + 1e-2)
         return y if gamma is None else y * gamma.reshape(channel) + beta.reshape(channel)
 
-    check("instance_norm", x=rng.normal(size=shape), epsilon=np.array(1e-2), expected=expected, constants=["gamma", "beta"], device=device, **more)
+    check(
+        "instance_norm",
+        x=rng.normal(size=shape),
+        epsilon=np.array(1e-2),
+        expected=expected,
+        constants=["gamma", "beta"],
+        device=device,
+        **more,
+    )
 
 
 @pytest.mark.parametrize("affine", [False, True])
@@ -146,8 +207,17 @@ def test_batch_norm(device, rng, shape, affine):
         given = [None if v is None else torch.tensor(v) for v in (mean, variance, gamma, beta)]
         return functional.batch_norm(torch.tensor(x), *given, eps=1e-3).numpy()
 
-    check("batch_norm", x=rng.normal(size=shape), mean=mean, variance=variance, epsilon=np.array(1e-3), expected=expected,
-          constants=["mean", "variance", "gamma", "beta"], device=device, **more)
+    check(
+        "batch_norm",
+        x=rng.normal(size=shape),
+        mean=mean,
+        variance=variance,
+        epsilon=np.array(1e-3),
+        expected=expected,
+        constants=["mean", "variance", "gamma", "beta"],
+        device=device,
+        **more,
+    )
 
 
 # ---- l2_norm, local_response_norm -------------------------------------------------------------------
@@ -159,20 +229,34 @@ def test_l2_norm_over_the_last_three_axes(device, rng, shape, epsilon):
     check("l2_norm", x=rng.normal(size=shape), epsilon=epsilon, device=device)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 7, 5), (2, 33, 4, 17), (1, 6, 1, 1), (3, 4, 2, 3, 2), (1, 64, 20, 20)])
-@pytest.mark.parametrize("size, alpha, beta, k", [(1, 1e-4, 0.75, 1.0), (3, 0.5, 0.75, 2.0), (4, 0.25, 0.5, 1.0), (99, 1.0, 1.0, 1.0)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 3), (2, 7, 5), (2, 33, 4, 17), (1, 6, 1, 1), (3, 4, 2, 3, 2), (1, 64, 20, 20)]
+)
+@pytest.mark.parametrize(
+    ("size", "alpha", "beta", "k"),
+    [(1, 1e-4, 0.75, 1.0), (3, 0.5, 0.75, 2.0), (4, 0.25, 0.5, 1.0), (99, 1.0, 1.0, 1.0)],
+)
 def test_local_response_norm(device, rng, shape, size, alpha, beta, k):
     def expected(x, **_):
         return functional.local_response_norm(torch.tensor(x), size, alpha, beta, k).numpy()
 
-    check("local_response_norm", x=3 * rng.normal(size=shape), size=size, alpha=alpha, beta=beta, k=k, expected=expected, device=device)
+    check(
+        "local_response_norm",
+        x=3 * rng.normal(size=shape),
+        size=size,
+        alpha=alpha,
+        beta=beta,
+        k=k,
+        expected=expected,
+        device=device,
+    )
 
 
 # ---- the same, however many threads -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "op, arguments",
+    ("op", "arguments"),
     [
         ("softmax", {"x": (1, 500, 1, 300), "axis": 1}),
         ("softmax", {"x": (300, 500), "axis": 1}),

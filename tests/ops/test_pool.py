@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from anex import _native
-from anex.errors import Error
 from harness import check, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+
+from anex import _native
+from anex.errors import Error
 
 ISAS = _native.instruction_sets()
 OPS = ["avg_pool", "max_pool", "l2_pool"]
@@ -52,27 +53,48 @@ def check_pool(op, x, kernel, strides, pad_type, pad=None, exclude=False, device
         more["exclude_padding_from_average"] = exclude
     if pad is not None:
         more["pad"] = pad
-    check(op, x=x, kernel_sizes=kernel, strides=strides, pad_type=pad_type, device=device,
-          expected=lambda x, **_: pool(op, x, kernel, strides, around, exclude), **more)  # fmt: skip
+    check(
+        op,
+        x=x,
+        kernel_sizes=kernel,
+        strides=strides,
+        pad_type=pad_type,
+        device=device,
+        expected=lambda x, **_: pool(op, x, kernel, strides, around, exclude),
+        **more,
+    )
 
 
 CASES = [
-    ((1, 1, 7), [3], [1]), ((2, 3, 40), [2], [2]), ((1, 2, 33), [5], [3]), ((1, 5, 17), [1], [4]), ((1, 3, 50), [50], [1]),
-    ((1, 2, 5, 7), [2, 3], [1, 2]), ((2, 3, 17, 33), [3, 3], [2, 2]), ((1, 4, 6, 6), [6, 6], [1, 1]), ((1, 3, 1, 20), [1, 4], [1, 4]),
-    ((1, 2, 9, 8), [2, 8], [3, 1]), ((2, 2, 4, 5, 6), [2, 3, 2], [1, 2, 3]), ((1, 1, 3, 4, 5), [3, 4, 5], [1, 1, 1]),
-    ((1, 2, 3, 4, 5), [2, 4, 5], [1, 1, 1]), ((1, 2, 20, 30), [7, 7], [5, 4]),
-]  # fmt: skip
+    ((1, 1, 7), [3], [1]),
+    ((2, 3, 40), [2], [2]),
+    ((1, 2, 33), [5], [3]),
+    ((1, 5, 17), [1], [4]),
+    ((1, 3, 50), [50], [1]),
+    ((1, 2, 5, 7), [2, 3], [1, 2]),
+    ((2, 3, 17, 33), [3, 3], [2, 2]),
+    ((1, 4, 6, 6), [6, 6], [1, 1]),
+    ((1, 3, 1, 20), [1, 4], [1, 4]),
+    ((1, 2, 9, 8), [2, 8], [3, 1]),
+    ((2, 2, 4, 5, 6), [2, 3, 2], [1, 2, 3]),
+    ((1, 1, 3, 4, 5), [3, 4, 5], [1, 1, 1]),
+    ((1, 2, 3, 4, 5), [2, 4, 5], [1, 1, 1]),
+    ((1, 2, 20, 30), [7, 7], [5, 4]),
+]
 
 
 @pytest.mark.parametrize("pad_type", ["valid", "same", "same_lower"])
-@pytest.mark.parametrize("op, shape, kernel, strides", [(op, *case) for op in OPS for case in CASES if op != "l2_pool" or len(case[0]) < 5])
+@pytest.mark.parametrize(
+    ("op", "shape", "kernel", "strides"),
+    [(op, *case) for op in OPS for case in CASES if op != "l2_pool" or len(case[0]) < 5],
+)
 def test_pooling_with_every_sort_of_padding(device, rng, op, shape, kernel, strides, pad_type):
     check_pool(op, rng.normal(size=shape), kernel, strides, pad_type, device=device)
 
 
 @pytest.mark.parametrize("exclude", [False, True])
 @pytest.mark.parametrize(
-    "shape, kernel, strides, pad",
+    ("shape", "kernel", "strides", "pad"),
     [
         ((1, 2, 9), [3], [2], [2, 0]),
         ((1, 2, 9), [4], [1], [1, 3]),
@@ -94,16 +116,25 @@ def test_average_may_leave_padding_out(device, rng, pad_type, exclude):
 
 
 @pytest.mark.parametrize("exclude", [False, True])
-@pytest.mark.parametrize("n, kernel, stride, pad", [(7, 2, 2, 0), (7, 3, 2, 1), (10, 3, 4, 1), (5, 2, 3, 1), (6, 3, 3, 0), (8, 5, 4, 2)])
-def test_ceil_mode_is_torch_s(device, rng, n, kernel, stride, pad, exclude):
-    for rank in (1, 2):
-        sizes, strides, padding = [kernel] * rank, [stride] * rank, [pad] * rank
-        x = rng.normal(size=(2, 3, *[n + i for i in range(rank)])) + 1
-        more = {"pad": [pad] * 2 * rank, "pad_type": "custom", "ceil_mode": True, "device": device}
-        check("max_pool", x=x, kernel_sizes=sizes, strides=strides, **more,
-              expected=lambda x, **_: TORCH_MAX[rank](torch.tensor(x), sizes, strides, padding, ceil_mode=True).numpy())  # noqa: B023 # fmt: skip
-        check("avg_pool", x=x, kernel_sizes=sizes, strides=strides, exclude_padding_from_average=exclude, **more,
-              expected=lambda x, **_: TORCH_AVERAGE[rank](torch.tensor(x), sizes, strides, padding, True, not exclude).numpy())  # noqa: B023 # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "kernel", "stride", "pad"),
+    [(7, 2, 2, 0), (7, 3, 2, 1), (10, 3, 4, 1), (5, 2, 3, 1), (6, 3, 3, 0), (8, 5, 4, 2)],
+)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_ceil_mode_is_torch_s(device, rng, n, kernel, stride, pad, exclude, rank):
+    sizes, strides, padding = [kernel] * rank, [stride] * rank, [pad] * rank
+    x = rng.normal(size=(2, 3, *[n + i for i in range(rank)])) + 1
+    more = {"pad": [pad] * 2 * rank, "pad_type": "custom", "ceil_mode": True, "device": device}
+
+    def greatest(x, **_):
+        return TORCH_MAX[rank](torch.tensor(x), sizes, strides, padding, ceil_mode=True).numpy()
+
+    def average(x, **_):
+        return TORCH_AVERAGE[rank](torch.tensor(x), sizes, strides, padding, True, not exclude).numpy()
+
+    more |= {"kernel_sizes": sizes, "strides": strides}
+    check("max_pool", x=x, expected=greatest, **more)
+    check("avg_pool", x=x, expected=average, exclude_padding_from_average=exclude, **more)
 
 
 @pytest.mark.parametrize("isa", ISAS)

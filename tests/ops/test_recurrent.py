@@ -2,13 +2,14 @@
 
 import itertools
 
-import anex
 import numpy as np
 import pytest
 import torch
+from harness import check, run
+
+import anex
 from anex import _native
 from anex.errors import Error
-from harness import check, run
 
 ISAS = _native.instruction_sets()
 SIZES = [(1, 1, 1, 1), (5, 1, 3, 4), (3, 2, 17, 33), (4, 5, 8, 16), (2, 9, 1, 3)]  # s, b, I, H
@@ -20,7 +21,17 @@ ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
     "linear": lambda x: x,
 }
-WEIGHTS = ["weight_ih", "weight_hh", "bias", "peephole", "weight_ih_back", "weight_hh_back", "bias_back", "peephole_back", "input_bias"]
+WEIGHTS = [
+    "weight_ih",
+    "weight_hh",
+    "bias",
+    "peephole",
+    "weight_ih_back",
+    "weight_hh_back",
+    "bias_back",
+    "peephole_back",
+    "input_bias",
+]
 
 
 def weights(rng, gates, inputs, hidden, bias=True):
@@ -65,8 +76,18 @@ def check_cell(op, kind, order, rng, size, *, direction="forward", sequence=True
         return output if sequence else output[-1:], *last
 
     arguments = weights(rng, len(order), inputs, hidden, bias)
-    check(op, x=x, **states, **arguments, direction=direction, output_sequence=sequence,
-          expected=expected, constants=WEIGHTS, device=device, **more)  # fmt: skip
+    check(
+        op,
+        x=x,
+        **states,
+        **arguments,
+        direction=direction,
+        output_sequence=sequence,
+        expected=expected,
+        constants=WEIGHTS,
+        device=device,
+        **more,
+    )
 
 
 CELLS = {"lstm": (torch.nn.LSTM, [0, 1, 3, 2]), "rnn": (torch.nn.RNN, [0]), "gru": (torch.nn.GRU, [0, 2, 1])}
@@ -84,8 +105,17 @@ def test_one_direction_is_torch_s(device, rng, op, size, direction):
 @pytest.mark.parametrize("size", SIZES)
 def test_gru_that_resets_after_is_torch_s(device, rng, size, direction):
     for sequence in (True, False):
-        check_cell("gru", *CELLS["gru"], rng, size, direction=direction, sequence=sequence, reset_after=True,
-                   input_bias=rng.normal(size=3 * size[3]), device=device)  # fmt: skip
+        check_cell(
+            "gru",
+            *CELLS["gru"],
+            rng,
+            size,
+            direction=direction,
+            sequence=sequence,
+            reset_after=True,
+            input_bias=rng.normal(size=3 * size[3]),
+            device=device,
+        )
 
 
 @pytest.mark.parametrize("sequence", [True, False])
@@ -103,10 +133,18 @@ def test_bidirectional_lstm_is_torch_s(device, rng, size, bias, sequence):
         return output, *last
 
     check(
-        "lstm", x=rng.normal(size=(s, b, inputs)), initial_h=rng.normal(size=(b, 2 * hidden)), initial_c=rng.normal(size=(b, 2 * hidden)),
-        **forward, **{f"{name}_back": value for name, value in back.items()}, direction="bidirectional", output_sequence=sequence,
-        expected=expected, constants=WEIGHTS, device=device,
-    )  # fmt: skip
+        "lstm",
+        x=rng.normal(size=(s, b, inputs)),
+        initial_h=rng.normal(size=(b, 2 * hidden)),
+        initial_c=rng.normal(size=(b, 2 * hidden)),
+        **forward,
+        **{f"{name}_back": value for name, value in back.items()},
+        direction="bidirectional",
+        output_sequence=sequence,
+        expected=expected,
+        constants=WEIGHTS,
+        device=device,
+    )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -138,8 +176,18 @@ def test_gru_resets_before_unless_asked_otherwise(device, rng, recurrent, activa
     def expected(x, initial_h, weight_ih, weight_hh, bias, **_):
         return numpy_gru(x, initial_h, weight_ih, weight_hh, bias, ACTIVATIONS[recurrent], ACTIVATIONS[activation])
 
-    check("gru", x=rng.normal(size=(4, 3, 5)), initial_h=rng.normal(size=(3, 17)), **weights(rng, 3, 5, 17), output_sequence=True,
-          recurrent_activation=recurrent, activation=activation, expected=expected, constants=WEIGHTS, device=device)  # fmt: skip
+    check(
+        "gru",
+        x=rng.normal(size=(4, 3, 5)),
+        initial_h=rng.normal(size=(3, 17)),
+        **weights(rng, 3, 5, 17),
+        output_sequence=True,
+        recurrent_activation=recurrent,
+        activation=activation,
+        expected=expected,
+        constants=WEIGHTS,
+        device=device,
+    )
 
 
 @pytest.mark.parametrize("opset", ["iOS15", "iOS16", "iOS17", "iOS18"])
@@ -147,8 +195,18 @@ def test_gru_of_every_opset(device, rng, opset):
     def expected(x, initial_h, weight_ih, weight_hh, bias, **_):
         return numpy_gru(x, initial_h, weight_ih, weight_hh, bias, ACTIVATIONS["sigmoid"], np.tanh)
 
-    check("gru", x=rng.normal(size=(4, 3, 5)), initial_h=rng.normal(size=(3, 7)), **weights(rng, 3, 5, 7), output_sequence=True,
-          expected=expected, constants=WEIGHTS, opset=opset, dtype="float32", device=device)  # fmt: skip
+    check(
+        "gru",
+        x=rng.normal(size=(4, 3, 5)),
+        initial_h=rng.normal(size=(3, 7)),
+        **weights(rng, 3, 5, 7),
+        output_sequence=True,
+        expected=expected,
+        constants=WEIGHTS,
+        opset=opset,
+        dtype="float32",
+        device=device,
+    )
 
 
 def numpy_lstm(x, h, c, given, recurrent, cell, activation, clip):
@@ -169,18 +227,30 @@ def numpy_lstm(x, h, c, given, recurrent, cell, activation, clip):
 
 
 @pytest.mark.parametrize("clip", [50.0, 0.2])
-@pytest.mark.parametrize("names", [("sigmoid", "tanh", "relu"), ("hard_sigmoid", "linear", "scaled_tanh"), ("tanh", "relu", "sigmoid")])
+@pytest.mark.parametrize(
+    "names", [("sigmoid", "tanh", "relu"), ("hard_sigmoid", "linear", "scaled_tanh"), ("tanh", "relu", "sigmoid")]
+)
 def test_lstm_with_peepholes_clip_and_other_activations(device, rng, names, clip):
     def expected(x, initial_h, initial_c, **given):
         return numpy_lstm(x, initial_h, initial_c, given, *(ACTIVATIONS[name] for name in names), clip)
 
     recurrent, cell, activation = names
     check(
-        "lstm", x=rng.normal(size=(5, 3, 6)), initial_h=rng.normal(size=(3, 17)), initial_c=0.1 * rng.normal(size=(3, 17)),
-        **weights(rng, 4, 6, 17), peephole=rng.normal(size=51), clip=np.array(clip), output_sequence=True,
-        recurrent_activation=recurrent, cell_activation=cell, activation=activation,
-        expected=expected, constants=WEIGHTS, device=device,
-    )  # fmt: skip
+        "lstm",
+        x=rng.normal(size=(5, 3, 6)),
+        initial_h=rng.normal(size=(3, 17)),
+        initial_c=0.1 * rng.normal(size=(3, 17)),
+        **weights(rng, 4, 6, 17),
+        peephole=rng.normal(size=51),
+        clip=np.array(clip),
+        output_sequence=True,
+        recurrent_activation=recurrent,
+        cell_activation=cell,
+        activation=activation,
+        expected=expected,
+        constants=WEIGHTS,
+        device=device,
+    )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -192,15 +262,31 @@ def test_rnn_with_every_activation(device, rng, activation):
             output.append(h)
         return np.stack(output), h
 
-    check("rnn", x=rng.normal(size=(4, 3, 5)), initial_h=rng.normal(size=(3, 9)), **weights(rng, 1, 5, 9), output_sequence=True,
-          activation=activation, expected=expected, constants=WEIGHTS, device=device)  # fmt: skip
+    check(
+        "rnn",
+        x=rng.normal(size=(4, 3, 5)),
+        initial_h=rng.normal(size=(3, 9)),
+        **weights(rng, 1, 5, 9),
+        output_sequence=True,
+        activation=activation,
+        expected=expected,
+        constants=WEIGHTS,
+        device=device,
+    )
 
 
 def test_an_unknown_activation_is_named(device, rng):
     with pytest.raises((Error, ValueError), match="softsign"):
-        run("rnn", x=np.zeros((1, 1, 2), "float32"), initial_h=np.zeros((1, 3), "float32"),
-            weight_ih=np.zeros((3, 2), "float32"), weight_hh=np.zeros((3, 3), "float32"),
-            activation="softsign", constants=WEIGHTS, device=device)  # fmt: skip
+        run(
+            "rnn",
+            x=np.zeros((1, 1, 2), "float32"),
+            initial_h=np.zeros((1, 3), "float32"),
+            weight_ih=np.zeros((3, 2), "float32"),
+            weight_hh=np.zeros((3, 3), "float32"),
+            activation="softsign",
+            constants=WEIGHTS,
+            device=device,
+        )
 
 
 def test_threads_do_not_change_a_bit(rng):
@@ -212,7 +298,9 @@ def test_threads_do_not_change_a_bit(rng):
         results = []
         for threads in (1, 2, 5):
             anex.set_num_threads(threads)
-            results.append(run("lstm", x=x, initial_h=h, initial_c=h, **arguments, output_sequence=True, constants=WEIGHTS))
+            results.append(
+                run("lstm", x=x, initial_h=h, initial_c=h, **arguments, output_sequence=True, constants=WEIGHTS)
+            )
     finally:
         anex.set_num_threads(before)
     assert all((found == first).all() for result in results for found, first in zip(result, results[0], strict=True))

@@ -38,7 +38,7 @@ def test_transpose_by_every_permutation(device, rng, perm):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(7, 8), (8, 9), (64, 65), (33, 40), (4, 4), (3, 100)])
+@pytest.mark.parametrize("shape", [(7, 8), (8, 9), (64, 65), (33, 40), (4, 4), (3, 100), (67, 2048), (130, 1024)])
 def test_transpose_of_matrices_in_every_dtype(rng, dtype, shape):
     x = numbers(rng, shape, dtype)
     same("transpose", x.T, x=x, perm=[1, 0])
@@ -143,6 +143,12 @@ def test_concat_interleaves(rng, axis, dtype):
     shape = [3, 4, 5]
     shape[axis] *= 3
     same("concat", stacked.reshape(shape), values=values, axis=axis, interleave=True)
+
+
+def test_concat_of_bools_and_of_one_value(rng):
+    values = [rng.integers(0, 2, (3, n)).astype(bool) for n in (4, 1)]
+    same("concat", np.concatenate(values, 1), values=values, axis=1)
+    same("concat", values[0], values=values[:1], axis=0)
 
 
 def test_concat_of_large_tensors_is_shared_among_threads(rng):

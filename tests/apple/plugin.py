@@ -1,0 +1,205 @@
+"""Apple's own operator tests, run on anex: a pytest plugin that stands in for Core ML.
+
+    PYTHONPATH=tests python -m pytest -o addopts= -p apple.plugin --every 10 \
+        --pyargs coremltools.converters.mil.mil.ops.tests.iOS15
+
+coremltools predicts through one class, ``_MLModelProxy``, which only its macOS wheel has. ``Engine``
+takes its place and the gates that ask for macOS are opened; coremltools' files stay as they are. Only
+ML programs count: the cases of the older neural networks are left out. What anex refuses in so many
+words (``UnsupportedError``) is reported as xfailed, with a table of reasons at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("PYMIL_TEST_TARGETS", "mlprogram")
+os.environ.setdefault("INCLUDE_MIL_FP32_UNIT_TESTS", "1")  # their fp16 tolerance is 0.5: fp32 is the sharper half
+
+import coremltools as ct
+import numpy as np
+import pytest
+
+import anex
+from anex.load import from_model
+
+MACOS = (15, 5)
+refusals: Counter[str] = Counter()
+
+
+class Engine:
+    """What ``MLModel`` asks of Core ML, asked of anex: a model package, loaded and run."""
+
+    @staticmethod
+    def maximum_supported_specification_version() -> int:
+        return int(max(ct._SPECIFICATION_VERSION_IOS_18, 9))
+
+    def __init__(self, path: str, units: str, function: str, hints: dict[str, str], asset: Any) -> None:
+        self.path, self.function = path, function or None
+        self.model = ct.utils.load_spec(path)
+        self.compiled: dict[tuple[Any, ...], anex.Program] = {}
+
+    def predict(self, data: dict[str, Any], state: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        arrays = {name: pixels(value, self.feature(name)) for name, value in data.items()}
+        for feature in self.model.description.input:
+            if feature.name not in arrays and feature.type.isOptional:
+                arrays[feature.name] = default(feature)
+        arrays |= state or {}
+        program = self.program({name: array.shape for name, array in arrays.items()})
+        missing = [name for name in program.inputs if name not in arrays]
+        if missing:
+            raise RuntimeError(f"no value for the input(s) {', '.join(missing)}")
+        given = {name: np.ascontiguousarray(arrays[name], spec.dtype) for name, spec in program.inputs.items()}
+        results = program(**given)
+        results = results if isinstance(results, tuple) else (results,)
+        found = {name: np.array(value, ndmin=1) for name, value in zip(program.outputs, results, strict=True)}
+        for name in state or {}:
+            state[name] = found.pop(updated(name))
+        return found
+
+    def batchPredict(self, batch: list[dict[str, Any]]) -> list[dict[str, np.ndarray]]:  # noqa: N802
+        return [self.predict(data) for data in batch]
+
+    def newState(self) -> State:  # noqa: N802
+        return State(
+            {
+                feature.name: np.zeros(feature.type.stateType.arrayType.shape, np.float16)
+                for feature in self.model.description.state
+            }
+        )
+
+    def feature(self, name: str) -> Any:
+        return next((feature for feature in self.model.description.input if feature.name == name), None)
+
+    def program(self, shapes: dict[str, tuple[int, ...]]) -> anex.Program:
+        """The model compiled for inputs of these shapes; an xfailed test where anex refuses it."""
+        key = tuple(sorted(shapes.items()))
+        if key not in self.compiled:
+            model = type(self.model).FromString(self.model.SerializeToString())
+            for function in model.mlProgram.functions.values():
+                states_to_inputs(function)
+                specialise(function, shapes)
+            package = ct.libmodelpackage.ModelPackage(self.path) if os.path.isdir(self.path) else None
+            folder = Path(package.getRootModel().path()).parent if package else Path(tempfile.gettempdir())
+            try:
+                loaded = from_model(model.SerializeToString(), folder, self.path, self.function)
+                self.compiled[key] = anex.compile(loaded, device="cpu")
+            except anex.UnsupportedError as error:
+                refuse(str(error))
+        return self.compiled[key]
+
+
+class State(dict[str, np.ndarray]):
+    """The arrays of a stateful model between calls, by name."""
+
+    def read_state(self, name: str) -> np.ndarray:
+        return self[name]
+
+    def write_state(self, name: str, value: np.ndarray) -> None:
+        self[name] = np.asarray(value, np.float16).reshape(self[name].shape)
+
+
+def refuse(why: str) -> None:
+    reason = " ".join(why.split()[:16])
+    refusals[reason] += 1
+    pytest.xfail(f"refused: {why}")
+
+
+def specialise(function: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Give inputs of flexible shape the shape they have in this call: anex compiles one program a size."""
+    for item in function.inputs:
+        dimensions = item.type.tensorType.dimensions
+        if item.name in shapes and any(dim.WhichOneof("dimension") == "unknown" for dim in dimensions):
+            for dim, size in zip(dimensions, shapes[item.name], strict=True):
+                dim.constant.size = size
+
+
+def updated(name: str) -> str:
+    return f"{name}_updated"
+
+
+def states_to_inputs(function: Any) -> None:
+    """Make each state an input and an output: reads become ``identity``, the last write the output."""
+    block = function.block_specializations[function.opset]
+    current = {}
+    for item in function.inputs:
+        if item.type.WhichOneof("type") == "stateType":
+            item.type.tensorType.CopyFrom(type(item.type.tensorType).FromString(wrapped(item)))
+            current[item.name] = item.name
+    kept = []
+    for op in block.operations:
+        if op.type == "write_state":
+            current[op.inputs["input"].arguments[0].name] = op.inputs["data"].arguments[0].name
+            continue
+        if op.type == "read_state":
+            op.type = "identity"
+            state = op.inputs.pop("input").arguments[0].name
+            op.inputs["x"].arguments.add(name=current[state])
+        kept.append(op)
+    for name, value in current.items():
+        identity = type(kept[0])(type="identity")
+        identity.inputs["x"].arguments.add(name=value)
+        item = next(item for item in function.inputs if item.name == name)
+        identity.outputs.add(name=updated(name), type=item.type)
+        kept.append(identity)
+        block.outputs.append(updated(name))
+    renewed = type(block)(operations=kept)
+    del block.operations[:]
+    block.operations.MergeFrom(renewed.operations)
+
+
+def wrapped(item: Any) -> bytes:
+    return bytes(item.type.stateType.wrappedType.tensorType.SerializeToString())
+
+
+def pixels(value: Any, feature: Any) -> np.ndarray:
+    """An array as it is; an image as the [1, C, H, W] that Core ML makes of it."""
+    if not hasattr(value, "getbands"):
+        return np.asarray(value)
+    image = np.asarray(value, np.float32)
+    if image.ndim == 2:
+        return image[None, None]
+    colours = ct.proto.FeatureTypes_pb2.ImageFeatureType
+    if feature.type.imageType.colorSpace == colours.BGR:
+        image = image[..., ::-1]
+    return image.transpose(2, 0, 1)[None]
+
+
+def default(feature: Any) -> np.ndarray:
+    """What Core ML takes for an optional input that is left out."""
+    array = feature.type.multiArrayType
+    kind = array.WhichOneof("defaultOptionalValue")
+    return np.full(tuple(array.shape), getattr(array, kind) if kind else 0)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    ct.models.model._MLModelProxy = Engine
+    gates = {"_is_macos": lambda: True, "_macos_version": lambda: MACOS, "_IS_MACOS": True}
+    for name, module in list(sys.modules.items()):
+        for gate, open_ in gates.items():
+            if name.startswith("coremltools") and hasattr(module, gate):
+                setattr(module, gate, open_)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every", type=int, default=1, help="run one case in so many, the same ones each time")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    counted = [item for item in items if "neuralnetwork" not in item.nodeid]
+    sampled = counted[:: config.getoption("every")]
+    chosen = set(map(id, sampled))
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
+    items[:] = sampled
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if refusals:
+        terminalreporter.section("what anex refused")
+        for reason, count in refusals.most_common():
+            terminalreporter.write_line(f"{count:6}  {reason}")
