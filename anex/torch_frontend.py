@@ -63,7 +63,7 @@ def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None
         _coremltools.check_input_names(specs)
         with _refused(f"{where} cannot be run and traced"):
             callee = module.module() if exported else module
-            with _evaluated(callee, enabled=not exported):
+            with _evaluated(callee, enabled=not exported), _plain_attention(torch):
                 flat = _flat(callee, list(specs), torch, exported=exported)
                 tensors = [_tensor(specs[name], given, callee, torch) for name, given in example.items()]
                 outputs = flat(*tensors)
@@ -108,6 +108,17 @@ def _evaluated(module: Any, *, enabled: bool) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+@contextlib.contextmanager
+def _plain_attention(torch: Any) -> Iterator[None]:
+    """torch's transformer layers run, in eval mode, one fused op that nobody converts; not here."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _exported_inputs(module: Any, example: Mapping[str, Any]) -> dict[str, Any]:

@@ -173,3 +173,13 @@ def test_inputs_that_are_not_used_stay():
 def test_what_cannot_be_converted_is_refused_with_the_reason(module, examples, error, message):
     with pytest.raises(error, match=message):
         from_torch(module, **examples)
+
+
+def test_a_transformer_of_torchs_own_layers_is_converted_and_its_fast_path_left_as_it_was():
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, activation="gelu")
+    module = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    x = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(1))
+    found = anex.compile(from_torch(module, x=x, precision="float32"))(x)
+    with torch.no_grad():
+        np.testing.assert_allclose(found, module(x), atol=1e-5)
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -7,7 +7,7 @@ enum { LANES = 64, BLOCK = 256, CHUNK = 4096 };
 
 typedef struct arg {
     anex_panels panels;
-    bool least, whole, gathered;
+    bool least, whole; /* whole: x is an integer */
     int64_t lanes;  /* positions of inner, or several copies of them */
     int64_t blocks; /* tasks along inner */
 } arg;

@@ -23,16 +23,16 @@ static float scale_of(const norm *s, double square) {
 
 /* ---- along rows ----------------------------------------------------------------------------- */
 
-typedef struct row {
+typedef struct row_reader {
     const norm *norm;
     const anex_tensor *x, *y;
     int64_t base, chunks, per_slab;
     float *buffer; /* CHUNK elements */
     int64_t held;  /* the chunk that is in it */
-} row;
+} row_reader;
 
 /* Put chunk `i` into the buffer, if it is not there; returns its length, where it lies and its first element. */
-static int64_t row_chunk(row *r, int64_t i, int64_t *at, int64_t *first) {
+static int64_t row_chunk(row_reader *r, int64_t i, int64_t *at, int64_t *first) {
     const anex_axes *a = &r->norm->panels.axes;
     int64_t slab = i / r->per_slab, part = i % r->per_slab * CHUNK, n = anex_min(CHUNK, a->axis - part);
     *at = r->base + anex_slab_offset(a, slab) + part;
@@ -50,7 +50,7 @@ static void apply_row(float *restrict x, int64_t n, float mean, float scale, flo
     for (int64_t i = 0; i < n; i++) x[i] = (x[i] - mean) * scale + shift;
 }
 
-static void norm_row(row *r, int64_t position) {
+static void norm_row(row_reader *r, int64_t position) {
     const norm *s = r->norm;
     int64_t at, first;
     double sum = 0, square = 0;
@@ -83,7 +83,7 @@ static void norm_row(row *r, int64_t position) {
 static void rows_work(const anex_node *node, const anex_slice *slice) {
     const norm *s = node->state;
     const anex_axes *a = &s->panels.axes;
-    row r = {.norm = s, .x = node->in[0], .y = node->out[0], .buffer = slice->scratch};
+    row_reader r = {.norm = s, .x = node->in[0], .y = node->out[0], .buffer = slice->scratch};
     r.per_slab = (a->axis + CHUNK - 1) / CHUNK;
     r.chunks = a->slabs * r.per_slab;
     for (int64_t position = slice->begin; position < slice->end; position++) {

@@ -14,15 +14,14 @@ enum { LANES = 64, BLOCK = 256, CHUNK = 4096, SPLIT = 1 << 15, MOST_SPLITS = 64 
 
 /* Totals are double for floats and log_sum_exp, int64 for integers: TOTAL bytes either way. */
 enum { TOTAL = 8 };
-typedef union totals {
+typedef union total_block {
     double f[BLOCK];
     int64_t i[BLOCK];
-} totals;
+} total_block;
 
 typedef struct reduction {
     kind kind;
     bool whole;         /* x is an integer */
-    bool gathered;      /* x comes in panels: rows too short to run along */
     anex_panels panels; /* its axes are the reduction's */
     int64_t lanes;
     int64_t blocks;  /* tasks along inner */
@@ -279,7 +278,7 @@ static void merge_work(const anex_node *node, const anex_slice *slice) {
         int64_t first = task * BLOCK, n = anex_min(BLOCK, r->results - first);
         int64_t step = TOTAL * r->results; /* bytes from split to split */
         const char *partial = (const char *)slice->shared + TOTAL * first, *maxima = partial + r->splits * step;
-        totals t, max = {.i = {0}};
+        total_block t, max = {.i = {0}};
         memcpy(&t, partial, TOTAL * (size_t)n);
         if (r->kind == LOG_SUM_EXP) {
             memcpy(&max, maxima, TOTAL * (size_t)n);
@@ -301,7 +300,7 @@ static void merge_work(const anex_node *node, const anex_slice *slice) {
 
 /* scratch: totals, maxima and shifts of BLOCK lanes, accumulators, then a chunk or a panel */
 typedef struct room {
-    totals totals, max;
+    total_block totals, max;
     double shift[BLOCK];
     float shift_f[BLOCK], acc_f[BLOCK];
     int64_t acc_i[BLOCK];

@@ -12,6 +12,7 @@ words (``UnsupportedError``) is reported as xfailed, with a table of reasons at 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -77,7 +78,7 @@ class Engine:
         return next((feature for feature in self.model.description.input if feature.name == name), None)
 
     def program(self, shapes: dict[str, tuple[int, ...]]) -> anex.Program:
-        """The model compiled for inputs of these shapes; an xfailed test where anex refuses it."""
+        """The model compiled for inputs of these shapes."""
         key = tuple(sorted(shapes.items()))
         if key not in self.compiled:
             model = type(self.model).FromString(self.model.SerializeToString())
@@ -86,11 +87,8 @@ class Engine:
                 specialise(function, shapes)
             package = ct.libmodelpackage.ModelPackage(self.path) if os.path.isdir(self.path) else None
             folder = Path(package.getRootModel().path()).parent if package else Path(tempfile.gettempdir())
-            try:
-                loaded = from_model(model.SerializeToString(), folder, self.path, self.function)
-                self.compiled[key] = anex.compile(loaded, device="cpu")
-            except anex.UnsupportedError as error:
-                refuse(str(error))
+            loaded = from_model(model.SerializeToString(), folder, self.path, self.function)
+            self.compiled[key] = anex.compile(loaded, device="cpu")
         return self.compiled[key]
 
 
@@ -102,12 +100,6 @@ class State(dict[str, np.ndarray]):
 
     def write_state(self, name: str, value: np.ndarray) -> None:
         self[name] = np.asarray(value, np.float16).reshape(self[name].shape)
-
-
-def refuse(why: str) -> None:
-    reason = " ".join(why.split()[:16])
-    refusals[reason] += 1
-    pytest.xfail(f"refused: {why}")
 
 
 def specialise(function: Any, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -196,6 +188,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = set(map(id, sampled))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
     items[:] = sampled
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, anex.UnsupportedError):
+        why = " ".join(str(call.excinfo.value).split())
+        refusals[re.sub("'[^']*' ?", "", why)[:120]] += 1
+        report.outcome, report.wasxfail = "skipped", f"refused: {why}"
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
