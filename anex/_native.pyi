@@ -54,6 +54,7 @@ class Tensor:
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 def restore(shape: tuple[int, ...], dtype: str, padded: bool, values: npt.NDArray[Any]) -> Tensor: ...
+
 @final
 class Executable:
     """A program planned for the CPU engine: values and ops are added in order, then it is finished and run."""

@@ -47,9 +47,7 @@ def ones(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded
     return full(shape, 1, dtype, padded=padded)
 
 
-def full(
-    shape: Iterable[int] | int, value: float, dtype: npt.DTypeLike = "float16", *, padded: bool = False
-) -> Tensor:
+def full(shape: Iterable[int] | int, value: float, dtype: npt.DTypeLike = "float16", *, padded: bool = False) -> Tensor:
     """As ``empty``, filled with ``value``.
 
     >>> anex.full((2,), 7, "int32")

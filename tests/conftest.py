@@ -4,8 +4,9 @@ import zlib
 
 import numpy as np
 import pytest
+from mil_facts import sample
 
-from anex import devices
+from anex import devices, store
 
 
 @pytest.fixture(params=devices.available())
@@ -20,3 +21,23 @@ def rng(request):
     seed = zlib.crc32(request.node.nodeid.encode())
     print(f"rng seed {seed}")
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def program():
+    """A MIL program with weights of several dtypes."""
+    return sample()
+
+
+@pytest.fixture
+def package(program, tmp_path):
+    """The same as an ``.mlpackage``."""
+    store.save(program, tmp_path / "m.mlpackage")
+    return tmp_path / "m.mlpackage"
+
+
+@pytest.fixture
+def folder(program, tmp_path):
+    """The same as a folder of MIL text and weights."""
+    store.save(program, tmp_path / "m.mlmodelc")
+    return tmp_path / "m.mlmodelc"

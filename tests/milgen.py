@@ -37,9 +37,7 @@ def scalars(scalar):
         if scalar.bits == 8:
             return st.sampled_from([0.0, -0.0, 1.0, -1.5, 2.0**-9, 448.0])
         if scalar.name == "bf16":
-            return st.floats(width=16, allow_nan=False).map(
-                lambda x: float(int(x) % 128) if abs(x) < 1e4 else x * 0
-            )
+            return st.floats(width=16, allow_nan=False).map(lambda x: float(int(x) % 128) if abs(x) < 1e4 else x * 0)
         return st.floats(width=scalar.bits, allow_nan=False)
     low, high = limits(scalar)
     return st.integers(low, high)
@@ -55,9 +53,7 @@ def value_text(scalar):
 def types(draw, depth=2):
     """ValueTypes that a parameter or result may have."""
     kind = draw(
-        st.sampled_from(
-            ["tensor", "tensor", "tensor", "list", "tuple", "dict", "state"] if depth else ["tensor"]
-        )
+        st.sampled_from(["tensor", "tensor", "tensor", "list", "tuple", "dict", "state"] if depth else ["tensor"])
     )
     message = mil().ValueType()
     if kind == "tensor":
@@ -86,18 +82,14 @@ def tensors(draw, scalar=None, shape=None):
     for size in shape:
         count *= size
     value = mil().Value(type=tensor_type(scalar, shape).message)
-    store(
-        scalar, draw(st.lists(scalars(scalar), min_size=count, max_size=count)), value.immediateValue.tensor
-    )
+    store(scalar, draw(st.lists(scalars(scalar), min_size=count, max_size=count)), value.immediateValue.tensor)
     return value
 
 
 @st.composite
 def values(draw, depth=2):
     """Values of every kind, from weight files too."""
-    kind = draw(
-        st.sampled_from(["tensor", "tensor", "blob", "list", "tuple", "dict"] if depth else ["tensor"])
-    )
+    kind = draw(st.sampled_from(["tensor", "tensor", "blob", "list", "tuple", "dict"] if depth else ["tensor"]))
     if kind == "tensor":
         return draw(tensors())
     value = mil().Value()

@@ -18,7 +18,6 @@ from mil_facts import (
     names,
     ops,
     outputs,
-    sample,
     text,
     zero_weights,
 )
@@ -26,24 +25,6 @@ from mil_facts import (
 from anex import errors, store
 from anex.load import from_mil, from_mlpackage
 from anex.mil import blob, from_text
-
-
-@pytest.fixture(scope="module")
-def program():
-    return sample()
-
-
-@pytest.fixture
-def package(program, tmp_path):
-    store.save(program, tmp_path / "m.mlpackage")
-    return tmp_path / "m.mlpackage"
-
-
-@pytest.fixture
-def folder(program, tmp_path):
-    store.save(program, tmp_path / "m.mlmodelc")
-    return tmp_path / "m.mlmodelc"
-
 
 # What is read ------------------------------------------------------------------------------------
 

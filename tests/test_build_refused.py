@@ -7,28 +7,11 @@ import re
 import coremltools as ct
 import numpy as np
 import pytest
-from mil_facts import HEADER, X, sample, text
+from mil_facts import HEADER, X, text
 
-from anex import errors, store
+from anex import errors
 from anex.load import from_mil, from_mlpackage
 from anex.mil import blob
-
-
-@pytest.fixture(scope="module")
-def program():
-    return sample()
-
-
-@pytest.fixture
-def package(program, tmp_path):
-    store.save(program, tmp_path / "m.mlpackage")
-    return tmp_path / "m.mlpackage"
-
-
-@pytest.fixture
-def folder(program, tmp_path):
-    store.save(program, tmp_path / "m.mlmodelc")
-    return tmp_path / "m.mlmodelc"
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,7 @@ def test_every_type_is_written_in_apples_layout_and_read_back(tmp_path):
     offsets = [writer.write(array, dtype) for dtype, array, _ in ARRAYS]
     del writer
     references = [
-        reference(offset, dtype, array.shape)
-        for offset, (dtype, array, _) in zip(offsets, ARRAYS, strict=True)
+        reference(offset, dtype, array.shape) for offset, (dtype, array, _) in zip(offsets, ARRAYS, strict=True)
     ]
     blob.check(path, references)
     data = path.read_bytes()
@@ -205,9 +204,7 @@ def test_the_writer_takes_no_other_dtype_and_no_type_that_coremltools_lacks(tmp_
             writer.write(np.zeros(3, np.float32), dtype)
 
 
-@pytest.mark.parametrize(
-    "path", [DATA / "canonical_1_0.mil", *sorted(PAIRS.glob("*.mil"))], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", [DATA / "canonical_1_0.mil", *sorted(PAIRS.glob("*.mil"))], ids=lambda path: path.stem)
 def test_the_weights_of_a_corpus_pair_pass_the_check(path, tmp_path):
     found = blob.references(mil.from_text(path.read_text()))
     weights = path.with_name(f"{path.stem}.weight.bin")

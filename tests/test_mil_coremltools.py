@@ -79,9 +79,7 @@ def constexpr_ios16(x):
 
 @program(ct.target.iOS18, FP16)
 def constexpr_ios18(x):
-    int4, uint1, uint2 = (
-        types.nptype_from_builtin(types.string_to_builtin(n)) for n in ("int4", "uint1", "uint2")
-    )
+    int4, uint1, uint2 = (types.nptype_from_builtin(types.string_to_builtin(n)) for n in ("int4", "uint1", "uint2"))
     blockwise = mb.constexpr_blockwise_shift_scale(
         data=RNG.integers(-8, 7, (4, 4)).astype(int4), scale=np.float16([[0.5], [1], [2], [3]])
     )
@@ -224,9 +222,7 @@ def test_ranges_of_a_model_become_flexible_shape_information():
         '(("DefaultShapes", {{"x", [1, 3, 8, 8]}}), '
         '("RangeDims", {{"x", [[1, 1], [3, 3], [1, 64], [2, -1]]}})))] {'
     )
-    assert equal(
-        mil.from_text(mil.to_text(mil.from_text(mil.to_text(model)))), mil.from_text(mil.to_text(model))
-    )
+    assert equal(mil.from_text(mil.to_text(mil.from_text(mil.to_text(model)))), mil.from_text(mil.to_text(model)))
 
 
 def test_enumerated_shapes_of_a_model_become_flexible_shape_information():

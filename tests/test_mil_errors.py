@@ -194,9 +194,7 @@ def nested(kind, levels):
         return main("f()() {" * levels + "} -> ()" + "; } -> ()" * (levels - 1) + ";")
     if kind == "types":
         return main(inputs="list<" * levels + "fp32" + ", ?>" * levels + " x")
-    opening, closing = {"lists": ("list<{}, 1>", "[{}]"), "dicts": ("dict<string, {}>", '{{{{"a", {}}}}}')}[
-        kind
-    ]
+    opening, closing = {"lists": ("list<{}, 1>", "[{}]"), "dicts": ("dict<string, {}>", '{{{{"a", {}}}}}')}[kind]
     type, literal = "int32", "1"
     for _ in range(levels):
         type, literal = opening.format(type), closing.format(literal)

@@ -111,9 +111,7 @@ def test_a_source_survives_being_saved_and_is_not_trusted_when_forged():
     assert "func main<ios18>(fp32 x) {\n" in mil.to_text(loaded)
 
 
-@pytest.mark.parametrize(
-    ("opset", "version"), [("ios15", "1.0"), ("ios17", "1.0"), ("ios18", "1.3"), ("ios26", "1.3")]
-)
+@pytest.mark.parametrize(("opset", "version"), [("ios15", "1.0"), ("ios17", "1.0"), ("ios18", "1.3"), ("ios26", "1.3")])
 def test_the_version_of_the_text_follows_the_opset(opset, version):
     program = mil.from_text(main(opset=opset, version=version))
     program.DiscardUnknownFields()

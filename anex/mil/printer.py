@@ -93,9 +93,7 @@ class Printer:
     def _op(self, lines: list[str], op: Message, indent: str, depth: int) -> None:
         results = f"{self._typed_names(op.outputs)} = " if op.outputs else ""
         inputs = op.inputs
-        arguments = ", ".join(
-            [f"{self.name(key)} = {self._argument(inputs[key], depth)}" for key in sorted(inputs)]
-        )
+        arguments = ", ".join([f"{self.name(key)} = {self._argument(inputs[key], depth)}" for key in sorted(inputs)])
         attributes = {key: self.value(op.attributes[key], depth) for key in op.attributes}
         lines.append(f"{indent}{results}{self.name(op.type)}({arguments}){self._brackets(attributes)}")
         for block in op.blocks:

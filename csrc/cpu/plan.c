@@ -226,7 +226,9 @@ static void accept(anex_plan *plan, plan_node *n, bool constant) {
         return;
     }
     if (node->view) {
-        plan->values[n->out[0]].root = plan->values[n->in[0]].root;
+        value *of = &plan->values[n->in[0]], *v = &plan->values[n->out[0]];
+        v->root = of->root;
+        v->tensor.data = of->tensor.data; /* a constant seen through a shape that is not one */
         free_node(n);
         return;
     }

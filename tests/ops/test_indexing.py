@@ -1,13 +1,13 @@
 """Slices, gathers and scatters, with indices from constants and from inputs."""
 
-import anex
 import numpy as np
 import pytest
 import torch
+from harness import check, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import check, run
+import anex
 
 MODES = ["add", "div", "max", "min", "mul", "sub", "update"]
 

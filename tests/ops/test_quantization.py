@@ -2,17 +2,17 @@
 
 from fractions import Fraction
 
-import anex
 import coremltools as ct
 import numpy as np
 import pytest
 from coremltools.converters.mil.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
 from coremltools.converters.mil.mil.ops.defs.iOS18 import compression as defs
+from harness import check, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import check, run
+import anex
 
 ONE_BIT = types.nptype_from_builtin(types.uint1)
 

@@ -1,12 +1,12 @@
 """Resizing and sampling of images, against torch and the values in coremltools' own tests."""
 
-import anex
 import numpy as np
 import pytest
 import torch
+from harness import check, run
 from torch.nn import functional
 
-from harness import check, run
+import anex
 
 SIZES = [(5, 7), (10, 14), (3, 3), (1, 1), (17, 4), (33, 64)]
 

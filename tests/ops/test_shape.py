@@ -2,15 +2,15 @@
 
 import itertools
 
-import anex
 import numpy as np
 import pytest
 import torch
-from anex import _native
+from harness import build, check, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import build, check, run
+import anex
+from anex import _native
 
 SIZES = [1, 2, 3, 17, 33]
 DTYPES = ["float16", "float32", "int32", "int16", "uint16", "int8", "uint8"]
