@@ -74,7 +74,6 @@ setup(
         ),
         compiler_directives={
             "language_level": 3,
-            "freethreading_compatible": True,
             "auto_pickle": False,
             "autotestdict": False,
         },

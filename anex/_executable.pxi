@@ -39,10 +39,10 @@ cdef class Executable:
     """A program planned for the CPU engine: values and ops are added in order, then it is finished and run."""
 
     cdef anex_plan *plan
-    cdef list constants        # arrays the plan reads in place, by value number
+    cdef list constants        # what the plan reads until it is finished
     cdef list input_names, output_names
     cdef anex_tensor *specs    # of the inputs, then of the outputs; data unused
-    cdef list inputs, outputs  # (shape, dtype code) before finish()
+    cdef list inputs           # their values before finish()
     cdef int32_t n_inputs, n_outputs, running
     cdef bint is_closed
 
@@ -52,7 +52,7 @@ cdef class Executable:
         cdef const char *text = name
         check(anex_plan_new(NULL if isa is None else text, &self.plan, &error), &error)
         self.constants, self.input_names, self.output_names = [], [], []
-        self.inputs, self.outputs = [], []
+        self.inputs = []
 
     def __dealloc__(self):
         anex_plan_free(self.plan)
@@ -72,7 +72,8 @@ cdef class Executable:
         self.need_unfinished()
         init_tensor(&t, shape, find_dtype(dtype), 0)
         check(anex_plan_input(self.plan, t.dtype, t.rank, t.shape, &value, &error), &error)
-        self.inputs.append((name, tuple(shape), dtype))
+        self.inputs.append(value)
+        self.input_names.append(name)
         return value
 
     def add_value(self, shape, str dtype):
@@ -80,12 +81,12 @@ cdef class Executable:
         cdef anex_value value
         cdef anex_error error
         self.need_unfinished()
-        init_tensor(&t, shape, find_dtype(dtype), 0)
+        init_tensor(&t, shape, find_dtype(dtype), 0, ANEX_MAX_RANK)  # a palette has two axes more than a tensor
         check(anex_plan_value(self.plan, t.dtype, t.rank, t.shape, &value, &error), &error)
         return value
 
     def add_constant(self, array):
-        """A packed buffer, or a str; read in place for as long as the program needs it."""
+        """A packed buffer, or a str; not to change before the program is finished."""
         cdef anex_tensor text
         cdef anex_value value
         cdef anex_error error
@@ -103,7 +104,7 @@ cdef class Executable:
                 check(anex_plan_constant(self.plan, operand.tensor, &value, &error), &error)
             finally:
                 release(&operand)
-        self.constants.append((value, array))
+        self.constants.append(array)
         return value
 
     def add_op(self, str op, str name, inputs, values, outputs):
@@ -132,33 +133,39 @@ cdef class Executable:
             PyMem_Free(numbers)
 
     def finish(self, outputs):
-        """``outputs``: (name, value, shape, dtype) each."""
+        """``outputs``: (name, value) each. What fails here is closed: a plan is finished once."""
         cdef anex_error error
         cdef anex_value *values
+        cdef anex_tensor *specs
         self.need_unfinished()
         self.n_inputs, self.n_outputs = len(self.inputs), len(outputs)
         cdef size_t total = <size_t> (self.n_inputs + self.n_outputs)
-        values = <anex_value *> PyMem_Malloc((len(outputs) + 1) * sizeof(anex_value))
-        self.specs = <anex_tensor *> PyMem_Malloc((total + 1) * sizeof(anex_tensor))
-        if values == NULL or self.specs == NULL:
-            PyMem_Free(values)
-            raise MemoryError
+        values = <anex_value *> PyMem_Malloc((total + 1) * sizeof(anex_value))
+        specs = <anex_tensor *> PyMem_Malloc((total + 1) * sizeof(anex_tensor))
         try:
-            for i, output in enumerate(outputs):
-                values[i] = output[1]
-            check(anex_plan_finish(self.plan, self.n_outputs, values, &error), &error)
+            if values == NULL or specs == NULL:
+                raise MemoryError
+            for i, value in enumerate([*self.inputs, *(value for _, value in outputs)]):
+                values[i] = value
+            check(anex_plan_finish(self.plan, self.n_outputs, values + self.n_inputs, &error), &error)
+            for i in range(total):
+                specs[i] = anex_plan_tensor(self.plan, values[i])[0]
+            self.output_names = [name for name, _ in outputs]
+            self.specs, specs = specs, NULL
+        except BaseException:
+            self.close()
+            raise
         finally:
             PyMem_Free(values)
-        for i, (name, shape, dtype) in enumerate([*self.inputs, *((o[0], o[2], o[3]) for o in outputs)]):
-            init_tensor(&self.specs[i], shape, find_dtype(dtype), 0)
-        self.input_names = [i[0] for i in self.inputs]
-        self.output_names = [o[0] for o in outputs]
-        self.constants = [c for c in self.constants if anex_plan_needs_constant(self.plan, c[0])]
+            PyMem_Free(specs)
+        self.constants = []
 
     # ---- running
 
     def stats(self):
         """Counts and bytes of the plan: nodes, arena_bytes, packed_bytes, live_bytes_peak."""
+        if self.plan == NULL:
+            raise errors.ClosedError("this program is closed")
         return anex_plan_get_stats(self.plan)
 
     def close(self):
@@ -194,18 +201,19 @@ cdef class Executable:
         try:
             if operands == NULL or tensors == NULL:
                 raise MemoryError
-            for held in range(total):
-                self.take(operands, held, arguments, results, tensors)
-            held = total
+            while held < total:
+                self.take(&operands[held], held, arguments[held] if held < self.n_inputs else results[held - self.n_inputs])
+                tensors[held] = operands[held].tensor
+                held += 1
             if out is not None:
-                self.refuse_overlaps(tensors)
+                self.refuse_overlaps(tensors, arguments, results)
             with nogil:
                 status = anex_plan_run(self.plan, tensors, tensors + self.n_inputs, &error)
             check(status, &error)
         finally:
-            if operands != NULL:
-                for i in range(held):
-                    release(&operands[i])
+            while held > 0:
+                held -= 1
+                release(&operands[held])
             if operands != few:
                 PyMem_Free(operands)
                 PyMem_Free(tensors)
@@ -235,29 +243,57 @@ cdef class Executable:
                                        f"out= has {len(out)}")
         return <tuple> out
 
-    cdef int take(self, Operand *operands, int32_t i, tuple arguments, tuple results, const anex_tensor **tensors) except -1:
-        cdef bint output = i >= self.n_inputs
-        argument = results[i - self.n_inputs] if output else arguments[i]
-        name = f"output {self.output_names[i - self.n_inputs]!r}" if output else None
-        if name is None and not isinstance(argument, Tensor):
-            name = f"input {self.input_names[i]!r}"
-        acquire(&operands[i], argument, output, name)
-        tensors[i] = operands[i].tensor
-        if fits(tensors[i], &self.specs[i]):
+    cdef int take(self, Operand *operand, int32_t i, argument) except -1:
+        """Pin input i, or output i - n_inputs, and see that it fits."""
+        cdef bint is_output = i >= self.n_inputs
+        if not isinstance(argument, Tensor) or not pin(operand, <Tensor> argument, is_output):
+            acquire(operand, argument, is_output, self.label(i))
+        if fits(operand.tensor, &self.specs[i]):
             return 0
-        text = mismatch(tensors[i], &self.specs[i], name or f"input {self.input_names[i]!r}")
-        kind = errors.ShapeError if tensors[i].dtype == self.specs[i].dtype else errors.DTypeError
-        release(&operands[i])
-        raise kind(text)
+        kind = errors.ShapeError if operand.tensor.dtype == self.specs[i].dtype else errors.DTypeError
+        try:
+            raise kind(mismatch(operand.tensor, &self.specs[i], self.label(i)))
+        finally:
+            release(operand)
 
-    cdef int refuse_overlaps(self, const anex_tensor **tensors) except -1:
+    cdef str label(self, int32_t i):
+        if i < self.n_inputs:
+            return f"input {self.input_names[i]!r}"
+        return f"output {self.output_names[i - self.n_inputs]!r}"
+
+    cdef int refuse_overlaps(self, const anex_tensor **tensors, tuple arguments, tuple results) except -1:
+        cdef int32_t o, i
         for o in range(self.n_inputs, self.n_inputs + self.n_outputs):
             for i in range(o):
-                if overlap(tensors[o], tensors[i]):
-                    other = self.input_names[i] if i < self.n_inputs else self.output_names[i - self.n_inputs]
-                    raise errors.ArgumentError(f"out= for {self.output_names[o - self.n_inputs]!r} shares memory with "
-                                               f"{other!r}; give it memory of its own")
+                if overlap(tensors[o], tensors[i]) and numpy().shares_memory((arguments + results)[o], (arguments + results)[i]):
+                    names = self.input_names + self.output_names
+                    raise errors.ArgumentError(f"out= for {names[o]!r} shares memory with {names[i]!r}; give it memory of its own")
         return 0
+
+
+cdef class Caller:
+    """What is called as ``program(x, y=y, out=z)``, without a Python frame in between."""
+
+    cdef object run
+    cdef tuple names
+
+    def __init__(self, executable, names):
+        self.run, self.names = executable.run, tuple(names)
+
+    def __call__(self, *arguments, out=None, **named):
+        return self.run(by_position(self.names, arguments, named) if named else arguments, out)
+
+
+cdef tuple by_position(tuple names, tuple arguments, dict named):
+    rest = names[len(arguments):]
+    if len(arguments) <= len(names) and set(rest) == set(named):
+        return (*arguments, *[named[name] for name in rest])
+    problems = [f"unknown {name!r}" for name in named if name not in names]
+    problems += [f"{name!r} given twice" for name in named if name in names[:len(arguments)]]
+    problems += [f"missing {name!r}" for name in rest if name not in named]
+    if len(arguments) > len(names):
+        problems.append(f"{len(arguments)} arguments by position")
+    raise errors.ArgumentError(f"inputs: {', '.join(problems)}; the program takes {', '.join(names)}")
 
 
 # ---- the engine -------------------------------------------------------------------------------
@@ -279,6 +315,8 @@ def instruction_sets():
 
 def set_num_threads(int32_t threads):
     """How many threads one program may use, the caller's included; the processors of this process at first."""
+    if threads < 1:
+        raise errors.ArgumentError(f"{threads} threads; one is the least")
     anex_set_num_threads(threads)
 
 

@@ -63,7 +63,7 @@ cdef extern from "anex.h" nogil:
     anex_status anex_plan_op(anex_plan *, const char *, const char *, int32_t, const anex_value *, int32_t,
                              const anex_value *, int32_t, const anex_value *, anex_error *)
     anex_status anex_plan_finish(anex_plan *, int32_t, const anex_value *, anex_error *)
-    bint anex_plan_needs_constant(const anex_plan *, anex_value)
+    const anex_tensor *anex_plan_tensor(const anex_plan *, anex_value)
     anex_plan_stats anex_plan_get_stats(const anex_plan *)
     anex_status anex_plan_run(anex_plan *, const anex_tensor *const *, const anex_tensor *const *, anex_error *)
     void anex_set_num_threads(int32_t)

@@ -7,8 +7,9 @@ closed or dies, or, if it is running then, when the last run returns. Nothing el
 """
 
 cimport cython
-from cpython.buffer cimport (PyBUF_FORMAT, PyBUF_RECORDS_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer,
-                             PyObject_GetBuffer)
+from cpython.buffer cimport (PyBUF_ANY_CONTIGUOUS, PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_ND,
+                             PyBUF_RECORDS_RO, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_IsContiguous, PyBuffer_Release,
+                             PyObject_CheckBuffer, PyObject_GetBuffer)
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -39,14 +40,15 @@ cdef anex_dtype find_dtype(str name) except ANEX_DTYPE_COUNT:
     return <anex_dtype> <int> code
 
 
-cdef int init_tensor(anex_tensor *t, shape, anex_dtype dtype, int64_t alignment) except -1:
+cdef int init_tensor(anex_tensor *t, shape, anex_dtype dtype, int64_t alignment, size_t max_rank=5) except -1:
     cdef int64_t dims[ANEX_MAX_RANK]
     cdef anex_error error
-    if len(shape) > 5:
-        raise errors.ShapeError(f"shape {tuple(shape)} has rank {len(shape)}; Core ML tensors have rank 0 to 5")
-    for i, dim in enumerate(shape):
-        dims[i] = dim
-    return check(anex_tensor_init(t, dtype, <int32_t> len(shape), dims, alignment, &error), &error)
+    cdef tuple sizes = tuple(shape)
+    if <size_t> len(sizes) > max_rank:
+        raise errors.ShapeError(f"shape {sizes} has rank {len(sizes)}; Core ML tensors have rank 0 to {max_rank}")
+    for i, size in enumerate(sizes):
+        dims[i] = size
+    return check(anex_tensor_init(t, dtype, <int32_t> len(sizes), dims, alignment, &error), &error)
 
 
 cdef void give_back_buffer(void *owner) noexcept with gil:
@@ -79,19 +81,25 @@ cdef class Tensor:
         cdef Tensor tensor = Tensor.__new__(Tensor)
         cdef Operand operand
         cdef anex_error error
+        cdef Py_buffer *view = NULL
         acquire(&operand, buffer, False, "buffer")
-        if operand.tensor != &operand.own:
+        try:
+            if operand.tensor != &operand.own:
+                return buffer  # a Tensor
+            init_tensor(&tensor.t, [operand.own.shape[i] for i in range(operand.own.rank)], operand.own.dtype, 0)
+            view = <Py_buffer *> PyMem_Malloc(sizeof(Py_buffer))
+            if view == NULL:
+                raise MemoryError
+            check(anex_memory_wrap(operand.own.data, give_back_buffer, view, &tensor.memory, &error), &error)
+            view[0] = operand.view
+            operand.held = False  # the memory has it now
+            tensor.t = operand.own
+            tensor.is_readonly = view.readonly
+            return tensor
+        finally:
+            if tensor.memory == NULL:
+                PyMem_Free(view)
             release(&operand)
-            return buffer
-        cdef Py_buffer *view = <Py_buffer *> PyMem_Malloc(sizeof(Py_buffer))
-        if view == NULL:
-            release(&operand)
-            raise MemoryError
-        view[0] = operand.view
-        tensor.t = operand.own
-        tensor.is_readonly = view.readonly
-        check(anex_memory_wrap(view.buf, give_back_buffer, view, &tensor.memory, &error), &error)
-        return tensor
 
     def __dealloc__(self):
         anex_memory_release(self.memory)
@@ -165,6 +173,8 @@ cdef class Tensor:
         acquire(&operand, source, False, "source")
         self.exports += 1
         try:
+            if overlap(&self.t, operand.tensor):
+                return self.copy_from(numpy().array(source))
             with nogil:
                 status = anex_tensor_copy(&self.t, operand.tensor, &error)
             check(status, &error)
@@ -231,7 +241,6 @@ cdef class Tensor:
         self.need_open()
         if flags & PyBUF_WRITABLE and self.is_readonly:
             raise errors.ViewError("this tensor is read-only")
-        view.obj = self
         view.buf = self.t.data
         view.len = anex_tensor_nbytes(&self.t)
         view.readonly = self.is_readonly
@@ -246,10 +255,25 @@ cdef class Tensor:
         else:
             view.itemsize, view.ndim = info.bits // 8, self.t.rank
             view.shape, view.strides = <Py_ssize_t *> self.t.shape, <Py_ssize_t *> self.t.strides
+        if (order := order_asked_for(flags)) and not PyBuffer_IsContiguous(view, order):
+            raise errors.ViewError(f"this tensor has strides {self.strides}; np.ascontiguousarray(t) makes a packed copy")
+        if flags & PyBUF_STRIDES != PyBUF_STRIDES:
+            view.strides = NULL
+        if not flags & PyBUF_ND:
+            view.shape = NULL
+        view.obj = self
         self.exports += 1
 
     def __releasebuffer__(self, Py_buffer *view):
         self.exports -= 1
+
+
+cdef char order_asked_for(int flags) noexcept:
+    """The order of contiguous elements that a consumer relies on, or 0 when it reads strides."""
+    for asked, order in ((PyBUF_ANY_CONTIGUOUS, c'A'), (PyBUF_F_CONTIGUOUS, c'F'), (PyBUF_C_CONTIGUOUS, c'C')):
+        if flags & asked == asked:
+            return order
+    return 0 if flags & PyBUF_STRIDES == PyBUF_STRIDES else c'C'
 
 
 cdef object numpy_module = None
@@ -279,7 +303,7 @@ cdef numpy_from_dlpack(exporter, name):
     """torch's CPU tensors and the like have no buffer; numpy speaks DLPack for us."""
     try:
         return numpy().from_dlpack(exporter)
-    except (BufferError, RuntimeError, TypeError, ValueError) as cause:
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as cause:
         raise errors.ArgumentError(f"{name} cannot be shared through DLPack: {cause}") from cause
 
 
@@ -312,6 +336,17 @@ cdef int dtype_of_format(const Py_buffer *view) noexcept:
     return -1
 
 
+cdef inline bint pin(Operand *operand, Tensor tensor, bint writable) noexcept:
+    """Export a Tensor's memory, unless that is closed, read-only or not to be seen as it is."""
+    if tensor.memory == NULL or (writable and tensor.is_readonly) or anex_dtypes[tensor.t.dtype].bits < 8:
+        return False
+    tensor.exports += 1
+    Py_INCREF(tensor)
+    operand.pinned, operand.held = <PyObject *> tensor, True
+    operand.tensor = &tensor.t
+    return True
+
+
 cdef int acquire(Operand *operand, argument, bint writable, name) except -1:
     """Look at the memory of a Tensor, a buffer or a DLPack exporter, and pin it."""
     cdef Tensor tensor
@@ -321,15 +356,12 @@ cdef int acquire(Operand *operand, argument, bint writable, name) except -1:
         argument = numpy_from_dlpack(argument, name)
     if isinstance(argument, Tensor):
         tensor = <Tensor> argument
-        tensor.need_open()
+        if pin(operand, tensor, writable):
+            return 0
+        if tensor.memory == NULL:
+            raise errors.ClosedError(f"{name}: this tensor is closed")
         if writable and tensor.is_readonly:
             raise errors.ArgumentError(f"{name} is read-only")
-        if anex_dtypes[tensor.t.dtype].bits >= 8:
-            tensor.exports += 1
-            Py_INCREF(tensor)
-            operand.pinned, operand.held = <PyObject *> tensor, True
-            operand.tensor = &tensor.t
-            return 0
     if not PyObject_CheckBuffer(argument):
         raise errors.ArgumentError(f"{name} is a {type(argument).__name__}; pass an anex.Tensor or a numpy array")
     try:

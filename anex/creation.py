@@ -56,6 +56,8 @@ def full(shape: Iterable[int] | int, value: float, dtype: npt.DTypeLike = "float
     result = empty(shape, dtype, padded=padded)
     if result.dtype_name in PACKED_DTYPES:
         value = _pack(np.full(2, value), result.dtype_name).item()
+    else:
+        _refuse_overflow(np.asarray(value), result.dtype_name)
     np.asarray(result)[...] = value
     return result
 
@@ -92,8 +94,19 @@ def tensor(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None, *, padded: b
     elif array.dtype.name in ("float16", "float32") and result.dtype_name in ("float16", "float32"):
         result.copy_from(array)  # in C: numpy converts float16 an element at a time
     else:
+        _refuse_overflow(array, result.dtype_name)
         np.asarray(result)[...] = array
     return result
+
+
+def _refuse_overflow(array: npt.NDArray[Any], name: str) -> None:
+    """numpy wraps integers around, and makes some integer of a NaN."""
+    dtype = np.dtype(name)
+    if dtype.kind not in "iu" or np.can_cast(array.dtype, dtype):
+        return
+    limits = np.iinfo(dtype)
+    if not ((array >= limits.min) & (array <= limits.max)).all():
+        raise DTypeError(f"{dtype} holds integers from {limits.min} to {limits.max}; some of the values are outside")
 
 
 def _as_array(data: Any) -> npt.NDArray[Any]:

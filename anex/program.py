@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import devices
 from ._coremltools import coremltools
+from ._native import Caller
 from .errors import ArgumentError, CompileError, ShapeError, UnsupportedError
 from .spec import Spec, spec
 
@@ -107,7 +108,7 @@ def _refuse_objections(function: Any, device: devices.Device) -> None:
         raise UnsupportedError(f"device={device.name!r} cannot run {len(reasons)} op(s):\n  {shown}")
 
 
-class Program:
+class Program(Caller):
     """A MIL program compiled for one device; made by ``anex.compile``.
 
     ``program(x, y)`` or ``program(x=x, y=y)`` takes one Tensor or array per input, of exactly the
@@ -125,34 +126,17 @@ class Program:
         outputs: Mapping[str, Spec],
         executable: devices.Executable,
     ) -> None:
+        super().__init__(executable, inputs)
         self._source = source
         self._device = device
         self._executable = executable
-        self._run = executable.run
         self.inputs: Mapping[str, Spec] = MappingProxyType(dict(inputs))
         self.outputs: Mapping[str, Spec] = MappingProxyType(dict(outputs))
-        self._names = tuple(inputs)
 
     @property
     def device(self) -> str:
         """The name of the device it was compiled for."""
         return self._device.name
-
-    def __call__(self, *arguments: Any, out: Any = None, **named: Any) -> Any:
-        if named:
-            arguments = self._by_position(arguments, named)
-        return self._run(arguments, out)
-
-    def _by_position(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-        rest = self._names[len(arguments) :]
-        if len(arguments) > len(self._names) or set(rest) != set(named):
-            problems = [f"unknown {name!r}" for name in named if name not in self._names]
-            problems += [f"{name!r} given twice" for name in named if name in self._names[: len(arguments)]]
-            problems += [f"missing {name!r}" for name in rest if name not in named]
-            if len(arguments) > len(self._names):
-                problems.append(f"{len(arguments)} arguments by position")
-            raise ArgumentError(f"inputs: {', '.join(problems)}; the program takes {', '.join(self._names)}")
-        return (*arguments, *(named[name] for name in rest))
 
     @property
     def mil(self) -> str:

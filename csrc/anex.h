@@ -91,8 +91,7 @@ void anex_memory_release(anex_memory *memory);
 /* ---- the CPU engine ----------------------------------------------------------------------- */
 
 /* A plan: values (inputs, constants, what ops make) and the ops between them, added in order.
-   Constants given to a plan must stay where they are until it is freed, unless
-   anex_plan_needs_constant says otherwise. */
+   Constants given to a plan must stay where they are until it is finished. */
 typedef struct anex_plan anex_plan;
 typedef int32_t anex_value; /* -1: an argument left out */
 
@@ -120,8 +119,7 @@ anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int3
                          int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
                          anex_error *error);
 anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_value *outputs, anex_error *error);
-/* After finishing: whether this constant is read in place; if not, its memory may go. */
-bool anex_plan_needs_constant(const anex_plan *plan, anex_value value);
+const anex_tensor *anex_plan_tensor(const anex_plan *plan, anex_value value); /* shape and dtype of a value */
 
 typedef struct anex_plan_stats {
     int64_t nodes;           /* ops that run; views and folded ops do not */
@@ -131,8 +129,9 @@ typedef struct anex_plan_stats {
 } anex_plan_stats;
 anex_plan_stats anex_plan_get_stats(const anex_plan *plan);
 
-/* Run a finished plan, inputs in the order they were added. Any number of threads may do so at once. Tensors must have the shapes and
-   dtypes of the values; layouts other than packed are copied on the way in and out. */
+/* Run a finished plan, inputs in the order they were added. Any number of threads may do so at once.
+   Tensors must have the shapes and dtypes of the values; layouts other than packed are copied on the
+   way in and out. */
 anex_status anex_plan_run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
                           anex_error *error);
 

@@ -30,38 +30,31 @@ static inline half anex_float_to_half(float f) {
     return h;
 }
 #else
+/* Without branches, so that loops over these vectorise: every case is computed and one is kept. */
 static inline float anex_half_to_float(half h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, magnitude = h & 0x7fff, bits;
-    float value;
-    if (magnitude >= 0x7c00) { /* infinity, or a NaN made quiet */
-        bits = sign | 0x7f800000 | ((magnitude & 0x3ff) << 13) | (magnitude > 0x7c00 ? 0x400000 : 0);
-        memcpy(&value, &bits, sizeof value);
-        return value;
-    }
-    if (magnitude < 0x400) { /* subnormal: an exact integer times 2^-24 */
-        value = (float)magnitude * 0x1p-24f;
-        return sign ? -value : value;
-    }
-    bits = sign | ((magnitude << 13) + (112u << 23));
-    memcpy(&value, &bits, sizeof value);
+    int32_t magnitude = h & 0x7fff, bits, tiny;
+    float value = (float)magnitude * 0x1p-24f; /* subnormal: an exact integer times 2^-24 */
+    memcpy(&tiny, &value, sizeof tiny);
+    bits = (magnitude << 13) + (112 << 23);
+    bits += magnitude >= 0x7c00 ? 112 << 23 : 0;    /* infinity, */
+    bits |= magnitude > 0x7c00 ? 0x400000 : 0;      /* or a NaN made quiet */
+    bits = magnitude < 0x400 ? tiny : bits;
+    uint32_t all = (uint32_t)bits | (uint32_t)(h & 0x8000) << 16;
+    memcpy(&value, &all, sizeof value);
     return value;
 }
 static inline half anex_float_to_half(float f) {
-    uint32_t bits;
+    int32_t bits, tiny;
     memcpy(&bits, &f, sizeof bits);
-    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-    bits &= 0x7fffffff;
-    if (bits > 0x7f800000) return (half)(sign | 0x7e00 | (bits >> 13 & 0x3ff)); /* NaN keeps its payload */
-    if (bits >= 0x477ff000) return (half)(sign | 0x7c00);                        /* 65520 and above: infinity */
-    if (bits < 0x38800000) { /* below 2^-14: let the float adder round to a multiple of 2^-24 */
-        float magnitude;
-        memcpy(&magnitude, &bits, sizeof magnitude);
-        magnitude += 0.5f; /* 0.5 has its last bit at 2^-24 */
-        memcpy(&bits, &magnitude, sizeof bits);
-        return (half)(sign | (bits - 0x3f000000));
-    }
-    uint32_t odd = bits >> 13 & 1;
-    return (half)(sign | ((bits - (112u << 23) + 0xfff + odd) >> 13));
+    int32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    memcpy(&f, &magnitude, sizeof f);
+    f += 0.5f; /* 0.5 has its last bit at 2^-24: the float adder rounds what is below 2^-14 */
+    memcpy(&tiny, &f, sizeof tiny);
+    int32_t odd = magnitude >> 13 & 1, narrow = (magnitude - (112 << 23) + 0xfff + odd) >> 13;
+    narrow = magnitude < 0x38800000 ? tiny - 0x3f000000 : narrow;
+    narrow = magnitude >= 0x477ff000 ? 0x7c00 : narrow;                                  /* 65520 and above: infinity */
+    narrow = magnitude > 0x7f800000 ? 0x7e00 | (magnitude >> 13 & 0x3ff) : narrow; /* NaN keeps its payload */
+    return (half)(sign | narrow);
 }
 #endif
 

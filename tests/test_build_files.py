@@ -139,6 +139,11 @@ def test_both_dialects_and_every_opset_are_read():
             assert main(read).opset_version.name.lower() == opset
 
 
+def test_an_output_that_stands_twice_is_one():
+    program = from_mil(text(f"{X} y = relu(x = x);", gives="y, y"))
+    assert [output.name for output in program.functions["main"].outputs] == ["y"]
+
+
 def test_attributes_of_functions_ops_and_blocks_are_dropped():
     source = text(f'{X} y = relu(x = x)[name = string("r"), colour = string("red")];')
     source = source.replace(") {\n", ') [FlexibleShapeInformation = tuple<string>(("x"))] {\n')

@@ -1,16 +1,19 @@
 """Tensors: the memory numpy and torch see, its life, and what is refused."""
 
 import gc
+import io
 import pickle
 import weakref
 
 import numpy as np
 import pytest
 import torch
+from harness import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import anex
+from anex._native import instruction_sets
 
 DTYPES = ("float16", "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "bool")
 TORCH_DTYPES = tuple(name for name in DTYPES if name not in ("uint16", "uint32"))
@@ -268,3 +271,53 @@ def test_ten_thousand_tensors_and_views_leave_no_memory_behind():
     before = resident()
     cycle(10_000)
     assert resident() - before < 8 << 20
+
+
+def test_a_consumer_that_cannot_read_strides_is_refused_a_padded_tensor():
+    values = np.arange(6, dtype=np.float16).reshape(2, 3)
+    file = io.BytesIO()
+    file.write(anex.tensor(values))
+    assert file.getvalue() == b"".join([anex.tensor(values)]) == values.tobytes()
+    t = anex.tensor(values, padded=True)
+    for take in (io.BytesIO().write, lambda t: b"".join([t]), torch.frombuffer):
+        with pytest.raises((BufferError, TypeError, ValueError)):
+            take(t)
+    assert bytes(t) == values.tobytes()
+    t.close()
+
+
+def test_copying_a_tensor_onto_itself_reads_before_it_writes():
+    t = anex.tensor([1, 2, 3, 4])
+    t.copy_from(np.asarray(t)[::-1])
+    assert t.tolist() == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("values", [[256], [-1], [float("nan")], [1e9]])
+def test_values_an_integer_dtype_cannot_hold_are_refused(values):
+    with pytest.raises(anex.DTypeError, match="0 to 255"):
+        anex.tensor(values, dtype="uint8")
+    with pytest.raises(anex.DTypeError, match="0 to 255"):
+        anex.full((2,), values[0], "uint8")
+
+
+def test_fewer_threads_than_one_are_refused():
+    with pytest.raises(anex.ArgumentError, match="0 threads"):
+        anex.set_num_threads(0)
+
+
+def test_every_float16_is_converted_the_same_by_every_instruction_set():
+    every = np.arange(65536, dtype=np.uint32).astype(np.uint16).view(np.float16)
+    rng = np.random.default_rng(5)
+    ties = np.add.outer(
+        np.arange(65536, dtype=np.uint32) << 16, np.array([0, 0x0FFF, 0x1000, 0x1001, 0x8000], np.uint32)
+    )
+    bits = np.concatenate([ties.ravel(), rng.integers(0, 2**32, 200_000, dtype=np.uint32)])
+    with np.errstate(all="ignore"):
+        for values, target, name in ((every, np.float32, "fp32"), (bits.view(np.float32), np.float16, "fp16")):
+            wanted = values.astype(target)
+            for isa in instruction_sets():
+                (found,) = run("cast", isa=isa, x=values, dtype=name)
+                number = ~np.isnan(wanted)
+                integer = f"u{wanted.itemsize}"
+                np.testing.assert_array_equal(found[number].view(integer), wanted[number].view(integer), err_msg=isa)
+                assert np.isnan(found[~number]).all(), isa

@@ -66,7 +66,7 @@ def _objections(op: Operation) -> Iterator[str]:
             yield f"{dtype_name(var)} is not a dtype of the CPU engine"
         elif var.shape is None or not all(isinstance(dim, (int, np.integer)) for dim in var.shape):
             yield f"the shape of {var.name} is only known while the program runs; give every input a fixed shape"
-        elif len(var.shape) > MAX_RANK:
+        elif len(var.shape) > MAX_RANK and not op.op_type.startswith("constexpr_"):  # palettes have two axes more
             yield f"rank {len(var.shape)} is above {MAX_RANK}, the limit of Core ML; merge dimensions"
 
 
@@ -86,8 +86,8 @@ def lower(
         values[var] = plan.add_input(name, inputs[name].shape, inputs[name].dtype.name)
     for op in needed(function):
         _lower_op(plan, op, values)
-    named = zip(outputs.items(), function.outputs, strict=True)
-    plan.finish([(name, _value(plan, var, values), spec.shape, spec.dtype.name) for (name, spec), var in named])
+    named = zip(outputs, function.outputs, strict=True)
+    plan.finish([(name, _value(plan, var, values)) for name, var in named])
     return plan
 
 
@@ -139,4 +139,6 @@ def constant(var: Var) -> Any:
         name = "int32"  # int64 shapes and the like
     if name is None:
         raise CompileError(f"constant {var.name} is {dtype_name(var)}, which the CPU engine does not hold")
-    return np.ascontiguousarray(array, dtype=name).reshape(array.shape)
+    if array.dtype.kind in "iu" and (array != array.astype(name)).any():
+        raise CompileError(f"constant {var.name} has values outside {name}, the widest integer of Core ML's tensors")
+    return np.require(array, name, ["C", "A"])

@@ -27,7 +27,7 @@ int32_t anex_isa_list(const char **names, int32_t room) {
     return n;
 }
 
-const anex_isa *anex_isa_find(const char *name) {
+static const anex_isa *find(const char *name) {
     const char *names[4];
     int32_t n = anex_isa_list(names, 4);
     for (int32_t i = 0; i < n; i++) {
@@ -39,6 +39,13 @@ const anex_isa *anex_isa_find(const char *name) {
         return &anex_isa_generic;
     }
     return NULL;
+}
+
+const anex_isa *anex_isa_find(const char *name) {
+    static _Atomic(const anex_isa *) best; /* asked for by every row that is converted */
+    if (name) return find(name);
+    if (!best) best = find(NULL);
+    return best;
 }
 
 enum {

@@ -1,6 +1,8 @@
 /* linear, matmul, einsum: batches of matrix products over strided operands. */
 #include "gemm.h"
 
+#include <math.h>
+
 /* out [batch.., m, n] = x [batch.., m, k] . y [batch.., k, n] (+ bias [n]); strides in elements, 0 where broadcast */
 typedef struct product {
     int64_t m, n, k;
@@ -128,6 +130,33 @@ static void multiply_integers(const anex_node *node, const anex_slice *slice) {
     }
 }
 
+static double element(const gemm_matrix *form, const anex_tensor *t, int64_t at, int64_t row, int64_t col, bool whole) {
+    double v = anex_real(t, at + row * form->row + col * form->col);
+    return whole ? trunc(v) : v;
+}
+
+/* A constant of another kind than x, which iOS 17 allows, counts as of the output's; task: a row of the output */
+static void multiply_mixed(const anex_node *node, const anex_slice *slice) {
+    const product *p = node->state;
+    const anex_tensor *out = node->out[0];
+    const bool whole = out->dtype == ANEX_I32;
+    for (int64_t task = slice->begin; task < slice->end; task++) {
+        place at = place_of(p, task / p->m);
+        int64_t i = task % p->m, to = at.out + i * p->out_row;
+        for (int64_t j = 0; j < p->n; j++) {
+            double sum = p->bias ? anex_real(node->in[2], j) : 0;
+            for (int64_t k = 0; k < p->k; k++)
+                sum += element(&p->x, node->in[0], at.x, i, k, whole) * element(&p->y, node->in[1], at.y, k, j, whole);
+            if (whole) /* modulo 2^32, as far as a double counts */
+                ((int32_t *)out->data)[to + j] = fabs(sum) < 0x1p62 ? (int32_t)(uint32_t)(int64_t)sum : 0;
+            else if (out->dtype == ANEX_F16)
+                ((half *)out->data)[to + j] = anex_float_to_half((float)sum);
+            else
+                ((float *)out->data)[to + j] = (float)sum;
+        }
+    }
+}
+
 /* Products that share y and follow each other in x and out are one taller product. */
 static void fold_batch(product *p) {
     while (p->batch_rank) {
@@ -183,27 +212,29 @@ static anex_status add_few(anex_node *node, product *p, int64_t batch, bool many
     return keep(node, p, error);
 }
 
+static bool is_float(const anex_tensor *t) { return t->dtype == ANEX_F16 || t->dtype == ANEX_F32; }
+
 static anex_status add_product(anex_node *node, product *p, const anex_tensor *x, const anex_tensor *y,
                                anex_error *error) {
     const anex_tensor *out = node->out[0];
-    bool integers = x->dtype == ANEX_I32;
-    bool floats = (x->dtype == ANEX_F16 || x->dtype == ANEX_F32) && (y->dtype == ANEX_F16 || y->dtype == ANEX_F32);
-    if (!floats && !(integers && y->dtype == ANEX_I32))
-        return anex_node_fail(
-            node, error, ANEX_UNSUPPORTED,
-            "the operands are %s and %s; the CPU engine multiplies floats by floats and int32 by int32, cast one",
-            anex_dtypes[x->dtype].name, anex_dtypes[y->dtype].name);
-    if (p->bias &&
-        (integers ? node->in[2]->dtype != ANEX_I32 : node->in[2]->dtype != ANEX_F16 && node->in[2]->dtype != ANEX_F32))
-        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the bias is %s beside %s operands; cast it",
-                              anex_dtypes[node->in[2]->dtype].name, anex_dtypes[x->dtype].name);
+    const anex_tensor *bias = p->bias ? node->in[2] : NULL;
+    bool integers = x->dtype == ANEX_I32 && y->dtype == ANEX_I32 && (!bias || bias->dtype == ANEX_I32);
+    bool mixed = !integers && !(is_float(x) && is_float(y) && (!bias || is_float(bias)));
+    const anex_tensor *operands[] = {x, y, bias};
+    for (int i = 0; i < 3; i++)
+        if (mixed && operands[i] && (node->n_list || (!is_float(operands[i]) && operands[i]->dtype != ANEX_I32)))
+            return anex_node_fail(node, error, ANEX_UNSUPPORTED,
+                                  "the operands are %s and %s; the CPU engine multiplies float16, float32 and, except "
+                                  "in einsum, int32: cast one",
+                                  anex_dtypes[x->dtype].name, anex_dtypes[y->dtype].name);
     p->x.dtype = x->dtype, p->y.dtype = y->dtype;
     fold_batch(p);
     int64_t batch = 1;
     for (int32_t d = 0; d < p->batch_rank; d++) batch *= p->batch[d];
     if (!anex_tensor_size(out)) return ANEX_OK;
-    if (integers) {
-        anex_add_stage(node, multiply_integers, batch * p->m, 0.2 * (double)(p->n * p->k));
+    if (integers || mixed) {
+        anex_add_stage(node, integers ? multiply_integers : multiply_mixed, batch * p->m,
+                       (integers ? 0.2 : 5) * (double)(p->n * p->k));
         return keep(node, p, error);
     }
     if (p->m <= FEW && p->y.row == 1 && p->y.col == p->k && !anex_is_constant(y))

@@ -72,7 +72,6 @@ anex_status anex_plan_new(const char *isa, anex_plan **plan, anex_error *error) 
     anex_plan *p = calloc(1, sizeof *p);
     if (!p) return out_of_memory(error);
     p->isa = found;
-    pthread_mutex_init(&p->lock, NULL);
     *plan = p;
     return ANEX_OK;
 }
@@ -87,15 +86,14 @@ static void free_node(plan_node *n) {
 
 void anex_plan_free(anex_plan *plan) {
     if (!plan) return;
-    for (context *c = plan->idle, *next; c; c = next) {
-        next = c->next;
-        anex_context_free(plan, c);
+    for (int32_t i = 0; i < KEPT; i++) {
+        context *c = atomic_load(&plan->idle[i]);
+        if (c) anex_context_free(plan, c);
     }
     for (int32_t i = 0; i < plan->n_nodes; i++) free_node(&plan->nodes[i]);
     for (int32_t i = 0; i < plan->n_values; i++)
         if (plan->values[i].owned) free(plan->values[i].tensor.data);
     free(plan->nodes), free(plan->values), free(plan->outputs), free(plan->bound);
-    pthread_mutex_destroy(&plan->lock);
     free(plan);
 }
 
@@ -238,6 +236,7 @@ static void accept(anex_plan *plan, plan_node *n, bool constant) {
     plan->scratch = plan->scratch > node->scratch ? plan->scratch : node->scratch;
     plan->shared = plan->shared > node->shared ? plan->shared : node->shared;
     plan->packed_bytes += (int64_t)node->state_bytes;
+    for (int32_t i = 0; i < node->n_stages; i++) plan->shares = plan->shares || worth_sharing(&node->stage[i]);
     node->list = NULL, node->out = NULL;
     memset(node->in, 0, sizeof node->in);
     plan->nodes[plan->n_nodes++] = *n;
@@ -297,18 +296,30 @@ static anex_status copy_output(anex_plan *plan, anex_value *output, anex_error *
     return status;
 }
 
-/* Values whose memory is an input's or output's, and constants that only packing needed. */
+/* A constant that runs read becomes the plan's own, so that it stays what it was; one that was only packed goes. */
+static anex_status keep_constant(value *v, anex_error *error) {
+    if (v->needed && !v->owned) {
+        size_t bytes = (size_t)anex_tensor_nbytes(&v->tensor);
+        void *own = aligned(bytes);
+        if (!own) return out_of_memory(error);
+        v->tensor.data = bytes ? memcpy(own, v->tensor.data, bytes) : own;
+        v->owned = true;
+    } else if (!v->needed) {
+        if (v->owned) free(v->tensor.data);
+        v->tensor.data = NULL, v->owned = false;
+    }
+    return ANEX_OK;
+}
+
+/* Values whose memory is an input's or output's, and constants. */
 static anex_status settle(anex_plan *plan, anex_error *error) {
     plan->bound = malloc(((size_t)plan->n_values + 1) * sizeof *plan->bound);
     if (!plan->bound) return out_of_memory(error);
     for (int32_t i = 0; i < plan->n_values; i++) {
-        value *v = &plan->values[i];
-        value_kind kind = plan->values[v->root].kind;
-        if (kind == INPUT || kind == OUTPUT) plan->bound[plan->n_bound++] = i;
-        if (kind == CONSTANT && v->owned && !v->needed) {
-            free(v->tensor.data);
-            v->tensor.data = NULL, v->owned = false;
-        }
+        value *v = &plan->values[i], *root = &plan->values[v->root];
+        if (root->kind == INPUT || root->kind == OUTPUT) plan->bound[plan->n_bound++] = i;
+        anex_status status = v == root && v->kind == CONSTANT ? keep_constant(v, error) : ANEX_OK;
+        if (status) return status;
     }
     return ANEX_OK;
 }
@@ -318,22 +329,21 @@ anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_valu
     if (!plan->outputs) return out_of_memory(error);
     plan->n_outputs = n_outputs;
     for (int32_t i = 0; i < n_outputs; i++) {
-        value *v = &plan->values[plan->outputs[i]], *root = &plan->values[v->root];
-        if (!v->made) return anex_fail(error, ANEX_INVALID, "output %d is never computed", i);
+        bool known = outputs[i] >= 0 && outputs[i] < plan->n_values && plan->values[outputs[i]].made;
+        if (!known) return anex_fail(error, ANEX_INVALID, "output %d is never computed", i);
+        value *root = &plan->values[plan->values[outputs[i]].root];
         if (root->kind != TEMPORARY) {
             anex_status status = copy_output(plan, &plan->outputs[i], error);
             if (status) return status;
-            v = &plan->values[plan->outputs[i]], root = &plan->values[v->root];
+            root = &plan->values[plan->outputs[i]];
         }
         root->kind = OUTPUT, root->binding = i;
     }
     anex_status status = settle(plan, error);
-    if (!status) status = anex_place(plan, error);
-    plan->finished = !status;
-    return status;
+    return status ? status : anex_place(plan, error);
 }
 
-bool anex_plan_needs_constant(const anex_plan *plan, anex_value number) { return plan->values[number].needed; }
+const anex_tensor *anex_plan_tensor(const anex_plan *plan, anex_value number) { return &plan->values[number].tensor; }
 
 anex_plan_stats anex_plan_get_stats(const anex_plan *plan) {
     return (anex_plan_stats){.nodes = plan->n_nodes,

@@ -5,8 +5,13 @@
 #include "isa.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
-enum { NOWHERE = -1 };
+enum {
+    NOWHERE = -1,
+    KEPT = 16,            /* contexts kept for the next run; more only while more runs go on at once */
+    WORTH_SHARING = 20000 /* nanoseconds of work: below, waking a thread costs more than it brings */
+};
 
 typedef enum value_kind { TEMPORARY, CONSTANT, INPUT, OUTPUT } value_kind;
 
@@ -30,7 +35,6 @@ typedef struct plan_node {
 
 /* What one run needs for itself; kept for the next one. */
 typedef struct context {
-    struct context *next;
     anex_tensor *tensors; /* one per value */
     anex_node *nodes;
     const anex_tensor **pointers; /* the nodes' list and out arrays */
@@ -51,10 +55,13 @@ struct anex_plan {
     int32_t n_bound;
     int64_t arena_bytes, live_peak, packed_bytes;
     size_t scratch, shared; /* the largest of any node */
-    bool finished;
-    pthread_mutex_t lock; /* guards idle */
-    context *idle;
+    bool shares; /* some stage is worth more than one thread */
+    _Atomic(context *) idle[KEPT];
 };
+
+static inline bool worth_sharing(const anex_stage *stage) {
+    return stage->tasks > 1 && stage->cost * (double)stage->tasks >= WORTH_SHARING;
+}
 
 /* Cut off at the first failure of a run. */
 typedef struct anex_fault {

@@ -7,9 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Below this many nanoseconds of work, waking a thread costs more than it brings. */
-static const double WORTH_SHARING = 20000;
-
 void anex_fault_set(const anex_slice *slice, const anex_node *node, const char *format, ...) {
     anex_fault *fault = slice->fault;
     pthread_mutex_lock(&fault->lock);
@@ -44,11 +41,10 @@ static void do_share(void *context, int32_t worker, int64_t begin, int64_t end) 
 
 void anex_node_run(const anex_node *node, int32_t workers, char *scratch, size_t scratch_step, void *shared,
                    anex_fault *fault) {
-    for (int32_t i = 0; i < node->n_stages; i++) {
+    for (int32_t i = 0; i < node->n_stages && !fault->set; i++) {
         const anex_stage *stage = &node->stage[i];
         shared_stage s = {node, stage->work, scratch, scratch_step, shared, fault};
-        double total = stage->cost * (double)stage->tasks;
-        if (workers < 2 || stage->tasks < 2 || total < WORTH_SHARING) {
+        if (workers < 2 || !worth_sharing(stage)) {
             do_share(&s, 0, 0, stage->tasks);
             continue;
         }
@@ -81,6 +77,7 @@ static void connect(const anex_plan *plan, context *c) {
         c->tensors[i] = plan->values[i].tensor;
         const value *root = &plan->values[plan->values[i].root];
         if (root->kind == TEMPORARY && root->offset >= 0) c->tensors[i].data = c->arena + root->offset;
+        if (root->kind == CONSTANT) c->tensors[i].data = root->tensor.data;
     }
     for (int32_t i = 0; i < plan->n_nodes; i++) {
         const plan_node *from = &plan->nodes[i];
@@ -115,31 +112,33 @@ static context *make_context(anex_plan *plan) {
     return NULL;
 }
 
+/* One exchange to take and one to give back: no lock for a fork to leave held in the child. */
 static context *take_context(anex_plan *plan) {
-    pthread_mutex_lock(&plan->lock);
-    context *c = plan->idle;
-    if (c) plan->idle = c->next;
-    pthread_mutex_unlock(&plan->lock);
-    return c ? c : make_context(plan);
+    for (int32_t i = 0; i < KEPT; i++) {
+        context *c = atomic_exchange(&plan->idle[i], NULL);
+        if (c) return c;
+    }
+    return make_context(plan);
 }
 
 static void give_context(anex_plan *plan, context *c) {
-    pthread_mutex_lock(&plan->lock);
-    c->next = plan->idle, plan->idle = c;
-    pthread_mutex_unlock(&plan->lock);
+    for (int32_t i = 0; i < KEPT; i++) {
+        context *empty = NULL;
+        if (atomic_compare_exchange_strong(&plan->idle[i], &empty, c)) return;
+    }
+    anex_context_free(plan, c);
 }
 
 /* ---- binding -------------------------------------------------------------------------------- */
 
 /* Kernels see packed, naturally aligned tensors; others get packed memory of the context's. */
-static anex_status packed_data(const anex_plan *plan, context *c, int32_t binding, const anex_tensor *t, void **data,
+static anex_status packed_data(context *c, int32_t binding, const anex_tensor *t, void **data,
                                anex_error *error) {
     int64_t item = anex_dtypes[t->dtype].bits / 8;
     if (anex_tensor_is_packed(t) && (item < 2 || (uintptr_t)t->data % (uintptr_t)item == 0)) {
         *data = t->data;
         return ANEX_OK;
     }
-    (void)plan;
     if (!c->bounce[binding]) c->bounce[binding] = allocate((size_t)anex_tensor_nbytes(t));
     *data = c->bounce[binding];
     return *data ? ANEX_OK : anex_fail(error, ANEX_MEMORY, "no memory to pack a tensor of %lld bytes", (long long)anex_tensor_nbytes(t));
@@ -153,7 +152,7 @@ static anex_status bind(const anex_plan *plan, context *c, const anex_tensor *co
         bool input = root->kind == INPUT;
         int32_t binding = input ? root->binding : plan->n_inputs + root->binding;
         const anex_tensor *t = input ? inputs[root->binding] : outputs[root->binding];
-        anex_status status = packed_data(plan, c, binding, t, &c->tensors[v].data, error);
+        anex_status status = packed_data(c, binding, t, &c->tensors[v].data, error);
         if (status) return status;
         if (input && plan->values[v].root == v && c->tensors[v].data != t->data)
             anex_tensor_copy(&c->tensors[v], t, NULL);
@@ -170,17 +169,8 @@ static void unpack_outputs(const anex_plan *plan, const context *c, const anex_t
 
 /* ---- the run -------------------------------------------------------------------------------- */
 
-static bool shares_work(const anex_plan *plan) {
-    for (int32_t i = 0; i < plan->n_nodes; i++)
-        for (int32_t k = 0; k < plan->nodes[i].node.n_stages; k++) {
-            const anex_stage *stage = &plan->nodes[i].node.stage[k];
-            if (stage->tasks > 1 && stage->cost * (double)stage->tasks >= WORTH_SHARING) return true;
-        }
-    return false;
-}
-
 static int32_t gather_workers(const anex_plan *plan, context *c) {
-    if (!shares_work(plan)) return 1;
+    if (!plan->shares) return 1;
     int32_t workers = anex_team_borrow();
     if (workers <= c->workers) return workers;
     char *scratch = allocate(anex_align(plan->scratch) * (size_t)workers);

@@ -208,20 +208,24 @@ ANEX_KERNEL(affine) {
 
 typedef struct crops {
     anex_sampling sampling;
-    bool height_first, centers, normalized;
+    bool height_first, centers, normalized, pads;
     double spatial_scale;
     float pad_value;
     int32_t box_axis; /* numbers per box: 4, or 5 with the image's number first */
     int64_t images, channels, in[2], out[2]; /* images: of the output, per box */
 } crops;
 
-/* Points of one axis of a box: element below, weight of the next one; outside the image -1 */
+/* Points of one axis of a box: element below, weight of the next one; outside the image -1.
+   iOS 15 has no pad_value, and coremltools' test of it takes a box that misses the image as the whole image. */
 static void box_points(const crops *s, double a, double b, int64_t size, int64_t n, int32_t *low, float *weight) {
     double scale = s->spatial_scale * (s->normalized ? (double)(size - 1) : 1);
     double start = (s->centers ? a - b / 2 : a) * scale, end = (s->centers ? a + b / 2 : b) * scale;
+    const double last = (double)(size - 1);
+    const double low_end = fmin(start, end), high_end = fmax(start, end);
+    if (!s->pads && ((low_end < 0 && high_end <= 0) || (low_end >= last && high_end > last))) start = 0, end = last;
     for (int64_t i = 0; i < n; i++) {
         double at = anex_sample_point(s->sampling, start, end, n, i);
-        bool inside = at >= 0 && at <= (double)(size - 1);
+        bool inside = at >= 0 && at <= last;
         low[i] = inside ? (int32_t)floor(at) : -1;
         weight[i] = inside ? (float)(at - floor(at)) : 0;
     }
@@ -283,6 +287,7 @@ ANEX_KERNEL(crop_resize) {
         return anex_node_fail(node, error, ANEX_INVALID, "MIL has no such %s",
                               mode == 4 ? "box_coordinate_mode" : "sampling_mode");
     s->height_first = mode % 2 == 0, s->centers = mode >= 2, s->normalized = anex_int(node->in[NORMALIZED], 0);
+    s->pads = node->in[PAD_VALUE] || node->in[BOXES];
     s->spatial_scale = anex_float(node->in[SPATIAL_SCALE], 1), s->pad_value = (float)anex_float(node->in[PAD_VALUE], 0);
     int32_t box_axis = node->in[BOXES] ? 1 : 2;
     if (!boxes || boxes->rank <= box_axis || x->rank != 4 || y->rank != (node->in[BOXES] ? 4 : 5) ||

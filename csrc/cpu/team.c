@@ -1,8 +1,9 @@
 /* Threads that wait for work by looking for a moment, then sleeping.
 
-   A job is published by advancing `generation`; workers take chunks of tasks from `next` and the
-   last one to finish is known by `busy` reaching zero. Between the stages of one run the workers
-   find the next job while they still look, so only the first stage pays for waking them. */
+   A job is published by opening `gate`. Workers enter through it and take chunks of tasks from `next`;
+   when none are left the caller closes the gate and waits for those inside only, so a worker that was
+   slow to wake holds nobody up: it finds the gate closed. Who is outside reads nothing but the gate.
+   Between the stages of one run the workers still look, so only the first stage pays for waking them. */
 #define _GNU_SOURCE
 #include "team.h"
 
@@ -14,22 +15,22 @@
 #include <unistd.h>
 
 enum { MOST_THREADS = 64, LOOKS = 2000 };
+enum { INSIDE = 1, CLOSED = 1 << 16, JOB = 1 << 17 }; /* the gate: workers inside, whether closed, the job's number */
 
 static struct {
     pthread_mutex_t lent;   /* held by the run that has the pool */
     pthread_mutex_t asleep; /* guards the sleep below */
     pthread_cond_t wake;
     atomic_int sleepers;
-    atomic_int generation;
-    atomic_int busy;
+    _Atomic uint64_t gate;
     atomic_int wanted; /* threads, the caller counted; 0: not chosen yet */
     int32_t started;   /* workers that exist, numbered 1 .. started; touched only by who has `lent` */
-    int32_t joining;   /* workers of the present job */
+    int32_t joining;   /* threads of the present job, the caller counted */
     int64_t tasks, chunk;
     _Atomic int64_t next;
     anex_team_body *body;
     void *context;
-} team = {.lent = PTHREAD_MUTEX_INITIALIZER, .asleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} team = {.lent = PTHREAD_MUTEX_INITIALIZER, .asleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .gate = CLOSED};
 
 static inline void relax(void) {
 #if defined(__x86_64__)
@@ -70,32 +71,39 @@ static void take_chunks(int32_t worker) {
     }
 }
 
-static int wait_for_job(int seen) {
-    for (int i = 0; i < LOOKS; i++) {
-        int now = atomic_load_explicit(&team.generation, memory_order_acquire);
-        if (now != seen) return now;
-        relax();
-    }
-    pthread_mutex_lock(&team.asleep);
-    atomic_fetch_add(&team.sleepers, 1);
-    while (atomic_load(&team.generation) == seen) pthread_cond_wait(&team.wake, &team.asleep);
-    atomic_fetch_sub(&team.sleepers, 1);
-    pthread_mutex_unlock(&team.asleep);
-    return atomic_load(&team.generation);
+static bool is_open(uint64_t gate, uint64_t last) { return !(gate & CLOSED) && gate / JOB != last; }
+
+/* Into the present job, unless it is over or this worker has been in it. */
+static bool enter(uint64_t *last) {
+    uint64_t gate = atomic_load(&team.gate);
+    while (is_open(gate, *last))
+        if (atomic_compare_exchange_weak(&team.gate, &gate, gate + INSIDE)) {
+            *last = gate / JOB;
+            return true;
+        }
+    return false;
 }
 
-typedef struct worker {
-    int32_t number;
-    int seen; /* the generation when it was made: the next one is its first job */
-} worker;
+static void wait_for_job(uint64_t *last) {
+    for (;;) {
+        for (int i = 0; i < LOOKS; i++) {
+            if (enter(last)) return;
+            relax();
+        }
+        pthread_mutex_lock(&team.asleep);
+        atomic_fetch_add(&team.sleepers, 1); /* before looking once more: who opens the gate looks here after it */
+        if (!is_open(atomic_load(&team.gate), *last)) pthread_cond_wait(&team.wake, &team.asleep);
+        atomic_fetch_sub(&team.sleepers, 1);
+        pthread_mutex_unlock(&team.asleep);
+    }
+}
 
 static void *work(void *argument) {
-    const worker *self = argument;
-    int seen = self->seen;
-    for (;;) {
-        seen = wait_for_job(seen);
-        if (self->number < team.joining) take_chunks(self->number);
-        atomic_fetch_sub_explicit(&team.busy, 1, memory_order_release);
+    const int32_t number = (int32_t)(intptr_t)argument;
+    for (uint64_t last = 0;;) {
+        wait_for_job(&last);
+        if (number < team.joining) take_chunks(number);
+        atomic_fetch_sub_explicit(&team.gate, INSIDE, memory_order_release);
     }
     return NULL;
 }
@@ -106,8 +114,7 @@ static void forget(void) {
     pthread_mutex_init(&team.asleep, NULL);
     pthread_cond_init(&team.wake, NULL);
     atomic_store(&team.sleepers, 0);
-    atomic_store(&team.generation, 0);
-    atomic_store(&team.busy, 0);
+    atomic_store(&team.gate, CLOSED);
     team.started = 0;
 }
 
@@ -116,12 +123,10 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, forget); }
 /* The pool never shrinks: with fewer threads wanted, the others merely do not join in. */
 static void start(int32_t workers) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    static worker all[MOST_THREADS];
     pthread_once(&once, watch_forks);
     for (int32_t i = team.started + 1; i < workers; i++) {
         pthread_t thread;
-        all[i] = (worker){.number = i, .seen = atomic_load(&team.generation)};
-        if (pthread_create(&thread, NULL, work, &all[i])) return;
+        if (pthread_create(&thread, NULL, work, (void *)(intptr_t)i)) return;
         pthread_detach(thread);
         team.started = i;
     }
@@ -143,16 +148,19 @@ void anex_team_return(int32_t workers) {
 void anex_team_run(int32_t workers, int64_t tasks, int64_t chunk, anex_team_body *body, void *context) {
     team.tasks = tasks, team.chunk = chunk, team.body = body, team.context = context, team.joining = workers;
     atomic_store_explicit(&team.next, 0, memory_order_relaxed);
-    atomic_store_explicit(&team.busy, team.started, memory_order_relaxed);
-    atomic_fetch_add(&team.generation, 1);
+    atomic_store(&team.gate, (atomic_load(&team.gate) / JOB + 1) * JOB);
     if (atomic_load(&team.sleepers)) {
         pthread_mutex_lock(&team.asleep);
         pthread_cond_broadcast(&team.wake);
         pthread_mutex_unlock(&team.asleep);
     }
     take_chunks(0);
-    for (int looks = 0; atomic_load_explicit(&team.busy, memory_order_acquire); looks++) {
+    atomic_fetch_or(&team.gate, CLOSED);
+    for (int looks = 0; atomic_load_explicit(&team.gate, memory_order_acquire) % CLOSED;) {
         relax();
-        if (looks > LOOKS * 10) sched_yield();
+        if (looks < LOOKS * 10)
+            looks++;
+        else
+            sched_yield();
     }
 }

@@ -31,7 +31,7 @@ def alone(op, *arrays, dtype, shape=None, isa=None, extra=()):
     shape = np.broadcast_shapes(*(x.shape for x in arrays)) if shape is None else shape
     y = plan.add_value(shape, dtype)
     plan.add_op(op, "y", inputs + constants, [], [y])
-    plan.finish([("y", y, shape, dtype)])
+    plan.finish([("y", y)])
     return np.array(plan.run(arrays))
 
 

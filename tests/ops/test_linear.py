@@ -86,10 +86,17 @@ def test_linear_of_integers_wraps_as_numpy(device, rng):
     )
 
 
-def test_linear_of_mixed_kinds_is_refused(rng):
-    x = rng.integers(0, 9, (4, 9)).astype(np.int32)
-    with pytest.raises(anex.Error, match="cast one"):
-        run("linear", x=x, weight=normal(rng, 5, 9), constants=("weight",))
+@pytest.mark.parametrize("kinds", [("float16", "int32"), ("float32", "int32"), ("int32", "float16")])
+def test_products_of_integers_and_floats_have_the_dtype_that_is_not_constant(device, rng, kinds):
+    x, y = rng.integers(-9, 9, (3, 4, 9)).astype(kinds[0]), rng.integers(-9, 9, (3, 9, 5)).astype(kinds[1])
+    weight, bias = y[0].T.copy(), np.arange(5).astype(kinds[1])
+    for found, wanted in [
+        (run("linear", x=x, weight=weight, bias=bias, constants=("weight", "bias"), device=device), x @ y[0] + bias),
+        (run("matmul", x=x, y=y, constants=("y",), device=device), x @ y),
+        (run("matmul", x=x[:1], y=y, constants=("y",), device=device), x[:1] @ y),
+    ]:
+        assert found[0].dtype == kinds[0]
+        np.testing.assert_array_equal(found[0], wanted)
 
 
 def test_linear_with_weight_and_bias_computed_while_running(rng):
@@ -100,7 +107,7 @@ def test_linear_with_weight_and_bias_computed_while_running(rng):
     ]
     y = plan.add_value((5, 33), "float32")
     plan.add_op("linear", "y", inputs, [], [y])
-    plan.finish([("y", y, (5, 33), "float32")])
+    plan.finish([("y", y)])
     np.testing.assert_allclose(plan.run((x, weight, bias)), dense(x, weight, bias), rtol=1e-4, atol=1e-4)
 
 

@@ -213,6 +213,19 @@ def test_constexpr_blockwise_shift_scale(rng, data, floating, groups, offset):
     np.testing.assert_allclose(found[0], wanted.astype(floating), rtol=0 if floating == "float16" else 1e-6)
 
 
+def test_constexpr_lut_to_dense_with_a_quantized_table_of_rank_6(rng):
+    indices, table = narrow(rng, (4, 6, 1, 1), "uint2"), narrow(rng, (2, 1, 1, 1, 4, 1), "int8")
+    scale = rng.uniform(0.01, 1, (2, 1, 1, 1, 1, 1)).astype("float16")
+    program = Program()
+    with Function({"x": mb.placeholder((1,), dtype=types.fp32)}, ct.target.iOS18) as function:
+        lut = mb.constexpr_blockwise_shift_scale(data=table, scale=scale)
+        function.set_outputs([mb.constexpr_lut_to_dense(indices=indices, lut=lut)])
+    program.add_function("main", function)
+    floats = defs.constexpr_blockwise_shift_scale.decompress(table, scale, None).astype("float16")
+    wanted = defs.constexpr_lut_to_dense.decompress(indices, floats, None)
+    np.testing.assert_array_equal(anex.compile(program)(np.zeros(1, "float32")), wanted)
+
+
 def dense(op, shape, **arguments):
     """The op's two outputs made dense by the next op, and what coremltools' decompression makes of it."""
     program = Program()

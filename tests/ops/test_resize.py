@@ -338,6 +338,13 @@ def test_crop_resize_of_rois_gives_the_values_of_coremltools_tests(roi, size, no
     np.testing.assert_allclose(found, np.reshape(expected, (1, 1, 1, size, size)), rtol=1e-5)
 
 
+def test_crop_resize_of_ios15_takes_a_box_that_misses_the_image_as_the_whole_image():
+    roi = np.array([2, 2, 1, 1], "float32").reshape(1, 1, 4, 1, 1)
+    sizes = dict(target_height=2, target_width=2, normalized_coordinates=True, sampling_mode="UNALIGN_CORNERS")
+    (found,) = run("crop_resize", x=IMAGE, roi=roi, opset="iOS15", **sizes)
+    np.testing.assert_allclose(found.ravel(), [3.5, 5.5, 11.5, 13.5], rtol=1e-5)  # from coremltools' tests
+
+
 @pytest.mark.parametrize("pad", [0.0, 10.0])
 def test_crop_resize_pads_outside_the_image(pad):
     boxes = np.array([[0.1, 0.3, 1.3, 1.0], [0.5, 1.8, 1.0, 0.3], [0.0, 0.4, 0.6, 0.7]], "float32")
