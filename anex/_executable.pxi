@@ -40,6 +40,7 @@ cdef class Executable:
 
     cdef anex_plan *plan
     cdef list constants        # arrays the plan reads in place, by value number
+    cdef list borrowed         # those that its blocks read
     cdef list input_names, output_names
     cdef anex_tensor *specs    # of the inputs, then of the outputs; data unused
     cdef list inputs, outputs  # (shape, dtype code) before finish()
@@ -51,7 +52,7 @@ cdef class Executable:
         cdef bytes name = b"" if isa is None else isa.encode()
         cdef const char *text = name
         check(anex_plan_new(NULL if isa is None else text, &self.plan, &error), &error)
-        self.constants, self.input_names, self.output_names = [], [], []
+        self.constants, self.borrowed, self.input_names, self.output_names = [], [], [], []
         self.inputs, self.outputs = [], []
 
     def __dealloc__(self):
@@ -106,30 +107,43 @@ cdef class Executable:
         self.constants.append((value, array))
         return value
 
-    def add_op(self, str op, str name, inputs, values, outputs):
-        """``inputs`` in the order of ``kernels()[op]``, -1 where left out; ``values``: the variadic input."""
+    def add_op(self, str op, str name, inputs, values, outputs, blocks=()):
+        """``inputs`` in the order of ``kernels()[op]``, -1 where left out; ``values``: the variadic input.
+
+        ``blocks``: finished programs that take ``values``, of cond and while_loop; this one owns them from then on.
+        """
         cdef anex_error error
         cdef anex_status status
         cdef bytes op_text = op.encode(), name_text = name.encode()
         cdef const char *c_op = op_text
         cdef const char *c_name = name_text
-        cdef int32_t counts[3]
+        cdef int32_t counts[4]
         cdef anex_value *numbers
+        cdef anex_plan **plans
         self.need_unfinished()
         everything = [*inputs, *values, *outputs]
-        counts[0], counts[1], counts[2] = len(inputs), len(values), len(outputs)
+        counts[0], counts[1], counts[2], counts[3] = len(inputs), len(values), len(outputs), len(blocks)
         numbers = <anex_value *> PyMem_Malloc((len(everything) + 1) * sizeof(anex_value))
-        if numbers == NULL:
-            raise MemoryError
+        plans = <anex_plan **> PyMem_Malloc((len(blocks) + 1) * sizeof(anex_plan *))
         try:
+            if numbers == NULL or plans == NULL:
+                raise MemoryError
             for i, number in enumerate(everything):
                 numbers[i] = number
+            for i in range(counts[3]):
+                plans[i] = (<Executable?> blocks[i]).plan
             with nogil:
-                status = anex_plan_op(self.plan, c_op, c_name, counts[0], numbers, counts[1], numbers + counts[0],
-                                      counts[2], numbers + counts[0] + counts[1], &error)
+                status = anex_plan_control(self.plan, c_op, c_name, counts[0], numbers, counts[1], numbers + counts[0],
+                                           counts[2], numbers + counts[0] + counts[1], counts[3], plans, &error)
             check(status, &error)
         finally:
             PyMem_Free(numbers)
+            PyMem_Free(plans)
+        for block in blocks:
+            self.borrowed.extend((<Executable> block).constants)
+            self.borrowed.extend((<Executable> block).borrowed)
+            (<Executable> block).plan = NULL
+            (<Executable> block).is_closed = True
 
     def finish(self, outputs):
         """``outputs``: (name, value, shape, dtype) each."""
@@ -170,7 +184,7 @@ cdef class Executable:
         if self.is_closed and self.running == 0 and self.plan != NULL:
             anex_plan_free(self.plan)
             self.plan = NULL
-            self.constants = []
+            self.constants, self.borrowed = [], []
 
     def run(self, tuple arguments not None, out=None):
         """Run on one Tensor or buffer per input; into `out` (one, or a tuple), or into new tensors."""
