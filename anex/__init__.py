@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .load import from_mil, from_mlpackage
     from .program import Program, compile
+    from .state import State
     from .torch_frontend import from_torch
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "Program",
     "ShapeError",
     "Spec",
+    "State",
     "Tensor",
     "UnsupportedError",
     "ViewError",
@@ -86,6 +88,7 @@ _MODULES = {
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
     "load": ("from_mil", "from_mlpackage"),
     "program": ("Program", "compile"),
+    "state": ("State",),
     "torch_frontend": ("from_torch",),
 }
 

@@ -49,8 +49,10 @@ cdef class Executable:
     def __cinit__(self, str isa=None):
         cdef anex_error error
         cdef bytes name = b"" if isa is None else isa.encode()
-        cdef const char *text = name
-        check(anex_plan_new(NULL if isa is None else text, &self.plan, &error), &error)
+        cdef const char *text = NULL
+        if isa is not None:
+            text = name
+        check(anex_plan_new(text, &self.plan, &error), &error)
         self.constants, self.input_names, self.output_names = [], [], []
         self.inputs = []
 
@@ -107,30 +109,41 @@ cdef class Executable:
         self.constants.append(array)
         return value
 
-    def add_op(self, str op, str name, inputs, values, outputs):
-        """``inputs`` in the order of ``kernels()[op]``, -1 where left out; ``values``: the variadic input."""
+    def add_op(self, str op, str name, inputs, values, outputs, blocks=()):
+        """``inputs`` in the order of ``kernels()[op]``, -1 where left out; ``values``: the variadic input.
+
+        ``blocks``: finished programs that take ``values``, of cond and while_loop; this one owns them from then on.
+        """
         cdef anex_error error
         cdef anex_status status
         cdef bytes op_text = op.encode(), name_text = name.encode()
         cdef const char *c_op = op_text
         cdef const char *c_name = name_text
-        cdef int32_t counts[3]
+        cdef int32_t counts[4]
         cdef anex_value *numbers
+        cdef anex_plan **plans
         self.need_unfinished()
         everything = [*inputs, *values, *outputs]
-        counts[0], counts[1], counts[2] = len(inputs), len(values), len(outputs)
+        counts[0], counts[1], counts[2], counts[3] = len(inputs), len(values), len(outputs), len(blocks)
         numbers = <anex_value *> PyMem_Malloc((len(everything) + 1) * sizeof(anex_value))
-        if numbers == NULL:
-            raise MemoryError
+        plans = <anex_plan **> PyMem_Malloc((len(blocks) + 1) * sizeof(anex_plan *))
         try:
+            if numbers == NULL or plans == NULL:
+                raise MemoryError
             for i, number in enumerate(everything):
                 numbers[i] = number
+            for i in range(counts[3]):
+                plans[i] = (<Executable?> blocks[i]).plan
             with nogil:
-                status = anex_plan_op(self.plan, c_op, c_name, counts[0], numbers, counts[1], numbers + counts[0],
-                                      counts[2], numbers + counts[0] + counts[1], &error)
+                status = anex_plan_control(self.plan, c_op, c_name, counts[0], numbers, counts[1], numbers + counts[0],
+                                           counts[2], numbers + counts[0] + counts[1], counts[3], plans, &error)
             check(status, &error)
         finally:
             PyMem_Free(numbers)
+            PyMem_Free(plans)
+        for block in blocks:
+            (<Executable> block).plan = NULL
+            (<Executable> block).is_closed = True
 
     def finish(self, outputs):
         """``outputs``: (name, value) each. What fails here is closed: a plan is finished once."""
@@ -177,7 +190,7 @@ cdef class Executable:
         if self.is_closed and self.running == 0 and self.plan != NULL:
             anex_plan_free(self.plan)
             self.plan = NULL
-            self.constants = []
+            self.constants, self.borrowed = [], []
 
     def run(self, tuple arguments not None, out=None):
         """Run on one Tensor or buffer per input; into `out` (one, or a tuple), or into new tensors."""
@@ -276,12 +289,17 @@ cdef class Caller:
 
     cdef object run
     cdef tuple names
+    cdef bint stateful
 
-    def __init__(self, executable, names):
-        self.run, self.names = executable.run, tuple(names)
+    def __init__(self, executable, names, bint stateful):
+        self.run, self.names, self.stateful = executable.run, tuple(names), stateful
 
-    def __call__(self, *arguments, out=None, **named):
-        return self.run(by_position(self.names, arguments, named) if named else arguments, out)
+    def __call__(self, *arguments, out=None, state=None, **named):
+        if named:
+            arguments = by_position(self.names, arguments, named)
+        if self.stateful or state is not None:
+            arguments += self.state_tensors(state)
+        return self.run(arguments, out)
 
 
 cdef tuple by_position(tuple names, tuple arguments, dict named):

@@ -12,9 +12,12 @@ from ._coremltools import coremltools
 from ._native import Caller
 from .errors import ArgumentError, CompileError, ShapeError, UnsupportedError
 from .spec import Spec, spec
+from .state import State, tensors_of
 
 if TYPE_CHECKING:
     from coremltools.converters.mil import mil
+
+    from ._native import Tensor
 
 
 def compile(program: mil.Program, *, device: str | None = None, fallback: str | None = None) -> Program:
@@ -34,12 +37,14 @@ def compile(program: mil.Program, *, device: str | None = None, fallback: str | 
     """
     with coremltools():
         function = _main(program)
-        inputs = {name: _spec(name, var) for name, var in function.inputs.items()}
+        specs = {name: _spec(name, var) for name, var in function.inputs.items()}
+        states = {name: specs.pop(name) for name, var in function.inputs.items() if is_state(var)}
         outputs = {var.name: _spec(var.name, var) for var in function.outputs}
         if len(outputs) != len(function.outputs):
             raise CompileError("two outputs have one name; name them apart with name= in the builder")
         target = _choose(function, device, fallback)
-        return Program(program, target, inputs, outputs, target.compile(program, inputs, outputs))
+        executable = target.compile(program, {**specs, **states}, outputs)
+        return Program(program, target, specs, outputs, states, executable)
 
 
 def _main(program: Any) -> Any:
@@ -71,6 +76,12 @@ def _spec(name: str, var: Any) -> Spec:
         return spec(tuple(map(_plain, var.shape)), DTYPES[found])
     except ShapeError as error:
         raise ShapeError(f"{name!r}: {error}") from None
+
+
+def is_state(var: Any) -> bool:
+    from coremltools.converters.mil.mil import types
+
+    return bool(types.is_state(var.sym_type))
 
 
 def _plain(dim: Any) -> Any:
@@ -113,7 +124,8 @@ class Program(Caller):
 
     ``program(x, y)`` or ``program(x=x, y=y)`` takes one Tensor or array per input, of exactly the
     shapes and dtypes in ``inputs``, and returns a Tensor, or a tuple of them when there are several
-    outputs. ``out=`` (one, or a tuple) is written instead and returned; such a call allocates
+    outputs. A program with ``states`` keeps them in what ``make_state()`` gives, passed as ``state=``.
+    ``out=`` (one, or a tuple) is written instead and returned; such a call allocates
     nothing. Calls may come from any number of threads at once. Arrays of any strides are accepted;
     those that are not packed are packed on the way in, which takes time.
     """
@@ -124,19 +136,29 @@ class Program(Caller):
         device: devices.Device,
         inputs: Mapping[str, Spec],
         outputs: Mapping[str, Spec],
+        states: Mapping[str, Spec],
         executable: devices.Executable,
     ) -> None:
-        super().__init__(executable, inputs)
+        super().__init__(executable, inputs, bool(states))
         self._source = source
         self._device = device
         self._executable = executable
         self.inputs: Mapping[str, Spec] = MappingProxyType(dict(inputs))
         self.outputs: Mapping[str, Spec] = MappingProxyType(dict(outputs))
+        self.states: Mapping[str, Spec] = MappingProxyType(dict(states))
 
     @property
     def device(self) -> str:
         """The name of the device it was compiled for."""
         return self._device.name
+
+    def make_state(self) -> State:
+        """What the program keeps between calls, zero at first; pass it as ``state=`` to each call."""
+        return State(self.states)
+
+    def state_tensors(self, state: State | None) -> tuple[Tensor, ...]:
+        """What a call binds after its inputs. ``ArgumentError`` without the state the program needs."""
+        return tensors_of(state, self.states)
 
     @property
     def mil(self) -> str:

@@ -118,6 +118,11 @@ anex_status anex_plan_constant(anex_plan *plan, const anex_tensor *tensor, anex_
 anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int32_t n_inputs, const anex_value *inputs,
                          int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
                          anex_error *error);
+/* An op with blocks: finished plans that take `list` as inputs. They belong to `plan` if this succeeds. */
+anex_status anex_plan_control(anex_plan *plan, const char *op, const char *name, int32_t n_inputs,
+                              const anex_value *inputs, int32_t n_list, const anex_value *list, int32_t n_outputs,
+                              const anex_value *outputs, int32_t n_blocks, anex_plan *const *blocks,
+                              anex_error *error);
 anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_value *outputs, anex_error *error);
 const anex_tensor *anex_plan_tensor(const anex_plan *plan, anex_value value); /* shape and dtype of a value */
 

@@ -63,7 +63,6 @@ def test_a_wrong_op_is_named_with_the_reason(body, error, message):
     [
         ({"takes": "fp16 x"}, errors.UnsupportedError, "rank 0"),
         ({"takes": "list<fp16, 3> x"}, errors.UnsupportedError, "list"),
-        ({"gives": "y, y"}, errors.FormatError, "y"),
         ({"gives": "z"}, errors.FormatError, "z"),
         ({"opset": "ios99"}, errors.UnsupportedError, "opset"),
     ],

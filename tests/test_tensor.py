@@ -256,6 +256,7 @@ def test_the_repr_shows_shape_and_dtype():
     )
 
 
+@pytest.mark.memory
 def test_ten_thousand_tensors_and_views_leave_no_memory_behind():
     def resident():
         with open("/proc/self/statm") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from ..errors import CompileError
 from ..spec import MAX_RANK
 
 if TYPE_CHECKING:
-    from coremltools.converters.mil.mil import Function, Operation, Program, Var
+    from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
 
     from ..spec import Spec
 
@@ -36,7 +36,7 @@ def kernels() -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
 
 def is_constant(var: Var) -> bool:
     """Known when the program was built: a const, or an op that coremltools has evaluated."""
-    return var.val is not None
+    return getattr(var, "val", None) is not None
 
 
 def is_folded(op: Operation) -> bool:
@@ -68,6 +68,10 @@ def _objections(op: Operation) -> Iterator[str]:
             yield f"the shape of {var.name} is only known while the program runs; give every input a fixed shape"
         elif len(var.shape) > MAX_RANK and not op.op_type.startswith("constexpr_"):  # palettes have two axes more
             yield f"rank {len(var.shape)} is above {MAX_RANK}, the limit of Core ML; merge dimensions"
+    for block in op.blocks:
+        for inner in block.operations:
+            if not is_folded(inner):
+                yield from (f"in it, {inner.op_type} {inner.name!r}: {reason}" for reason in _objections(inner))
 
 
 def dtype_name(var: Var) -> str:
@@ -79,54 +83,101 @@ def dtype_name(var: Var) -> str:
 def lower(
     function: Function, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec], isa: str | None = None
 ) -> _native.Executable:
-    """Plan ``function`` for the instruction set ``isa``, or for the best one here."""
-    plan = _native.Executable(isa)
-    values: dict[Var, int] = {}
-    for name, var in function.inputs.items():
-        values[var] = plan.add_input(name, inputs[name].shape, inputs[name].dtype.name)
-    for op in needed(function):
-        _lower_op(plan, op, values)
-    named = zip(outputs, function.outputs, strict=True)
-    plan.finish([(name, _value(plan, var, values)) for name, var in named])
-    return plan
+    """Plan ``function`` for the instruction set ``isa``, or for the best one here.
+
+    ``inputs``, states among them, come in the order the plan takes them.
+    """
+    lowering = _Lowering(isa)
+    for name, spec in inputs.items():
+        lowering.add_input(function.inputs[name], name, spec.shape, spec.dtype.name)
+    return lowering.finish(function, outputs)
 
 
-def needed(function: Function) -> list[Operation]:
-    """The ops that outputs depend on, in program order, without those whose results are known."""
-    wanted = set(function.outputs)
+class _Lowering:
+    """A plan in the making, and the numbers its values have."""
+
+    def __init__(self, isa: str | None) -> None:
+        self.isa = isa
+        self.plan = _native.Executable(isa)
+        self.values: dict[Var, int] = {}
+
+    def add_input(self, var: Var, name: str, shape: Sequence[int], dtype: str) -> None:
+        self.values[var] = self.plan.add_input(name, shape, dtype)
+
+    def add_op(self, op: Operation) -> None:
+        names, _ = kernels()[op.op_type]
+        # names that begin with _ are the builder's own: the functions that made the blocks
+        arguments = {name: var for name, var in op.inputs.items() if var is not None and name[0] != "_"}
+        listed = [var for var in arguments.values() if isinstance(var, (list, tuple))]
+        if unknown := [name for name, var in arguments.items() if name not in names and var not in listed]:
+            raise CompileError(f"{op.op_type} {op.name!r}: the CPU engine knows no input {', '.join(unknown)}")
+        given = [self.value(arguments[name]) if name in arguments else LEFT_OUT for name in names]
+        outside = list(dict.fromkeys(var for block in op.blocks for var in free_vars(block)))
+        several = [self.value(var) for var in (*(var for vars_ in listed for var in vars_), *outside)]
+        blocks = [self.block(block, outside) for block in op.blocks]
+        results: list[int] = []
+        if op.op_type == "coreml_update_state":  # what it gives is what it was given
+            self.values[op.outputs[0]] = self.value(arguments["value"])
+        else:
+            results = [self.plan.add_value(var.shape, DTYPES[dtype_name(var)]) for var in op.outputs]
+            self.values.update(zip(op.outputs, results, strict=True))
+        self.plan.add_op(op.op_type, op.name, given, several, results, blocks)
+
+    def block(self, block: Block, outside: Sequence[Var]) -> _native.Executable:
+        """A plan of a block: its inputs, then the values it and its siblings use from outside."""
+        inner = _Lowering(self.isa)
+        for i, var in enumerate((*block.inputs, *outside)):
+            inner.add_input(var, str(i), var.shape, DTYPES[dtype_name(var)])
+        return inner.finish(block, [var.name for var in block.outputs])
+
+    def finish(self, block: Block, names: Iterable[str]) -> _native.Executable:
+        """Add the ops of ``block``; ``names`` are those of its outputs."""
+        for op in needed(block):
+            self.add_op(op)
+        self.plan.finish([(name, self.value(var)) for name, var in zip(names, block.outputs, strict=True)])
+        return self.plan
+
+    def value(self, var: Var) -> int:
+        if var not in self.values:
+            if not is_constant(var):
+                raise CompileError(f"{var.name} is used before it is computed")
+            self.values[var] = self.plan.add_constant(constant(var))
+        return self.values[var]
+
+
+def needed(block: Block) -> list[Operation]:
+    """The ops that outputs or states depend on, in program order, without those whose results are known."""
+    wanted = set(block.outputs)
     kept = []
-    for op in reversed(function.operations):
-        if not is_folded(op) and not wanted.isdisjoint(op.outputs):
+    for op in reversed(block.operations):
+        if not is_folded(op) and (writes_state(op) or not wanted.isdisjoint(op.outputs)):
             kept.append(op)
             wanted.update(var for argument in op.inputs.values() for var in _vars(argument))
+            wanted.update(var for inner in op.blocks for var in free_vars(inner))
     return kept[::-1]
 
 
+def writes_state(op: Operation) -> bool:
+    return op.op_type == "coreml_update_state" or any(writes_state(inner) for b in op.blocks for inner in b.operations)
+
+
+def free_vars(block: Block) -> list[Var]:
+    """The values that a block uses and does not make, constants left out."""
+    made = set(block.inputs)
+    used: dict[Var, None] = {}
+    for op in needed(block):
+        inside = [var for inner in op.blocks for var in free_vars(inner)]
+        used.update(dict.fromkeys(var for argument in op.inputs.values() for var in _vars(argument)))
+        used.update(dict.fromkeys(inside))
+        made.update(op.outputs)
+    used.update(dict.fromkeys(block.outputs))
+    return [var for var in used if var not in made and not is_constant(var)]
+
+
 def _vars(argument: Any) -> Sequence[Var]:
-    if argument is None:
-        return ()
-    return argument if isinstance(argument, (list, tuple)) else (argument,)
-
-
-def _lower_op(plan: _native.Executable, op: Operation, values: dict[Var, int]) -> None:
-    names, _ = kernels()[op.op_type]
-    arguments = {name: var for name, var in op.inputs.items() if var is not None}
-    listed = [var for var in arguments.values() if isinstance(var, (list, tuple))]
-    if unknown := [name for name, var in arguments.items() if name not in names and var not in listed]:
-        raise CompileError(f"{op.op_type} {op.name!r}: the CPU engine knows no input {', '.join(unknown)}")
-    given = [_value(plan, arguments[name], values) if name in arguments else LEFT_OUT for name in names]
-    several = [_value(plan, var, values) for vars_ in listed for var in vars_]
-    for var in op.outputs:
-        values[var] = plan.add_value(var.shape, DTYPES[dtype_name(var)])
-    plan.add_op(op.op_type, op.name, given, several, [values[var] for var in op.outputs])
-
-
-def _value(plan: _native.Executable, var: Var, values: dict[Var, int]) -> int:
-    if var not in values:
-        if not is_constant(var):
-            raise CompileError(f"{var.name} is used before it is computed")
-        values[var] = plan.add_constant(constant(var))
-    return values[var]
+    """The values of an argument; the builder also keeps functions and blocks among the arguments."""
+    several = argument if isinstance(argument, (list, tuple)) else (argument,)
+    return [var for var in several if hasattr(var, "sym_type")]
 
 
 def constant(var: Var) -> Any:

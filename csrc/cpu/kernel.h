@@ -20,6 +20,7 @@ typedef struct anex_slice {
     int64_t begin, end; /* the tasks to do */
     void *scratch;      /* node->scratch bytes of this worker's own, aligned, not cleared */
     void *shared;       /* node->shared bytes, the same for every worker and stage of the run */
+    int32_t workers;    /* that a plan run from here may use: several only when this work was not cut */
     struct anex_fault *fault;
 } anex_slice;
 
@@ -38,11 +39,14 @@ struct anex_node {
     const anex_tensor *const *list;         /* the variadic input */
     anex_tensor *const *out;                /* always packed, as every `in` is */
     int32_t n_list, n_out;
+    anex_plan *const *blocks; /* of cond and while_loop; their inputs are `list` */
+    int32_t n_blocks;
 
     /* written by the kernel */
     anex_stage stage[ANEX_MAX_STAGES];
     int32_t n_stages;
     bool view;       /* no work: out[0] is the memory of in[0], byte for byte */
+    bool impure;     /* does more, or gives other values, each time: never folded */
     uint32_t packed; /* bit i: in[i] was packed into `state`, its constant can go */
     size_t scratch, shared;
     void *state; /* from anex_node_state */
@@ -57,6 +61,10 @@ void anex_fault_set(const anex_slice *slice, const anex_node *node, const char *
     __attribute__((format(printf, 3, 4)));
 anex_status anex_node_fail(const anex_node *node, anex_error *error, anex_status status, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* Run a block with threads that the caller has already. */
+anex_status anex_plan_run_nested(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
+                                 int32_t workers, anex_error *error);
 
 /* ---- reading constant arguments ------------------------------------------------------------ */
 

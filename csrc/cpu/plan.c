@@ -82,6 +82,8 @@ static void free_node(plan_node *n) {
     free((void *)n->node.name);
     free(n->list);
     free(n->out);
+    for (int32_t i = 0; n->blocks && i < n->node.n_blocks; i++) anex_plan_free(n->blocks[i]);
+    free(n->blocks);
 }
 
 void anex_plan_free(anex_plan *plan) {
@@ -212,6 +214,7 @@ static anex_status plan_kernel(anex_plan *plan, plan_node *n, const anex_kernel_
                               anex_dtypes[first->dtype].name);
     anex_status status = kernel(node, error);
     if (status) return status;
+    *constant = *constant && !node->impure;
     if (*constant) return fold(plan, n, error);
     return ANEX_OK;
 }
@@ -245,6 +248,13 @@ static void accept(anex_plan *plan, plan_node *n, bool constant) {
 anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int32_t n_inputs, const anex_value *inputs,
                          int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
                          anex_error *error) {
+    return anex_plan_control(plan, op, name, n_inputs, inputs, n_list, list, n_outputs, outputs, 0, NULL, error);
+}
+
+anex_status anex_plan_control(anex_plan *plan, const char *op, const char *name, int32_t n_inputs,
+                              const anex_value *inputs, int32_t n_list, const anex_value *list, int32_t n_outputs,
+                              const anex_value *outputs, int32_t n_blocks, anex_plan *const *blocks,
+                              anex_error *error) {
     int32_t index = 0;
     const anex_kernel_info *info = find_kernel(op, &index);
     if (!info) return anex_fail(error, ANEX_UNSUPPORTED, "%s \"%s\": the CPU engine has no kernel for this op", op, name);
@@ -257,23 +267,29 @@ anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int3
     }
     plan_node n = {.node = {.op = copy_text(op), .name = copy_text(name), .n_list = n_list, .n_out = n_outputs},
                    .list = copy_values(list, n_list),
-                   .out = copy_values(outputs, n_outputs)};
+                   .out = copy_values(outputs, n_outputs),
+                   .blocks = calloc((size_t)n_blocks + 1, sizeof *n.blocks)};
     for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++) n.in[i] = i < n_inputs ? inputs[i] : -1;
     const anex_tensor **loan = calloc((size_t)(n_list + n_outputs) + 1, sizeof *loan);
-    anex_status status = n.node.op && n.node.name && n.list && n.out && loan ? ANEX_OK : out_of_memory(error);
+    anex_status status =
+        n.node.op && n.node.name && n.list && n.out && n.blocks && loan ? ANEX_OK : out_of_memory(error);
     if (!status) status = check_values(plan, &n, n_list, error);
     bool constant = false;
     if (!status) {
         for (int32_t i = 0; i < n_list; i++) loan[i] = &plan->values[list[i]].tensor;
         for (int32_t i = 0; i < n_outputs; i++) loan[n_list + i] = &plan->values[outputs[i]].tensor;
+        for (int32_t i = 0; i < n_blocks; i++) n.blocks[i] = blocks[i];
+        n.node.blocks = n.blocks, n.node.n_blocks = n_blocks;
         n.node.list = loan;
         n.node.out = (anex_tensor *const *)(loan + n_list);
         status = plan_kernel(plan, &n, info, plan->isa->kernels[index], &constant, error);
     }
-    if (status)
+    if (status) {
+        n.node.n_blocks = 0; /* still the caller's */
         free_node(&n);
-    else
+    } else {
         accept(plan, &n, constant);
+    }
     free(loan);
     return status;
 }

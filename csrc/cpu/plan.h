@@ -31,6 +31,7 @@ typedef struct plan_node {
     anex_node node; /* in, list and out are filled per context */
     anex_value in[ANEX_MAX_INPUTS];
     anex_value *list, *out;
+    anex_plan **blocks;
 } plan_node;
 
 /* What one run needs for itself; kept for the next one. */

@@ -30,12 +30,14 @@ typedef struct shared_stage {
     char *scratch;
     size_t scratch_step;
     void *shared;
+    int32_t workers; /* for plans run from inside: none while the team does this stage */
     anex_fault *fault;
 } shared_stage;
 
 static void do_share(void *context, int32_t worker, int64_t begin, int64_t end) {
     const shared_stage *s = context;
-    anex_slice slice = {begin, end, s->scratch + (size_t)worker * s->scratch_step, s->shared, s->fault};
+    char *scratch = s->scratch + (size_t)worker * s->scratch_step;
+    anex_slice slice = {begin, end, scratch, s->shared, s->workers, s->fault};
     s->work(s->node, &slice);
 }
 
@@ -43,7 +45,7 @@ void anex_node_run(const anex_node *node, int32_t workers, char *scratch, size_t
                    anex_fault *fault) {
     for (int32_t i = 0; i < node->n_stages && !fault->set; i++) {
         const anex_stage *stage = &node->stage[i];
-        shared_stage s = {node, stage->work, scratch, scratch_step, shared, fault};
+        shared_stage s = {node, stage->work, scratch, scratch_step, shared, workers, fault};
         if (workers < 2 || !worth_sharing(stage)) {
             do_share(&s, 0, 0, stage->tasks);
             continue;
@@ -54,6 +56,7 @@ void anex_node_run(const anex_node *node, int32_t workers, char *scratch, size_t
         if (chunk < felt) chunk = felt;
         int64_t even = (stage->tasks + workers - 1) / workers;
         if (chunk > even) chunk = even;
+        s.workers = 1;
         anex_team_run(workers, stage->tasks, chunk < 1 ? 1 : chunk, do_share, &s);
     }
 }
@@ -169,31 +172,30 @@ static void unpack_outputs(const anex_plan *plan, const context *c, const anex_t
 
 /* ---- the run -------------------------------------------------------------------------------- */
 
-static int32_t gather_workers(const anex_plan *plan, context *c) {
-    if (!plan->shares) return 1;
-    int32_t workers = anex_team_borrow();
-    if (workers <= c->workers) return workers;
+/* Scratch for that many; false, and nothing changed, without memory for it. */
+static bool make_room(const anex_plan *plan, context *c, int32_t workers) {
+    if (workers <= c->workers) return true;
     char *scratch = allocate(anex_align(plan->scratch) * (size_t)workers);
-    if (!scratch) {
-        anex_team_return(workers);
-        return 1;
-    }
+    if (!scratch) return false;
     free(c->scratch);
     c->scratch = scratch, c->workers = workers;
-    return workers;
+    return true;
 }
 
-anex_status anex_plan_run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
-                          anex_error *error) {
+/* `lent`: the threads of the team that the caller has borrowed already, or 1. */
+static anex_status run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
+                       int32_t lent, anex_error *error) {
     context *c = take_context(plan);
     if (!c) return anex_fail(error, ANEX_MEMORY, "no memory for %lld bytes of intermediate tensors", (long long)plan->arena_bytes);
     anex_status status = bind(plan, c, inputs, outputs, error);
     if (!status) {
         anex_fault fault = {.lock = PTHREAD_MUTEX_INITIALIZER};
-        int32_t workers = gather_workers(plan, c);
+        int32_t borrowed = lent == 1 && plan->shares ? anex_team_borrow() : 1;
+        int32_t workers = lent > borrowed ? lent : borrowed;
+        if (!make_room(plan, c, workers)) workers = 1;
         for (int32_t i = 0; i < plan->n_nodes && !fault.set; i++)
             anex_node_run(&c->nodes[i], workers, c->scratch, anex_align(plan->scratch), c->shared, &fault);
-        anex_team_return(workers);
+        anex_team_return(borrowed);
         if (fault.set)
             status = anex_fail(error, ANEX_ARGUMENT, "%s", fault.error.text);
         else
@@ -201,4 +203,14 @@ anex_status anex_plan_run(anex_plan *plan, const anex_tensor *const *inputs, con
     }
     give_context(plan, c);
     return status;
+}
+
+anex_status anex_plan_run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
+                          anex_error *error) {
+    return run(plan, inputs, outputs, 1, error);
+}
+
+anex_status anex_plan_run_nested(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
+                                 int32_t workers, anex_error *error) {
+    return run(plan, inputs, outputs, workers, error);
 }

@@ -191,6 +191,7 @@ def counts(case: str) -> bool:
     return "neuralnetwork" not in case and not ("'fp32'" in case and half)
 
 
+@pytest.hookimpl(trylast=True)  # after -k has chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     sampled = [item for item in items if counts(item.nodeid)][:: config.getoption("every")]
     chosen = set(map(id, sampled))
