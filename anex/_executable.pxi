@@ -190,7 +190,7 @@ cdef class Executable:
         if self.is_closed and self.running == 0 and self.plan != NULL:
             anex_plan_free(self.plan)
             self.plan = NULL
-            self.constants, self.borrowed = [], []
+            self.constants = []
 
     def run(self, tuple arguments not None, out=None):
         """Run on one Tensor or buffer per input; into `out` (one, or a tuple), or into new tensors."""

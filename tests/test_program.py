@@ -1,7 +1,6 @@
 """Compiled programs: calling, binding, sharing between threads, pickling, closing; and every wrong call."""
 
 import copy
-import gc
 import pickle
 import threading
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
+from memory import growth
 
 import anex
 
@@ -325,45 +325,33 @@ def test_any_mb_program_compiles_in_the_dtypes_it_has():
 # ---- memory ---------------------------------------------------------------------------------------
 
 
-def resident() -> int:
-    gc.collect()
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
-
-
 @pytest.mark.memory
 def test_a_hundred_thousand_calls_leave_memory_where_it_was():
-    program = anex.compile(plus)
-    x = anex.ones((1, 64, 1, 32))
-    out = anex.empty_like(x)
+    prepare = """
+        @anex.graph(x=(1, 64, 1, 32), y=(1, 64, 1, 32))
+        def plus(x, y):
+            return mb.add(x=x, y=y, name="z")
 
-    def calls(n):
-        for _ in range(n):
-            program(x, x, out=out)
-            program(x, x)
-
-    calls(1000)
-    before = resident()
-    calls(50_000)
-    assert resident() - before < 1 << 20
+        program = anex.compile(plus)
+        x = anex.ones((1, 64, 1, 32))
+        out = anex.empty_like(x)
+    """
+    assert growth(prepare, "program(x, x, out=out); program(x, x)", warm=1000, n=50_000) < 256 << 10
 
 
 @pytest.mark.memory
 def test_compiling_and_closing_again_and_again_leaves_no_memory_behind():
-    weight = np.ones((256, 256, 1, 1), np.float16)
+    prepare = """
+        weight = np.ones((256, 256, 1, 1), np.float16)
 
-    @anex.graph(x=(1, 256, 1, 64))
-    def layer(x):
-        return mb.conv(x=x, weight=weight)
+        @anex.graph(x=(1, 256, 1, 64))
+        def layer(x):
+            return mb.conv(x=x, weight=weight)
 
-    x = np.ones((1, 256, 1, 64), np.float16)
+        x = np.ones((1, 256, 1, 64), np.float16)
 
-    def cycle(n):
-        for _ in range(n):
+        def cycle():
             with anex.compile(layer) as program:
                 program(x)
-
-    cycle(20)
-    before = resident()
-    cycle(200)
-    assert resident() - before < 4 << 20
+    """
+    assert growth(prepare, "cycle()", warm=50, n=300) < 2 << 20

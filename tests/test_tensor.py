@@ -11,6 +11,7 @@ import torch
 from harness import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory import growth
 
 import anex
 from anex._native import instruction_sets
@@ -258,20 +259,8 @@ def test_the_repr_shows_shape_and_dtype():
 
 @pytest.mark.memory
 def test_ten_thousand_tensors_and_views_leave_no_memory_behind():
-    def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096
-
-    def cycle(n):
-        for _ in range(n):
-            t = anex.zeros((64, 1024), "float16")
-            np.asarray(t)[0, 0] = 1
-            torch.from_dlpack(t)
-
-    cycle(500)
-    before = resident()
-    cycle(10_000)
-    assert resident() - before < 8 << 20
+    cycle = "t = anex.zeros((64, 1024)); np.asarray(t)[0, 0] = 1; torch.from_dlpack(t)"
+    assert growth("import torch", cycle, warm=1000, n=10_000) < 1 << 20
 
 
 def test_a_consumer_that_cannot_read_strides_is_refused_a_padded_tensor():

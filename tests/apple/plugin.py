@@ -1,7 +1,6 @@
 """Apple's own operator tests, run on anex: a pytest plugin that stands in for Core ML.
 
-    PYTHONPATH=tests python -m pytest -o addopts= -p apple.plugin --every 10 \
-        --pyargs coremltools.converters.mil.mil.ops.tests.iOS15
+    make apple EVERY=10
 
 coremltools predicts through one class, ``_MLModelProxy``, which only its macOS wheel has. ``Engine``
 takes its place and the gates that ask for macOS are opened; coremltools' files stay as they are. Only
@@ -45,37 +44,29 @@ class Engine:
         self.model = ct.utils.load_spec(path)
         self.compiled: dict[tuple[Any, ...], anex.Program] = {}
 
-    def predict(self, data: dict[str, Any], state: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    def predict(self, data: dict[str, Any], state: State | None = None) -> dict[str, np.ndarray]:
         arrays = {name: pixels(value, self.feature(name)) for name, value in data.items()}
         for feature in self.model.description.input:
             if feature.name not in arrays and feature.type.isOptional:
                 arrays[feature.name] = default(feature)
-        arrays |= state or {}
         program = self.program({name: array.shape for name, array in arrays.items()})
         missing = [name for name in program.inputs if name not in arrays]
         if missing:
             raise RuntimeError(f"no value for the input(s) {', '.join(missing)}")
         given = {name: np.ascontiguousarray(arrays[name], spec.dtype) for name, spec in program.inputs.items()}
         try:
-            results = program(**given)
+            results = program(**given, state=state and state.tensors)
         except anex.ArgumentError as error:  # what only the data can show, such as an index out of range
             raise RuntimeError(f"Unable to compute the prediction using ML Program: {error}") from error
         results = results if isinstance(results, tuple) else (results,)
-        found = {name: np.array(value, ndmin=1) for name, value in zip(program.outputs, results, strict=True)}
-        for name in state or {}:
-            state[name] = found.pop(updated(name))
-        return found
+        return {name: np.array(value, ndmin=1) for name, value in zip(program.outputs, results, strict=True)}
 
     def batchPredict(self, batch: list[dict[str, Any]]) -> list[dict[str, np.ndarray]]:  # noqa: N802
         return [self.predict(data) for data in batch]
 
     def newState(self) -> State:  # noqa: N802
-        return State(
-            {
-                feature.name: np.zeros(feature.type.stateType.arrayType.shape, np.float16)
-                for feature in self.model.description.state
-            }
-        )
+        shapes = {feature.name: tuple(feature.type.multiArrayType.shape) for feature in self.model.description.input}
+        return State(self.program(shapes).make_state())
 
     def feature(self, name: str) -> Any:
         return next((feature for feature in self.model.description.input if feature.name == name), None)
@@ -86,7 +77,6 @@ class Engine:
         if key not in self.compiled:
             model = type(self.model).FromString(self.model.SerializeToString())
             for function in model.mlProgram.functions.values():
-                states_to_inputs(function)
                 specialise(function, shapes)
             package = ct.libmodelpackage.ModelPackage(self.path) if os.path.isdir(self.path) else None
             folder = Path(package.getRootModel().path()).parent if package else Path(tempfile.gettempdir())
@@ -95,14 +85,17 @@ class Engine:
         return self.compiled[key]
 
 
-class State(dict[str, np.ndarray]):
-    """The arrays of a stateful model between calls, by name."""
+class State:
+    """What ``MLState`` is: a program's state, read and written by name."""
+
+    def __init__(self, state: anex.State) -> None:
+        self.tensors = state
 
     def read_state(self, name: str) -> np.ndarray:
-        return self[name]
+        return np.array(self.tensors[name])
 
     def write_state(self, name: str, value: np.ndarray) -> None:
-        self[name] = np.asarray(value, np.float16).reshape(self[name].shape)
+        self.tensors[name][...] = value
 
 
 def specialise(function: Any, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -112,44 +105,6 @@ def specialise(function: Any, shapes: dict[str, tuple[int, ...]]) -> None:
         if item.name in shapes and any(dim.WhichOneof("dimension") == "unknown" for dim in dimensions):
             for dim, size in zip(dimensions, shapes[item.name], strict=True):
                 dim.constant.size = size
-
-
-def updated(name: str) -> str:
-    return f"{name}_updated"
-
-
-def states_to_inputs(function: Any) -> None:
-    """Make each state an input and an output: reads become ``identity``, the last write the output."""
-    block = function.block_specializations[function.opset]
-    current = {}
-    for item in function.inputs:
-        if item.type.WhichOneof("type") == "stateType":
-            item.type.tensorType.CopyFrom(type(item.type.tensorType).FromString(wrapped(item)))
-            current[item.name] = item.name
-    kept = []
-    for op in block.operations:
-        if op.type == "write_state":
-            current[op.inputs["input"].arguments[0].name] = op.inputs["data"].arguments[0].name
-            continue
-        if op.type == "read_state":
-            op.type = "identity"
-            state = op.inputs.pop("input").arguments[0].name
-            op.inputs["x"].arguments.add(name=current[state])
-        kept.append(op)
-    for name, value in current.items():
-        identity = type(kept[0])(type="identity")
-        identity.inputs["x"].arguments.add(name=value)
-        item = next(item for item in function.inputs if item.name == name)
-        identity.outputs.add(name=updated(name), type=item.type)
-        kept.append(identity)
-        block.outputs.append(updated(name))
-    renewed = type(block)(operations=kept)
-    del block.operations[:]
-    block.operations.MergeFrom(renewed.operations)
-
-
-def wrapped(item: Any) -> bytes:
-    return bytes(item.type.stateType.wrappedType.tensorType.SerializeToString())
 
 
 def pixels(value: Any, feature: Any) -> np.ndarray:
