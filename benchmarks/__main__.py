@@ -34,6 +34,7 @@ def main() -> None:
         parser.error(f"unknown case {', '.join(unknown)}")
 
     print(f"{platform.machine()}, {', '.join(anex._native.instruction_sets())}; ratio = peer's time / the first row's")
+    print("threads are set for anex and torch; numpy's BLAS keeps its own number")
     results = []
     for name in options.cases or CASES:
         case = CASES[name]()
