@@ -1,4 +1,5 @@
 /* Running a plan: bind the caller's tensors, do the nodes in order, cut large stages for the team. */
+#include "clock.h"
 #include "plan.h"
 #include "team.h"
 
@@ -193,16 +194,27 @@ static int32_t gather_workers(const anex_plan *plan, context *c) {
     return workers;
 }
 
-anex_status anex_plan_run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
-                          anex_error *error) {
+static void do_nodes(const anex_plan *plan, context *c, int32_t workers, double *seconds, anex_fault *fault) {
+    double begin = seconds ? anex_clock() : 0;
+    for (int32_t i = 0; i < plan->n_nodes && !fault->set; i++) {
+        anex_node_run(&c->nodes[i], workers, c->scratch, anex_align(plan->scratch), c->shared, fault);
+        if (seconds) {
+            double end = anex_clock();
+            seconds[i] = end - begin, begin = end;
+        }
+    }
+}
+
+/* `seconds`: NULL, or room for the time of every node. */
+static anex_status run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
+                       double *seconds, anex_error *error) {
     context *c = take_context(plan);
     if (!c) return anex_fail(error, ANEX_MEMORY, "no memory for %lld bytes of intermediate tensors", (long long)plan->arena_bytes);
     anex_status status = bind(plan, c, inputs, outputs, error);
     if (!status) {
         anex_fault fault = {.lock = PTHREAD_MUTEX_INITIALIZER};
         int32_t workers = gather_workers(plan, c);
-        for (int32_t i = 0; i < plan->n_nodes && !fault.set; i++)
-            anex_node_run(&c->nodes[i], workers, c->scratch, anex_align(plan->scratch), c->shared, &fault);
+        do_nodes(plan, c, workers, seconds, &fault);
         anex_team_return(workers);
         if (fault.set)
             status = anex_fail(error, ANEX_ARGUMENT, "%s", fault.error.text);
@@ -211,4 +223,14 @@ anex_status anex_plan_run(anex_plan *plan, const anex_tensor *const *inputs, con
     }
     give_context(plan, c);
     return status;
+}
+
+anex_status anex_plan_run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
+                          anex_error *error) {
+    return run(plan, inputs, outputs, NULL, error);
+}
+
+anex_status anex_plan_profile(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
+                              double *seconds, anex_error *error) {
+    return run(plan, inputs, outputs, seconds, error);
 }
