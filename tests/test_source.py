@@ -20,9 +20,10 @@ NATIVE = sorted(path for pattern in ("*.c", "*.h", "*.inc") for path in (ROOT / 
 LAYERS = [
     {"__init__"},
     {"program", "build", "store"},
+    {"profile"},
     {"load", "torch_frontend"},
     {"devices"},
-    {"mil", "tidy", "creation"},
+    {"mil", "ops", "tidy", "creation"},
     {"_native", "_coremltools", "spec"},
     {"errors"},
 ]

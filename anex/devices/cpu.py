@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _native
 from ..errors import CompileError
+from ..ops import dtype_name
 from ..spec import MAX_RANK
 
 if TYPE_CHECKING:
@@ -68,12 +69,6 @@ def _objections(op: Operation) -> Iterator[str]:
             yield f"the shape of {var.name} is only known while the program runs; give every input a fixed shape"
         elif len(var.shape) > MAX_RANK:
             yield f"rank {len(var.shape)} is above {MAX_RANK}, the limit of Core ML; merge dimensions"
-
-
-def dtype_name(var: Var) -> str:
-    from coremltools.converters.mil.mil import types
-
-    return str(types.builtin_to_string(var.dtype))
 
 
 def lower(
