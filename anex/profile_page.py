@@ -124,10 +124,10 @@ def _roofline(profile: Profile, colours: dict[str, str]) -> str:
     points = " ".join(f"{x(i):.1f},{y(rate):.1f}" for i, rate in corners)
     parts.append(f'<polyline class="roof" points="{points}"/>')
     for row in shown:
-        at = f'cx="{x(row.flops / row.bytes):.1f}" cy="{y(row.gflops * 1e9):.1f}"'
+        centre = f'cx="{x(row.flops / row.bytes):.1f}" cy="{y(row.gflops * 1e9):.1f}"'
         radius = 3 + 9 * math.sqrt(row.share)
         fill = colours.get(row.op, OTHER)
-        parts.append(f'<circle {at} r="{radius:.1f}" fill="{fill}" fill-opacity=".75">{_tip(row)}</circle>')
+        parts.append(f'<circle {centre} r="{radius:.1f}" fill="{fill}" fill-opacity=".75">{_tip(row)}</circle>')
     parts.append(f'<text x="{x0 + width}" y="{y0 + height + 31}" text-anchor="end">FLOP per byte</text>')
     parts.append(f'<text x="0" y="{y0 + height + 31}">GFLOP/s; {len(shown)} ops that compute, area by share</text>')
     return f'<svg viewBox="0 0 {WIDTH} {y0 + height + 38}" role="img" aria-label="roofline">{_join(parts)}</svg>'
