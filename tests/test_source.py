@@ -20,7 +20,7 @@ NATIVE = sorted(path for pattern in ("*.c", "*.h", "*.inc") for path in (ROOT / 
 LAYERS = [
     {"__init__"},
     {"program", "build", "store"},
-    {"profile"},
+    {"profile", "profile_page"},
     {"load", "torch_frontend"},
     {"devices"},
     {"mil", "ops", "tidy", "creation"},
