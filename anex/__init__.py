@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .load import from_mil, from_mlpackage
+    from .profile import Profile
     from .program import Program, compile
     from .state import State
     from .torch_frontend import from_torch
@@ -55,6 +56,7 @@ __all__ = [
     "Error",
     "FormatError",
     "MissingFileError",
+    "Profile",
     "Program",
     "ShapeError",
     "Spec",
@@ -87,6 +89,7 @@ _MODULES = {
     "build": ("graph",),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
     "load": ("from_mil", "from_mlpackage"),
+    "profile": ("Profile",),
     "program": ("Program", "compile"),
     "state": ("State",),
     "torch_frontend": ("from_torch",),

@@ -194,6 +194,36 @@ cdef class Executable:
 
     def run(self, tuple arguments not None, out=None):
         """Run on one Tensor or buffer per input; into `out` (one, or a tuple), or into new tensors."""
+        return self.run_timed(arguments, out, NULL)
+
+    def nodes(self):
+        """What runs, in order: (MIL op, name, bytes of the outputs); views and folded ops do not."""
+        cdef anex_node_info info
+        if self.is_closed or self.specs == NULL:
+            raise errors.ClosedError("this program is closed")
+        found = []
+        for i in range(<int32_t> anex_plan_get_stats(self.plan).nodes):
+            info = anex_plan_get_node(self.plan, i)
+            found.append((info.op.decode(), info.name.decode(), info.output_bytes))
+        return tuple(found)
+
+    def profile(self, tuple arguments not None, out=None):
+        """Run, and return the wall seconds of each node instead of the results."""
+        cdef size_t count
+        cdef double *seconds
+        if self.is_closed or self.specs == NULL:
+            raise errors.ClosedError("this program is closed")
+        count = <size_t> anex_plan_get_stats(self.plan).nodes
+        seconds = <double *> PyMem_Malloc((count + 1) * sizeof(double))
+        if seconds == NULL:
+            raise MemoryError
+        try:
+            self.run_timed(arguments, out, seconds)
+            return tuple([seconds[i] for i in range(count)])
+        finally:
+            PyMem_Free(seconds)
+
+    cdef object run_timed(self, tuple arguments, out, double *seconds):
         cdef Operand few[8]
         cdef const anex_tensor *pointers[8]
         cdef Operand *operands = few
@@ -221,7 +251,10 @@ cdef class Executable:
             if out is not None:
                 self.refuse_overlaps(tensors, arguments, results)
             with nogil:
-                status = anex_plan_run(self.plan, tensors, tensors + self.n_inputs, &error)
+                if seconds == NULL:
+                    status = anex_plan_run(self.plan, tensors, tensors + self.n_inputs, &error)
+                else:
+                    status = anex_plan_profile(self.plan, tensors, tensors + self.n_inputs, seconds, &error)
             check(status, &error)
         finally:
             while held > 0:
@@ -295,11 +328,15 @@ cdef class Caller:
         self.run, self.names, self.stateful = executable.run, tuple(names), stateful
 
     def __call__(self, *arguments, out=None, state=None, **named):
+        if named or self.stateful or state is not None:
+            arguments = self.bind(arguments, named, state)
+        return self.run(arguments, out)
+
+    def bind(self, tuple arguments, dict named, state):
+        """What a call with these runs on: the inputs by position, then the states."""
         if named:
             arguments = by_position(self.names, arguments, named)
-        if self.stateful or state is not None:
-            arguments += self.state_tensors(state)
-        return self.run(arguments, out)
+        return arguments + self.state_tensors(state) if self.stateful or state is not None else arguments
 
 
 cdef tuple by_position(tuple names, tuple arguments, dict named):
@@ -340,3 +377,14 @@ def set_num_threads(int32_t threads):
 
 def get_num_threads():
     return anex_get_num_threads()
+
+
+def measure_limits():
+    """(FLOP/s in float32 registers, bytes/s of a copy that no cache holds) with the threads set now; some 50 ms."""
+    cdef anex_limits limits
+    cdef anex_error error
+    cdef anex_status status
+    with nogil:
+        status = anex_measure_limits(&limits, &error)
+    check(status, &error)
+    return limits.flops_per_second, limits.bytes_per_second

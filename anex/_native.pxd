@@ -67,6 +67,17 @@ cdef extern from "anex.h" nogil:
     const anex_tensor *anex_plan_tensor(const anex_plan *, anex_value)
     anex_plan_stats anex_plan_get_stats(const anex_plan *)
     anex_status anex_plan_run(anex_plan *, const anex_tensor *const *, const anex_tensor *const *, anex_error *)
+    anex_status anex_plan_profile(anex_plan *, const anex_tensor *const *, const anex_tensor *const *, double *,
+                                  anex_error *)
+    ctypedef struct anex_node_info:
+        const char *op
+        const char *name
+        int64_t output_bytes
+    anex_node_info anex_plan_get_node(const anex_plan *, int32_t)
+    ctypedef struct anex_limits:
+        double flops_per_second
+        double bytes_per_second
+    anex_status anex_measure_limits(anex_limits *, anex_error *)
     void anex_set_num_threads(int32_t)
     int32_t anex_get_num_threads()
 

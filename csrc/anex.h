@@ -140,6 +140,24 @@ anex_plan_stats anex_plan_get_stats(const anex_plan *plan);
 anex_status anex_plan_run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
                           anex_error *error);
 
+/* The same, timed: seconds[i] becomes the wall time of node i, for as many nodes as the stats count. */
+anex_status anex_plan_profile(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
+                              double *seconds, anex_error *error);
+
+typedef struct anex_node_info { /* texts live as long as the plan */
+    const char *op;             /* the MIL op, or the engine's own anex_copy */
+    const char *name;           /* as MIL has it */
+    int64_t output_bytes;
+} anex_node_info;
+anex_node_info anex_plan_get_node(const anex_plan *plan, int32_t node);
+
+/* What the processor can do at most with the threads set now; measuring takes some 50 ms. */
+typedef struct anex_limits {
+    double flops_per_second; /* multiply-adds of float32, in registers */
+    double bytes_per_second; /* read and written, copying what no cache holds */
+} anex_limits;
+anex_status anex_measure_limits(anex_limits *limits, anex_error *error);
+
 void anex_set_num_threads(int32_t threads); /* at least 1 */
 int32_t anex_get_num_threads(void);
 

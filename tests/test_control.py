@@ -206,3 +206,20 @@ def test_random_categorical_follows_logits_and_probabilities(device, mode):
     assert found.shape == (2, 4000)
     for row, expected in zip(found, probabilities, strict=True):
         np.testing.assert_allclose(np.bincount(row.astype(int), minlength=3) / 4000, expected, atol=0.03)
+
+
+def test_stateful_programs_and_loops_are_profiled(device):
+    program = anex.compile(running_sum, device=device)
+    profile = program.profile(np.ones((1, 4), np.float16), state=program.make_state(), repeat=3)
+    assert {"read_state", "coreml_update_state", "add"} <= {row.op for row in profile.rows}
+
+    @mb.program(input_specs=[mb.TensorSpec((1,), dtype=types.int32)])
+    def count(n):
+        return mb.while_loop(
+            _cond=lambda i: mb.squeeze(x=mb.less(x=i, y=n)),
+            _body=lambda i: mb.add(x=i, y=1),
+            loop_vars=(np.zeros(1, np.int32),),
+        )
+
+    rows = anex.compile(count, device=device).profile(np.array([5], np.int32), repeat=3).rows
+    assert [row.op for row in rows] == ["while_loop"]

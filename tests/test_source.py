@@ -20,9 +20,10 @@ NATIVE = sorted(path for pattern in ("*.c", "*.h", "*.inc") for path in (ROOT / 
 LAYERS = [
     {"__init__"},
     {"program", "build", "store"},
+    {"profile", "profile_page"},
     {"load", "torch_frontend"},
     {"devices"},
-    {"mil", "tidy", "state"},
+    {"mil", "ops", "tidy", "state"},
     {"creation"},
     {"_native", "_coremltools", "spec"},
     {"errors"},

@@ -20,6 +20,12 @@ class Executable(Protocol):
     def run(self, arguments: tuple[Any, ...], out: Any = None) -> Any:
         """One Tensor or array per input, in order; results into ``out`` or into new tensors."""
 
+    def nodes(self) -> Sequence[tuple[str, str, int]]:
+        """What runs, in order: (MIL op, name, bytes of its outputs)."""
+
+    def profile(self, arguments: tuple[Any, ...], out: Any) -> Sequence[float]:
+        """Run into ``out``; the wall seconds of each node."""
+
     def stats(self) -> Mapping[str, int]:
         """Counts and bytes worth knowing."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _native
 from ..errors import CompileError
+from ..ops import dtype_name
 from ..spec import MAX_RANK
 
 if TYPE_CHECKING:
@@ -72,12 +73,6 @@ def _objections(op: Operation) -> Iterator[str]:
         for inner in block.operations:
             if not is_folded(inner):
                 yield from (f"in it, {inner.op_type} {inner.name!r}: {reason}" for reason in _objections(inner))
-
-
-def dtype_name(var: Var) -> str:
-    from coremltools.converters.mil.mil import types
-
-    return str(types.builtin_to_string(var.dtype))
 
 
 def lower(

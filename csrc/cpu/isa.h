@@ -10,6 +10,7 @@ typedef struct anex_isa {
     anex_kernel *const *kernels; /* in the order of kernels.inc */
     void (*widen)(float *y, const half *x, int64_t n);
     void (*narrow)(half *y, const float *x, int64_t n);
+    int64_t (*multiply_add)(int64_t rounds, float *sink); /* does as many FLOP as it returns */
 } anex_isa;
 
 /* The one named, or the best this machine has when `name` is NULL; NULL if it cannot run here. */

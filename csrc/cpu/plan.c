@@ -367,3 +367,10 @@ anex_plan_stats anex_plan_get_stats(const anex_plan *plan) {
                              .packed_bytes = plan->packed_bytes,
                              .live_bytes_peak = plan->live_peak};
 }
+
+anex_node_info anex_plan_get_node(const anex_plan *plan, int32_t node) {
+    const plan_node *n = &plan->nodes[node];
+    anex_node_info info = {n->node.op, n->node.name, 0};
+    for (int32_t i = 0; i < n->node.n_out; i++) info.output_bytes += anex_tensor_nbytes(&plan->values[n->out[i]].tensor);
+    return info;
+}

@@ -1,4 +1,5 @@
 /* Running a plan: bind the caller's tensors, do the nodes in order, cut large stages for the team. */
+#include "clock.h"
 #include "plan.h"
 #include "team.h"
 
@@ -182,9 +183,21 @@ static bool make_room(const anex_plan *plan, context *c, int32_t workers) {
     return true;
 }
 
-/* `lent`: the threads of the team that the caller has borrowed already, or 1. */
+static void do_nodes(const anex_plan *plan, context *c, int32_t workers, double *seconds, anex_fault *fault) {
+    double begin = seconds ? anex_clock() : 0;
+    for (int32_t i = 0; i < plan->n_nodes && !fault->set; i++) {
+        anex_node_run(&c->nodes[i], workers, c->scratch, anex_align(plan->scratch), c->shared, fault);
+        if (seconds) {
+            double end = anex_clock();
+            seconds[i] = end - begin, begin = end;
+        }
+    }
+}
+
+/* `lent`: the threads of the team that the caller has borrowed already, or 1.
+   `seconds`: NULL, or room for the time of every node. */
 static anex_status run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
-                       int32_t lent, anex_error *error) {
+                       int32_t lent, double *seconds, anex_error *error) {
     context *c = take_context(plan);
     if (!c) return anex_fail(error, ANEX_MEMORY, "no memory for %lld bytes of intermediate tensors", (long long)plan->arena_bytes);
     anex_status status = bind(plan, c, inputs, outputs, error);
@@ -193,8 +206,7 @@ static anex_status run(anex_plan *plan, const anex_tensor *const *inputs, const 
         int32_t borrowed = lent == 1 && plan->shares ? anex_team_borrow() : 1;
         int32_t workers = lent > borrowed ? lent : borrowed;
         if (!make_room(plan, c, workers)) workers = 1;
-        for (int32_t i = 0; i < plan->n_nodes && !fault.set; i++)
-            anex_node_run(&c->nodes[i], workers, c->scratch, anex_align(plan->scratch), c->shared, &fault);
+        do_nodes(plan, c, workers, seconds, &fault);
         anex_team_return(borrowed);
         if (fault.set)
             status = anex_fail(error, ANEX_ARGUMENT, "%s", fault.error.text);
@@ -207,10 +219,15 @@ static anex_status run(anex_plan *plan, const anex_tensor *const *inputs, const 
 
 anex_status anex_plan_run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
                           anex_error *error) {
-    return run(plan, inputs, outputs, 1, error);
+    return run(plan, inputs, outputs, 1, NULL, error);
 }
 
 anex_status anex_plan_run_nested(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
                                  int32_t workers, anex_error *error) {
-    return run(plan, inputs, outputs, workers, error);
+    return run(plan, inputs, outputs, workers, NULL, error);
+}
+
+anex_status anex_plan_profile(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
+                              double *seconds, anex_error *error) {
+    return run(plan, inputs, outputs, 1, seconds, error);
 }

@@ -11,7 +11,9 @@ static anex_kernel *const kernels[] = {
 #undef ANEX_KERNEL_ROW
 };
 
+int64_t ANEX_LOCAL(multiply_add)(int64_t rounds, float *sink); /* peak.c */
+
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
 extern const anex_isa ANEX_LOCAL(isa);
-const anex_isa ANEX_LOCAL(isa) = {TEXT(ANEX_ISA), kernels, anex_widen, anex_narrow};
+const anex_isa ANEX_LOCAL(isa) = {TEXT(ANEX_ISA), kernels, anex_widen, anex_narrow, ANEX_LOCAL(multiply_add)};

@@ -1,0 +1,28 @@
+"""The registry of ops: one ``define()`` per MIL op, in a file per family.
+
+coremltools owns the signatures and one C function the CPU kernel (csrc/cpu/kernels.inc); here is what
+anex alone knows of an op. The MIL name joins the three, and a test checks that it does.
+"""
+
+from __future__ import annotations
+
+from . import (  # noqa: F401  each defines its family
+    activation,
+    attention,
+    control,
+    conv,
+    elementwise,
+    generate,
+    indexing,
+    linear,
+    normalization,
+    pool,
+    quantization,
+    recurrent,
+    reduction,
+    resize,
+    shape,
+)
+from .record import OPS, Op, define, dtype_name
+
+__all__ = ["OPS", "Op", "define", "dtype_name"]

@@ -1,0 +1,23 @@
+"""Softmax and norms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .record import define, per_element, size, value
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Operation
+
+
+def local_response_norm(op: Operation) -> int:
+    """A window's sum of squares, then x / (k + alpha * sum) ** beta."""
+    return (2 * int(value(op, "size")) + 4) * size(op.outputs[0])
+
+
+define("softmax", flops=per_element(5))  # max, subtract, exp, sum, divide
+define("layer_norm", flops=per_element(8))  # mean 1, variance 3, normalize 2, gamma and beta 2
+define("instance_norm", flops=per_element(8))
+define("batch_norm", flops=per_element(2))  # mean, variance, gamma and beta are one factor and one term
+define("l2_norm", flops=per_element(3))
+define("local_response_norm", flops=local_response_norm)

@@ -1,0 +1,126 @@
+"""What is known about an op beside its signature, which coremltools has.
+
+A FLOP is one arithmetic operation on one element: an addition, a comparison, a square root or an
+exponential each count one, a multiply-add two; biases of products and conversions count none.
+Costs are read from the shapes and dtypes of one MIL op and are those of its definition: a device
+that does less work, or touches less memory, does so to its credit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Operation, Var
+
+Cost = Callable[["Operation"], int]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op of MIL: ``flops(op)`` in FLOP and ``bytes(op)`` in bytes, for one of its uses."""
+
+    name: str
+    flops: Cost
+    bytes: Cost
+
+
+OPS: dict[str, Op] = {}
+
+
+def define(name: str, *, flops: Cost | None = None, bytes: Cost | None = None) -> None:
+    """Enter the op; without ``flops`` it only moves data, without ``bytes`` it touches every operand once."""
+    if name in OPS:
+        raise ValueError(f"{name} is defined twice")
+    OPS[name] = Op(name, flops or nothing, bytes or operands)
+
+
+# ---- FLOP ---------------------------------------------------------------------------------------
+
+
+def nothing(_: Operation) -> int:
+    return 0
+
+
+def per_element(count: int) -> Cost:
+    """So many for each element of the first output."""
+    return lambda op: count * size(op.outputs[0])
+
+
+def per_input_element(count: int, name: str = "x") -> Cost:
+    """So many for each element of the input ``name``."""
+    return lambda op: count * size(op.inputs[name])
+
+
+# ---- bytes --------------------------------------------------------------------------------------
+
+
+def operands(op: Operation) -> int:
+    """Inputs and outputs, weights among them, once each."""
+    return sum(map(nbytes, (*tensors(op), *op.outputs)))
+
+
+def outputs_twice(op: Operation) -> int:
+    """As much read as written: ops that take out part of a tensor."""
+    return 2 * outputs_once(op)
+
+
+def outputs_once(op: Operation) -> int:
+    return sum(map(nbytes, op.outputs))
+
+
+def indexed(op: Operation) -> int:
+    """The indices, and the elements they choose, read and written."""
+    return outputs_twice(op) + nbytes(op.inputs["indices"])
+
+
+# ---- vars ---------------------------------------------------------------------------------------
+
+
+def tensors(op: Operation) -> Iterator[Var]:
+    """The inputs that hold data; strides, axes, modes and the like are constants that say what to do with it."""
+    for argument in op.inputs.values():
+        for var in argument if isinstance(argument, (list, tuple)) else (argument,):
+            # cond and while_loop also keep, among their inputs, the functions that made their blocks
+            if hasattr(var, "sym_type") and not _is_parameter(var):
+                yield var
+
+
+def _is_parameter(var: Var) -> bool:
+    rank = len(var.shape or ())
+    return var.val is not None and (rank == 0 or (rank == 1 and dtype_name(var) in ("int32", "bool", "string")))
+
+
+def shape(var: Var) -> tuple[int, ...]:
+    return tuple(map(int, var.shape))
+
+
+def size(var: Var) -> int:
+    """Elements."""
+    return math.prod(shape(var))
+
+
+def nbytes(var: Var) -> int:
+    """Bytes of the elements, packed: a 4-bit element is half a byte."""
+    return -(-size(var) * _bits(dtype_name(var)) // 8)
+
+
+def dtype_name(var: Var) -> str:
+    """As MIL spells it: ``fp16``, ``int32``, ``bool``."""
+    from coremltools.converters.mil.mil import types
+
+    return str(types.builtin_to_string(var.dtype))
+
+
+def _bits(dtype: str) -> int:
+    digits = "".join(filter(str.isdigit, dtype))
+    return int(digits) if digits else 8
+
+
+def value(op: Operation, name: str, otherwise: Any = None) -> Any:
+    """A constant input of the op."""
+    var = op.inputs.get(name)
+    return otherwise if var is None or var.val is None else var.val
