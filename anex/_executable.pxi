@@ -106,8 +106,11 @@ cdef class Executable:
         self.constants.append((value, array))
         return value
 
-    def add_op(self, str op, str name, inputs, values, outputs):
-        """``inputs`` in the order of ``kernels()[op]``, -1 where left out; ``values``: the variadic input."""
+    def add_op(self, str op, str name, inputs, values, outputs, int32_t through=-1):
+        """``inputs`` in the order of ``kernels()[op]``, -1 where left out; ``values``: the variadic input.
+
+        ``through``: an input made by the op added last, which nothing else reads; both may become one node.
+        """
         cdef anex_error error
         cdef anex_status status
         cdef bytes op_text = op.encode(), name_text = name.encode()
@@ -126,7 +129,7 @@ cdef class Executable:
                 numbers[i] = number
             with nogil:
                 status = anex_plan_op(self.plan, c_op, c_name, counts[0], numbers, counts[1], numbers + counts[0],
-                                      counts[2], numbers + counts[0] + counts[1], &error)
+                                      counts[2], numbers + counts[0] + counts[1], through, &error)
             check(status, &error)
         finally:
             PyMem_Free(numbers)

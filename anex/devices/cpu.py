@@ -11,6 +11,7 @@ import numpy as np
 from .. import _native
 from ..errors import CompileError
 from ..spec import MAX_RANK
+from . import fuse
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Function, Operation, Program, Var
@@ -77,15 +78,28 @@ def dtype_name(var: Var) -> str:
 
 
 def lower(
-    function: Function, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec], isa: str | None = None
+    function: Function,
+    inputs: Mapping[str, Spec],
+    outputs: Mapping[str, Spec],
+    isa: str | None = None,
+    *,
+    strict: bool = False,
 ) -> _native.Executable:
-    """Plan ``function`` for the instruction set ``isa``, or for the best one here."""
+    """Plan ``function`` for the instruction set ``isa``, or for the best one here.
+
+    ``strict``: every op rounds its result to its dtype. Otherwise ops are fused, and what stays
+    between them stays float32.
+    """
     plan = _native.Executable(isa)
     values: dict[Var, int] = {}
     for name, var in function.inputs.items():
         values[var] = plan.add_input(name, inputs[name].shape, inputs[name].dtype.name)
-    for op in needed(function):
-        _lower_op(plan, op, values)
+    ops = needed(function)
+    for chain in [[op] for op in ops] if strict else fuse.groups(ops, function.outputs):
+        before = None
+        for op in chain:
+            _lower_op(plan, op, values, before)
+            before = op
     named = zip(outputs.items(), function.outputs, strict=True)
     plan.finish([(name, _value(plan, var, values), spec.shape, spec.dtype.name) for (name, spec), var in named])
     return plan
@@ -98,17 +112,11 @@ def needed(function: Function) -> list[Operation]:
     for op in reversed(function.operations):
         if not is_folded(op) and not wanted.isdisjoint(op.outputs):
             kept.append(op)
-            wanted.update(var for argument in op.inputs.values() for var in _vars(argument))
+            wanted.update(fuse.arguments(op))
     return kept[::-1]
 
 
-def _vars(argument: Any) -> Sequence[Var]:
-    if argument is None:
-        return ()
-    return argument if isinstance(argument, (list, tuple)) else (argument,)
-
-
-def _lower_op(plan: _native.Executable, op: Operation, values: dict[Var, int]) -> None:
+def _lower_op(plan: _native.Executable, op: Operation, values: dict[Var, int], before: Operation | None) -> None:
     names, _ = kernels()[op.op_type]
     arguments = {name: var for name, var in op.inputs.items() if var is not None}
     listed = [var for var in arguments.values() if isinstance(var, (list, tuple))]
@@ -118,7 +126,8 @@ def _lower_op(plan: _native.Executable, op: Operation, values: dict[Var, int]) -
     several = [_value(plan, var, values) for vars_ in listed for var in vars_]
     for var in op.outputs:
         values[var] = plan.add_value(var.shape, DTYPES[dtype_name(var)])
-    plan.add_op(op.op_type, op.name, given, several, [values[var] for var in op.outputs])
+    through = LEFT_OUT if before is None else values[fuse.through(before, op)]
+    plan.add_op(op.op_type, op.name, given, several, [values[var] for var in op.outputs], through)
 
 
 def _value(plan: _native.Executable, var: Var, values: dict[Var, int]) -> int:

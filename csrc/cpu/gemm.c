@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+_Static_assert((int)MR * NR <= ANEX_EPILOGUE_LANES, "a tile is a piece of an epilogue");
+
 enum {
     ROW = KC + 16,    /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
     BLOCK = 8 * MR,   /* rows of A fetched at a time */
@@ -240,16 +242,6 @@ static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* 
 
 /* ---- store ---------------------------------------------------------------------------------- */
 
-/* Add to the sums what belongs to them: the place for whatever follows the product. */
-static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
-    if (c->bias) {
-        float bias[MR > NR ? MR : NR];
-        gemm_widen(bias, c->bias, c->bias_dtype, c->bias_by_row ? i : j, c->bias_by_row ? rows : cols);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[c->bias_by_row ? r : s];
-    }
-}
-
 static void scatter(const void *tile, size_t item, const int64_t *row_at, int64_t rows, const int64_t *col_at,
                     int64_t cols, void *to) {
     for (int64_t r = 0; r < rows; r++)
@@ -265,6 +257,22 @@ static void find_places(const gemm_output *c, int64_t i, int64_t rows, int64_t j
     for (int64_t s = 0; s < cols; s++) col_at[s] = (j + s) * c->col;
     if (c->place && c->place_rows) c->place(c->source, i, rows, row_at);
     if (c->place && !c->place_rows) c->place(c->source, j, cols, col_at);
+}
+
+/* Add to the sums what belongs to them, and do what follows the product. */
+static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+    if (c->bias) {
+        float bias[MR > NR ? MR : NR];
+        gemm_widen(bias, c->bias, c->bias_dtype, c->bias_by_row ? i : j, c->bias_by_row ? rows : cols);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[c->bias_by_row ? r : s];
+    }
+    if (c->node && c->node->epilogue) {
+        int64_t row_at[MR], col_at[NR];
+        find_places(c, i, rows, j, cols, row_at, col_at);
+        for (int64_t r = 0; r < rows; r++) row_at[r] += c->first;
+        anex_epilogue_run(c->node, tile, NR, row_at, rows, col_at, cols);
+    }
 }
 
 static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
