@@ -65,20 +65,31 @@ bool anex_broadcast(const anex_tensor *x, const anex_tensor *y, int64_t *step) {
 /* Lanes say all there is to say of these: an int8, say, would have to be cut to its width. */
 static bool stays_in_lanes(anex_dtype dtype) { return anex_is_float_dtype(dtype) || dtype == ANEX_I32 || dtype == ANEX_BOOL; }
 
+/* Which of the chain's operands operand k of the op is already, or -1 */
+static int8_t held(const anex_chain *chain, const anex_node *node, const anex_map_op *op, int32_t k) {
+    for (int32_t i = 0; node->onto && i < chain->n_operands; i++) {
+        const anex_operand *x = &chain->operand[i];
+        bool alike = node->onto->in[x->slot] == node->in[k] && x->form.dtype == op->x[k].dtype &&
+                     x->form.rank == op->x[k].rank;
+        if (alike && !memcmp(x->form.shape, op->x[k].shape, sizeof x->form.shape[0] * (size_t)x->form.rank)) return (int8_t)i;
+    }
+    return -1;
+}
+
 bool anex_chain_add(anex_chain *chain, anex_node *node, const anex_map_op *op) {
     const anex_tensor *through = node->onto ? node->in[node->through] : NULL;
     bool fits = chain->n_steps < ANEX_CHAIN_STEPS;
     if (through) /* nothing is computed twice: the value has as many elements as the result */
         fits = fits && stays_in_lanes(through->dtype) && anex_tensor_size(through) == anex_tensor_size(node->out[0]);
     int32_t more = 0;
-    for (int32_t k = 0; k < op->n; k++) more += node->in[k] != through;
-    bool reads = !through || more < op->n;
-    if (!fits || !reads || chain->n_operands + more > ANEX_CHAIN_OPERANDS) return false;
+    for (int32_t k = 0; k < op->n; k++) more += node->in[k] != through && held(chain, node, op, k) < 0;
+    if (!fits || chain->n_operands + more > ANEX_CHAIN_OPERANDS) return false;
     anex_step step = {.block = op->block, .moves = op->moves, .n = (int8_t)op->n};
     memcpy(step.p, op->p, sizeof step.p);
     for (int32_t k = 0; k < op->n; k++) {
         node->slot[k] = ANEX_THROUGH, step.x[k] = ANEX_THROUGH;
         if (node->in[k] == through) continue;
+        if ((step.x[k] = held(chain, node, op, k)) >= 0) continue;
         int32_t slot = through ? ANEX_MAX_INPUTS - ++chain->followers : k;
         node->slot[k] = (int8_t)slot, step.x[k] = (int8_t)chain->n_operands;
         chain->operand[chain->n_operands++] = (anex_operand){op->x[k], slot};
@@ -142,7 +153,8 @@ anex_status anex_epilogue_add(anex_node *node, const anex_map_op *op, anex_error
 }
 
 /* Lanes for elements first .. first+n-1 of the result */
-static void load_run(const anex_operand *x, const reach *r, const char *data, int64_t first, int64_t n, uint32_t *to) {
+static void load_run(const anex_operand *x, const reach *r, const char *data, int64_t first, int64_t n, void *lanes) {
+    uint32_t *to = lanes;
     int64_t item = anex_dtypes[x->form.dtype].bits / 8;
     int32_t last = r->rank - 1;
     while (n > 0) {
@@ -180,29 +192,30 @@ static int64_t stretch(const int64_t *at, int64_t i, int64_t n) {
 }
 
 static void load_piece(const anex_operand *x, const reach *r, const char *data, int64_t width, const int64_t *row_at,
-                       int64_t rows, const int64_t *col_at, int64_t cols, uint32_t *to) {
+                       int64_t rows, const int64_t *col_at, int64_t cols, float *to) {
+    bool along = side_by_side(col_at, cols);
     if (r->rank == 1 && !r->step[0]) {
         load_run(x, r, data, 0, rows * width, to);
-    } else if (cols > 1 && rows > 1 && !side_by_side(col_at, cols) && side_by_side(row_at, rows)) {
-        uint32_t line[ANEX_EPILOGUE_LANES]; /* the result lies across the piece */
-        for (int64_t s = 0; s < cols; s++) {
-            load_run(x, r, data, row_at[0] + col_at[s], rows, line);
-            for (int64_t i = 0; i < rows; i++) to[i * width + s] = line[i];
-        }
-    } else {
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t s = 0, n; s < cols; s += n) {
-                n = stretch(col_at, s, cols);
-                load_run(x, r, data, row_at[i] + col_at[s], n, to + i * width + s);
-            }
+        return;
     }
+    if (cols < width) memset(to, 0, (size_t)(rows * width) * sizeof *to);
+    if (along && r->rank == 1 && x->form.dtype == ANEX_F16) { /* a residual: the common case, without the search */
+        const half *from = (const half *)data + col_at[0];
+        for (int64_t i = 0; i < rows; i++) anex_widen(to + i * width, from + row_at[i], cols);
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t s = 0, n; s < cols; s += n) {
+            n = along ? cols : stretch(col_at, s, cols);
+            load_run(x, r, data, row_at[i] + col_at[s], n, to + i * width + s);
+        }
 }
 
 void anex_epilogue_run(const anex_node *node, float *piece, int64_t width, const int64_t *row_at, int64_t rows,
                        const int64_t *col_at, int64_t cols) {
     const anex_epilogue *e = node->epilogue;
     if (!e) return;
-    uint32_t lanes[ANEX_MAP_OPERANDS][ANEX_EPILOGUE_LANES];
+    float lanes[ANEX_MAP_OPERANDS][ANEX_EPILOGUE_LANES]; /* or int32: blocks take either */
     for (int32_t i = 0; i < e->chain.n_steps; i++) {
         const anex_step *step = &e->chain.step[i];
         const void *x[ANEX_MAP_OPERANDS];
@@ -210,7 +223,6 @@ void anex_epilogue_run(const anex_node *node, float *piece, int64_t width, const
             x[k] = piece;
             if (step->x[k] == ANEX_THROUGH) continue;
             const anex_operand *operand = &e->chain.operand[step->x[k]];
-            if (cols < width) memset(lanes[k], 0, sizeof lanes[k]);
             load_piece(operand, &e->reach[step->x[k]], node->in[operand->slot]->data, width, row_at, rows, col_at,
                        cols, lanes[k]);
             x[k] = lanes[k];

@@ -259,6 +259,8 @@ static void find_places(const gemm_output *c, int64_t i, int64_t rows, int64_t j
     if (c->place && !c->place_rows) c->place(c->source, j, cols, col_at);
 }
 
+static bool lies_across(const gemm_output *c) { return c->row == 1 && c->col != 1 && !c->place; }
+
 /* Add to the sums what belongs to them, and do what follows the product. */
 static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
     if (c->bias) {
@@ -267,7 +269,7 @@ static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t ro
         for (int64_t r = 0; r < rows; r++)
             for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[c->bias_by_row ? r : s];
     }
-    if (c->node && c->node->epilogue) {
+    if (c->node && c->node->epilogue && !lies_across(c)) {
         int64_t row_at[MR], col_at[NR];
         find_places(c, i, rows, j, cols, row_at, col_at);
         for (int64_t r = 0; r < rows; r++) row_at[r] += c->first;
@@ -275,8 +277,39 @@ static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t ro
     }
 }
 
+/* What follows the product reads along memory, and so does the store: when the result lies across the tile
+   that needs a turned one. */
+static void store_turned(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+    enum { WIDTH = (MR + VF - 1) / VF * VF };
+    _Static_assert((int)WIDTH * NR <= ANEX_EPILOGUE_LANES, "a turned tile is a piece of an epilogue");
+    float turned[NR * WIDTH];
+    half halves[NR * WIDTH];
+    int64_t line_at[NR], lane_at[MR];
+    for (int64_t s = 0; s < cols; s++) {
+        for (int64_t r = 0; r < MR; r++) turned[s * WIDTH + r] = tile[r * NR + s];
+        for (int64_t r = MR; r < WIDTH; r++) turned[s * WIDTH + r] = 0;
+        line_at[s] = c->first + (j + s) * c->col;
+    }
+    for (int64_t r = 0; r < rows; r++) lane_at[r] = i + r;
+    anex_epilogue_run(c->node, turned, WIDTH, line_at, cols, lane_at, rows);
+    if (c->dtype == ANEX_F16) anex_narrow(halves, turned, cols * WIDTH);
+    for (int64_t s = 0; s < cols; s++) {
+        int64_t at = i + (j + s) * c->col;
+        if (c->dtype == ANEX_F16 && rows == MR)
+            memcpy((half *)c->data + at, halves + s * WIDTH, MR * sizeof(half));
+        else if (c->dtype == ANEX_F16)
+            memcpy((half *)c->data + at, halves + s * WIDTH, (size_t)rows * sizeof(half));
+        else
+            memcpy((float *)c->data + at, turned + s * WIDTH, (size_t)rows * sizeof(float));
+    }
+}
+
 static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
     finish_tile(c, tile, i, rows, j, cols);
+    if (c->node && c->node->epilogue && lies_across(c)) {
+        store_turned(c, tile, i, rows, j, cols);
+        return;
+    }
     int64_t start = i * c->row + j / NR * (c->panel ? c->panel : NR);
     if (c->accumulate) { /* float, columns side by side */
         for (int64_t r = 0; r < rows; r++)

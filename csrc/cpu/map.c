@@ -291,7 +291,8 @@ anex_status ANEX_LOCAL(map)(anex_node *node, const anex_map_op *op, anex_error *
     if (!status && node->onto) status = join(node, op, error);
     if (status || node->joined) return status;
     anex_chain chain = {0};
-    node->onto = NULL;
-    anex_chain_add(&chain, node, op);
+    anex_node alone = *node;
+    alone.onto = NULL;
+    anex_chain_add(&chain, &alone, op);
     return plan_chain(node, &chain, node->out[0], error);
 }

@@ -198,6 +198,13 @@ static anex_status check_values(const anex_plan *plan, const plan_node *n, int32
     return ANEX_OK;
 }
 
+/* An op that may join the last node sees what that one reads. */
+static void lend_inputs(anex_plan *plan) {
+    plan_node *last = &plan->nodes[plan->n_nodes - 1];
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++)
+        last->node.in[i] = last->in[i] < 0 ? NULL : &plan->values[last->in[i]].tensor;
+}
+
 /* Ask the kernel how it would do this op. The tensors are copies, on loan for the call. */
 static anex_status plan_kernel(anex_plan *plan, plan_node *n, const anex_kernel_info *info, anex_kernel *kernel,
                                bool *constant, anex_error *error) {
@@ -213,7 +220,9 @@ static anex_status plan_kernel(anex_plan *plan, plan_node *n, const anex_kernel_
     if (first && !(info->dtypes >> first->dtype & 1))
         return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the CPU engine has no kernel for %s inputs",
                               anex_dtypes[first->dtype].name);
+    if (node->onto) lend_inputs(plan);
     anex_status status = kernel(node, error);
+    if (node->onto) memset(node->onto->in, 0, sizeof node->onto->in);
     if (status) return status;
     if (*constant) return fold(plan, n, error);
     return ANEX_OK;
