@@ -273,34 +273,44 @@ static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t ro
         int64_t row_at[MR], col_at[NR];
         find_places(c, i, rows, j, cols, row_at, col_at);
         for (int64_t r = 0; r < rows; r++) row_at[r] += c->first;
-        anex_epilogue_run(c->node, tile, NR, row_at, rows, col_at, cols);
+        if (cols == NR) {
+            anex_epilogue_run(c->node, tile, NR, row_at, rows, col_at, cols);
+            return;
+        }
+        float dense[MR * NR]; /* only lanes that count */
+        for (int64_t r = 0; r < rows; r++) memcpy(dense + r * cols, tile + r * NR, (size_t)cols * sizeof *tile);
+        anex_epilogue_run(c->node, dense, cols, row_at, rows, col_at, cols);
+        for (int64_t r = 0; r < rows; r++) memcpy(tile + r * NR, dense + r * cols, (size_t)cols * sizeof *tile);
     }
 }
 
+static inline void turn(float *restrict to, const float *restrict tile, int64_t rows, int64_t cols) {
+    for (int64_t s = 0; s < cols; s++)
+        for (int64_t r = 0; r < rows; r++) to[s * rows + r] = tile[r * NR + s];
+}
+
 /* What follows the product reads along memory, and so does the store: when the result lies across the tile
-   that needs a turned one. */
-static void store_turned(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
-    enum { WIDTH = (MR + VF - 1) / VF * VF };
-    _Static_assert((int)WIDTH * NR <= ANEX_EPILOGUE_LANES, "a turned tile is a piece of an epilogue");
-    float turned[NR * WIDTH];
-    half halves[NR * WIDTH];
+   that takes a turned one. */
+static void store_turned(const gemm_output *c, const float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+    float turned[NR * MR];
+    half halves[NR * MR];
     int64_t line_at[NR], lane_at[MR];
-    for (int64_t s = 0; s < cols; s++) {
-        for (int64_t r = 0; r < MR; r++) turned[s * WIDTH + r] = tile[r * NR + s];
-        for (int64_t r = MR; r < WIDTH; r++) turned[s * WIDTH + r] = 0;
-        line_at[s] = c->first + (j + s) * c->col;
-    }
+    if (rows == MR)
+        turn(turned, tile, MR, cols);
+    else
+        turn(turned, tile, rows, cols);
+    for (int64_t s = 0; s < cols; s++) line_at[s] = c->first + (j + s) * c->col;
     for (int64_t r = 0; r < rows; r++) lane_at[r] = i + r;
-    anex_epilogue_run(c->node, turned, WIDTH, line_at, cols, lane_at, rows);
-    if (c->dtype == ANEX_F16) anex_narrow(halves, turned, cols * WIDTH);
+    anex_epilogue_run(c->node, turned, rows, line_at, cols, lane_at, rows);
+    if (c->dtype == ANEX_F16) anex_narrow(halves, turned, cols * rows);
     for (int64_t s = 0; s < cols; s++) {
         int64_t at = i + (j + s) * c->col;
         if (c->dtype == ANEX_F16 && rows == MR)
-            memcpy((half *)c->data + at, halves + s * WIDTH, MR * sizeof(half));
+            memcpy((half *)c->data + at, halves + s * MR, MR * sizeof(half));
         else if (c->dtype == ANEX_F16)
-            memcpy((half *)c->data + at, halves + s * WIDTH, (size_t)rows * sizeof(half));
+            memcpy((half *)c->data + at, halves + s * rows, (size_t)rows * sizeof(half));
         else
-            memcpy((float *)c->data + at, turned + s * WIDTH, (size_t)rows * sizeof(float));
+            memcpy((float *)c->data + at, turned + s * rows, (size_t)rows * sizeof(float));
     }
 }
 
