@@ -109,10 +109,11 @@ cdef class Executable:
         self.constants.append(array)
         return value
 
-    def add_op(self, str op, str name, inputs, values, outputs, blocks=()):
+    def add_op(self, str op, str name, inputs, values, outputs, blocks=(), int32_t through=-1):
         """``inputs`` in the order of ``kernels()[op]``, -1 where left out; ``values``: the variadic input.
 
         ``blocks``: finished programs that take ``values``, of cond and while_loop; this one owns them from then on.
+        ``through``: an input made by the op added last, which nothing else reads; both may become one node.
         """
         cdef anex_error error
         cdef anex_status status
@@ -135,8 +136,13 @@ cdef class Executable:
             for i in range(counts[3]):
                 plans[i] = (<Executable?> blocks[i]).plan
             with nogil:
-                status = anex_plan_control(self.plan, c_op, c_name, counts[0], numbers, counts[1], numbers + counts[0],
-                                           counts[2], numbers + counts[0] + counts[1], counts[3], plans, &error)
+                if counts[3]:
+                    status = anex_plan_control(self.plan, c_op, c_name, counts[0], numbers, counts[1],
+                                               numbers + counts[0], counts[2], numbers + counts[0] + counts[1],
+                                               counts[3], plans, &error)
+                else:
+                    status = anex_plan_op(self.plan, c_op, c_name, counts[0], numbers, counts[1], numbers + counts[0],
+                                          counts[2], numbers + counts[0] + counts[1], through, &error)
             check(status, &error)
         finally:
             PyMem_Free(numbers)

@@ -63,6 +63,8 @@ cdef extern from "anex.h" nogil:
     anex_status anex_plan_control(anex_plan *, const char *, const char *, int32_t, const anex_value *, int32_t,
                                   const anex_value *, int32_t, const anex_value *, int32_t, anex_plan *const *,
                                   anex_error *)
+    anex_status anex_plan_op(anex_plan *, const char *, const char *, int32_t, const anex_value *, int32_t,
+                             const anex_value *, int32_t, const anex_value *, anex_value, anex_error *)
     anex_status anex_plan_finish(anex_plan *, int32_t, const anex_value *, anex_error *)
     const anex_tensor *anex_plan_tensor(const anex_plan *, anex_value)
     anex_plan_stats anex_plan_get_stats(const anex_plan *)

@@ -14,6 +14,7 @@ from . import _native
 from ._coremltools import coremltools
 from .errors import ArgumentError, FormatError
 from .ops import OPS
+from .ops.record import nbytes
 
 if TYPE_CHECKING:
     from coremltools.converters.mil import mil
@@ -230,10 +231,18 @@ def _costs(program: mil.Program, nodes: Sequence[tuple[str, str, int]]) -> list[
         for op in program.functions["main"].operations:
             ops.setdefault((op.op_type, op.name), []).append(op)
         costs = []
-        for type_, name, output_bytes in nodes:
+        by_name = {op.name: op for op in program.functions["main"].operations}
+        for type_, names, output_bytes in nodes:
+            name, *joined = names.split(" + ")  # the ops that run as part of it
             same = ops.get((type_, name), [])
-            cost, op = OPS.get(type_), same.pop(0) if len(same) > 1 else same[0] if same else None
-            costs.append((0, 2 * output_bytes) if cost is None or op is None else (cost.flops(op), cost.bytes(op)))
+            op = same.pop(0) if len(same) > 1 else same[0] if same else None
+            if op is None or type_ not in OPS:
+                costs.append((0, 2 * output_bytes))
+                continue
+            chain = [op, *(by_name[part] for part in joined if part in by_name)]
+            between = sum(nbytes(op.outputs[0]) for op in chain[:-1])  # neither written nor read
+            flops = sum(OPS[op.op_type].flops(op) for op in chain)
+            costs.append((flops, sum(OPS[op.op_type].bytes(op) for op in chain) - 2 * between))
         return costs
 
 

@@ -114,10 +114,12 @@ anex_status anex_plan_value(anex_plan *plan, anex_dtype dtype, int32_t rank, con
                             anex_error *error);
 anex_status anex_plan_constant(anex_plan *plan, const anex_tensor *tensor, anex_value *value, anex_error *error);
 
-/* One op: `inputs` in the kernel's order; `list` holds the tensors of a variadic input ("values"). */
+/* One op: `inputs` in the kernel's order; `list` holds the tensors of a variadic input ("values").
+   `through`: -1, or an input that no other op reads and that is no output of the program. If the op added
+   last makes it, and both ops can, they become one node: the value is never stored, nor rounded. */
 anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int32_t n_inputs, const anex_value *inputs,
                          int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
-                         anex_error *error);
+                         anex_value through, anex_error *error);
 /* An op with blocks: finished plans that take `list` as inputs. They belong to `plan` if this succeeds. */
 anex_status anex_plan_control(anex_plan *plan, const char *op, const char *name, int32_t n_inputs,
                               const anex_value *inputs, int32_t n_list, const anex_value *list, int32_t n_outputs,

@@ -143,9 +143,10 @@ def test_quantizing_costs_what_the_published_profiler_says():
 
 
 def test_rows_are_the_ops_that_ran_in_their_order(profile):
-    assert [row.op for row in profile.rows] == ["conv", "relu", "matmul", "softmax"]
-    assert [row.name for row in profile.rows][1::2] == ["h", "y"]
-    assert [row.flops for row in profile.rows] == [2 * 16 * 16 * 8, 256, 2 * 16 * 16 * 16, 5 * 256]
+    assert [row.op for row in profile.rows] == ["conv", "matmul", "softmax"]
+    assert profile.rows[0].name.endswith(" + h")  # the relu runs as part of the convolution
+    assert profile.rows[2].name == "y"
+    assert [row.flops for row in profile.rows] == [2 * 16 * 16 * 8 + 256, 2 * 16 * 16 * 16, 5 * 256]
     assert profile.flops == sum(row.flops for row in profile.rows)
 
 

@@ -12,6 +12,7 @@ from .. import _native
 from ..errors import CompileError
 from ..ops import dtype_name
 from ..spec import MAX_RANK
+from . import fuse
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
@@ -76,13 +77,19 @@ def _objections(op: Operation) -> Iterator[str]:
 
 
 def lower(
-    function: Function, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec], isa: str | None = None
+    function: Function,
+    inputs: Mapping[str, Spec],
+    outputs: Mapping[str, Spec],
+    isa: str | None = None,
+    *,
+    strict: bool = False,
 ) -> _native.Executable:
     """Plan ``function`` for the instruction set ``isa``, or for the best one here.
 
-    ``inputs``, states among them, come in the order the plan takes them.
+    ``inputs``, states among them, come in the order the plan takes them. ``strict``: every op rounds
+    its result to its dtype; otherwise ops are fused, and what stays between them stays float32.
     """
-    lowering = _Lowering(isa)
+    lowering = _Lowering(isa, strict)
     for name, spec in inputs.items():
         lowering.add_input(function.inputs[name], name, spec.shape, spec.dtype.name)
     return lowering.finish(function, outputs)
@@ -91,15 +98,16 @@ def lower(
 class _Lowering:
     """A plan in the making, and the numbers its values have."""
 
-    def __init__(self, isa: str | None) -> None:
-        self.isa = isa
+    def __init__(self, isa: str | None, strict: bool) -> None:
+        self.isa, self.strict = isa, strict
         self.plan = _native.Executable(isa)
         self.values: dict[Var, int] = {}
 
     def add_input(self, var: Var, name: str, shape: Sequence[int], dtype: str) -> None:
         self.values[var] = self.plan.add_input(name, shape, dtype)
 
-    def add_op(self, op: Operation) -> None:
+    def add_op(self, op: Operation, before: Operation | None) -> None:
+        """``before``: the op added last, whose result only this one reads."""
         names, _ = kernels()[op.op_type]
         # names that begin with _ are the builder's own: the functions that made the blocks
         arguments = {name: var for name, var in op.inputs.items() if var is not None and name[0] != "_"}
@@ -116,19 +124,22 @@ class _Lowering:
         else:
             results = [self.plan.add_value(var.shape, DTYPES[dtype_name(var)]) for var in op.outputs]
             self.values.update(zip(op.outputs, results, strict=True))
-        self.plan.add_op(op.op_type, op.name, given, several, results, blocks)
+        through = LEFT_OUT if before is None else self.values[fuse.through(before, op)]
+        self.plan.add_op(op.op_type, op.name, given, several, results, blocks, through)
 
     def block(self, block: Block, outside: Sequence[Var]) -> _native.Executable:
         """A plan of a block: its inputs, then the values it and its siblings use from outside."""
-        inner = _Lowering(self.isa)
+        inner = _Lowering(self.isa, self.strict)
         for i, var in enumerate((*block.inputs, *outside)):
             inner.add_input(var, str(i), var.shape, DTYPES[dtype_name(var)])
         return inner.finish(block, [var.name for var in block.outputs])
 
     def finish(self, block: Block, names: Iterable[str]) -> _native.Executable:
         """Add the ops of ``block``; ``names`` are those of its outputs."""
-        for op in needed(block):
-            self.add_op(op)
+        ops = needed(block)
+        for chain in [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, reads):
+            for before, op in zip((None, *chain), chain, strict=False):
+                self.add_op(op, before)
         self.plan.finish([(name, self.value(var)) for name, var in zip(names, block.outputs, strict=True)])
         return self.plan
 
@@ -147,9 +158,13 @@ def needed(block: Block) -> list[Operation]:
     for op in reversed(block.operations):
         if not is_folded(op) and (writes_state(op) or not wanted.isdisjoint(op.outputs)):
             kept.append(op)
-            wanted.update(var for argument in op.inputs.values() for var in _vars(argument))
-            wanted.update(var for inner in op.blocks for var in free_vars(inner))
+            wanted.update(reads(op))
     return kept[::-1]
+
+
+def reads(op: Operation) -> list[Var]:
+    """The values that an op and its blocks use."""
+    return [*fuse.arguments(op), *(var for inner in op.blocks for var in free_vars(inner))]
 
 
 def writes_state(op: Operation) -> bool:
@@ -161,18 +176,10 @@ def free_vars(block: Block) -> list[Var]:
     made = set(block.inputs)
     used: dict[Var, None] = {}
     for op in needed(block):
-        inside = [var for inner in op.blocks for var in free_vars(inner)]
-        used.update(dict.fromkeys(var for argument in op.inputs.values() for var in _vars(argument)))
-        used.update(dict.fromkeys(inside))
+        used.update(dict.fromkeys(reads(op)))
         made.update(op.outputs)
     used.update(dict.fromkeys(block.outputs))
     return [var for var in used if var not in made and not is_constant(var)]
-
-
-def _vars(argument: Any) -> Sequence[Var]:
-    """The values of an argument; the builder also keeps functions and blocks among the arguments."""
-    several = argument if isinstance(argument, (list, tuple)) else (argument,)
-    return [var for var in several if hasattr(var, "sym_type")]
 
 
 def constant(var: Var) -> Any:

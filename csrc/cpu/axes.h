@@ -49,7 +49,6 @@ static inline int64_t anex_slab_offset(const anex_axes *a, int64_t slab) {
 
 void ANEX_LOCAL(load)(void *to, const anex_tensor *x, int64_t at, int64_t n);
 void ANEX_LOCAL(store)(const anex_tensor *y, int64_t at, const void *from, int64_t n);
-static inline bool anex_is_float(const anex_tensor *t) { return t->dtype == ANEX_F16 || t->dtype == ANEX_F32; }
 
 /* ---- panels --------------------------------------------------------------------------------- */
 

@@ -161,6 +161,6 @@ ANEX_KERNEL(select) {
         return anex_node_fail(node, error, ANEX_DTYPE,
                               "cond is %s, a %s and b %s; it takes a bool and two of one dtype",
                               anex_dtypes[cond].name, anex_dtypes[a].name, anex_dtypes[b].name);
-    if (op.out == ANEX_F16) op.x[A].dtype = op.x[B].dtype = op.out = ANEX_U16;
+    op.moves = true;
     return ANEX_LOCAL(map)(node, &op, error);
 }

@@ -46,7 +46,9 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
                               x->dtype};
         gemm_side columns = {.pack = conv_pack, .source = &source};
         gemm_side rows = {.matrix = {weight->data, c->taps, 1, weight->dtype}};
-        gemm_output to = {.data = (char *)out->data + part * out_group * c->outputs * item, .dtype = out->dtype};
+        int64_t first = part * out_group * c->outputs;
+        gemm_output to = {.data = (char *)out->data + first * (int64_t)anex_itemsize(out), .dtype = out->dtype};
+        to.node = node, to.first = first;
         to.row = c->outputs, to.col = 1;
         rows.matrix.data = (const char *)weight->data + group * out_group * c->taps * (int64_t)anex_itemsize(weight);
         if (c->pointwise) {
@@ -105,6 +107,7 @@ static anex_status plan(anex_node *node, conv *c, const conv_axis axis[AXES], an
     }
     if (c->panels) node->packed |= 1u << WEIGHT;
     memcpy(state, c, sizeof *c);
+    node->ends_float = true;
     node->scratch = gemm_scratch(&c->g);
     anex_add_stage(node, convolve, c->parts * gemm_tiles(&c->g), c->g.cost);
     return ANEX_OK;

@@ -79,7 +79,8 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
             for (int64_t z = 0; z < d->c.out[0]; z++)
                 sum_rows(d, image + z * d->gather.step[0], weights, add, h1 - h0, sums + z * d->c.out[1] * width);
             int64_t at = (plane * d->multiplier + m) * d->outputs + h0 * width, n = d->c.out[0] * (h1 - h0) * width;
-            if (item == sizeof(half))
+            anex_epilogue_run_line(node, sums, at, n);
+            if (node->out[0]->dtype == ANEX_F16)
                 anex_narrow((half *)node->out[0]->data + at, sums, n);
             else
                 memcpy((float *)node->out[0]->data + at, sums, (size_t)n * sizeof *sums);
@@ -112,6 +113,7 @@ anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_
     d.weights = anex_align((size_t)d.taps * sizeof(float));
     d.sums = anex_align((size_t)(c->out[0] * d.band * c->out[2] + WIDE * VF) * sizeof(float));
     memcpy(state, &d, sizeof d);
+    node->ends_float = true;
     node->scratch = d.narrow + d.wide + d.weights + d.sums;
     double multiplies = (double)(d.multiplier * d.outputs) * (double)d.taps / VF;
     anex_add_stage(node, convolve, c->batch * c->in_channels * d.bands,

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+_Static_assert((int)MR * NR <= ANEX_EPILOGUE_LANES, "a tile is a piece of an epilogue");
+
 enum {
     ROW = KC + 16,    /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
     BLOCK = 8 * MR,   /* rows of A fetched at a time */
@@ -240,16 +242,6 @@ static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* 
 
 /* ---- store ---------------------------------------------------------------------------------- */
 
-/* Add to the sums what belongs to them: the place for whatever follows the product. */
-static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
-    if (c->bias) {
-        float bias[MR > NR ? MR : NR];
-        gemm_widen(bias, c->bias, c->bias_dtype, c->bias_by_row ? i : j, c->bias_by_row ? rows : cols);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[c->bias_by_row ? r : s];
-    }
-}
-
 static void scatter(const void *tile, size_t item, const int64_t *row_at, int64_t rows, const int64_t *col_at,
                     int64_t cols, void *to) {
     for (int64_t r = 0; r < rows; r++)
@@ -267,8 +259,67 @@ static void find_places(const gemm_output *c, int64_t i, int64_t rows, int64_t j
     if (c->place && !c->place_rows) c->place(c->source, j, cols, col_at);
 }
 
+static bool lies_across(const gemm_output *c) { return c->row == 1 && c->col != 1 && !c->place; }
+
+/* Add to the sums what belongs to them, and do what follows the product. */
+static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+    if (c->bias) {
+        float bias[MR > NR ? MR : NR];
+        gemm_widen(bias, c->bias, c->bias_dtype, c->bias_by_row ? i : j, c->bias_by_row ? rows : cols);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[c->bias_by_row ? r : s];
+    }
+    if (c->node && c->node->epilogue && !lies_across(c)) {
+        int64_t row_at[MR], col_at[NR];
+        find_places(c, i, rows, j, cols, row_at, col_at);
+        for (int64_t r = 0; r < rows; r++) row_at[r] += c->first;
+        if (cols == NR) {
+            anex_epilogue_run(c->node, tile, NR, row_at, rows, col_at, cols);
+            return;
+        }
+        float dense[MR * NR]; /* only lanes that count */
+        for (int64_t r = 0; r < rows; r++) memcpy(dense + r * cols, tile + r * NR, (size_t)cols * sizeof *tile);
+        anex_epilogue_run(c->node, dense, cols, row_at, rows, col_at, cols);
+        for (int64_t r = 0; r < rows; r++) memcpy(tile + r * NR, dense + r * cols, (size_t)cols * sizeof *tile);
+    }
+}
+
+static inline void turn(float *restrict to, const float *restrict tile, int64_t rows, int64_t cols) {
+    for (int64_t s = 0; s < cols; s++)
+        for (int64_t r = 0; r < rows; r++) to[s * rows + r] = tile[r * NR + s];
+}
+
+/* What follows the product reads along memory, and so does the store: when the result lies across the tile
+   that takes a turned one. */
+static void store_turned(const gemm_output *c, const float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+    float turned[NR * MR];
+    half halves[NR * MR];
+    int64_t line_at[NR], lane_at[MR];
+    if (rows == MR)
+        turn(turned, tile, MR, cols);
+    else
+        turn(turned, tile, rows, cols);
+    for (int64_t s = 0; s < cols; s++) line_at[s] = c->first + (j + s) * c->col;
+    for (int64_t r = 0; r < rows; r++) lane_at[r] = i + r;
+    anex_epilogue_run(c->node, turned, rows, line_at, cols, lane_at, rows);
+    if (c->dtype == ANEX_F16) anex_narrow(halves, turned, cols * rows);
+    for (int64_t s = 0; s < cols; s++) {
+        int64_t at = i + (j + s) * c->col;
+        if (c->dtype == ANEX_F16 && rows == MR)
+            memcpy((half *)c->data + at, halves + s * MR, MR * sizeof(half));
+        else if (c->dtype == ANEX_F16)
+            memcpy((half *)c->data + at, halves + s * rows, (size_t)rows * sizeof(half));
+        else
+            memcpy((float *)c->data + at, turned + s * rows, (size_t)rows * sizeof(float));
+    }
+}
+
 static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
     finish_tile(c, tile, i, rows, j, cols);
+    if (c->node && c->node->epilogue && lies_across(c)) {
+        store_turned(c, tile, i, rows, j, cols);
+        return;
+    }
     int64_t start = i * c->row + j / NR * (c->panel ? c->panel : NR);
     if (c->accumulate) { /* float, columns side by side */
         for (int64_t r = 0; r < rows; r++)

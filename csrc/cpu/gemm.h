@@ -8,7 +8,7 @@
 #ifndef ANEX_GEMM_H
 #define ANEX_GEMM_H
 
-#include "kernel.h"
+#include "chain.h"
 #include "simd.h"
 
 #if defined(__AVX512F__)
@@ -56,6 +56,8 @@ typedef struct gemm_output {
     const void *bias;
     anex_dtype bias_dtype;
     bool bias_by_row; /* bias [m], else [n] */
+    const anex_node *node; /* whose epilogue follows; NULL: none. data is element `first` of its out[0] */
+    int64_t first;
 } gemm_output;
 
 /* What is known while compiling of how an operand will come. */

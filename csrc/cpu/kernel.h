@@ -13,8 +13,10 @@
 
 #define ANEX_MAX_INPUTS 20 /* lstm has 17 */
 #define ANEX_MAX_STAGES 3
+#define ANEX_MAP_OPERANDS 3 /* of an elementwise op */
 
 typedef struct anex_node anex_node;
+typedef struct anex_epilogue anex_epilogue;
 
 typedef struct anex_slice {
     int64_t begin, end; /* the tasks to do */
@@ -41,12 +43,18 @@ struct anex_node {
     int32_t n_list, n_out;
     anex_plan *const *blocks; /* of cond and while_loop; their inputs are `list` */
     int32_t n_blocks;
+    anex_node *onto; /* the node that makes in[through], which nobody else reads; NULL: there is none to join */
+    int32_t through;
 
     /* written by the kernel */
     anex_stage stage[ANEX_MAX_STAGES];
     int32_t n_stages;
     bool view;       /* no work: out[0] is the memory of in[0], byte for byte */
     bool impure;     /* does more, or gives other values, each time: never folded */
+    bool joined;     /* no node: the work is part of `onto` now, which makes out[0] */
+    int8_t slot[ANEX_MAP_OPERANDS]; /* joined: in[i] is onto->in[slot[i]], or nowhere when negative */
+    bool ends_float; /* the last stage hands its result to anex_epilogue_run before it is narrowed */
+    anex_epilogue *epilogue; /* what follows: ops that joined; the plan frees it */
     uint32_t packed; /* bit i: in[i] was packed into `state`, its constant can go */
     size_t scratch, shared;
     void *state; /* from anex_node_state */
@@ -77,6 +85,8 @@ static inline const char *anex_text(const anex_tensor *t, const char *otherwise)
 /* INVALID unless each given argument whose bit is set is a constant. */
 anex_status anex_need_constants(const anex_node *node, uint32_t inputs, anex_error *error);
 
+static inline bool anex_is_float_dtype(anex_dtype dtype) { return dtype == ANEX_F16 || dtype == ANEX_F32; }
+static inline bool anex_is_float(const anex_tensor *t) { return anex_is_float_dtype(t->dtype); }
 static inline int32_t anex_axis(int64_t axis, int32_t rank) { return (int32_t)(axis < 0 ? axis + rank : axis); }
 /* product of shape[from .. to-1] */
 static inline int64_t anex_span(const anex_tensor *t, int32_t from, int32_t to) {

@@ -52,6 +52,7 @@ static void multiply(const anex_node *node, const anex_slice *slice) {
         gemm_side a = {.matrix = part(&p->x, x, at.x)}, b = {.matrix = part(&p->y, y, at.y)};
         gemm_output c = {.data = (char *)out->data + at.out * (int64_t)anex_itemsize(out), .dtype = out->dtype};
         c.row = p->out_row, c.col = 1;
+        c.node = node, c.first = at.out;
         if (bias) c.bias = bias->data, c.bias_dtype = bias->dtype;
         if (p->g.turned) {
             gemm_side turned = {.matrix = gemm_transposed(b.matrix)};
@@ -93,9 +94,13 @@ static void multiply_few(const anex_node *node, const anex_slice *slice) {
                 sums[i * CHUNK + j - begin] = bias ? sum + gemm_one(bias->data, bias->dtype, p->many_x ? i : j) : sum;
             }
         int64_t few_step = p->many_x ? 1 : p->out_row, many_step = p->many_x ? p->out_row : 1;
+        int64_t few_at[FEW], many_at[CHUNK];
+        for (int64_t i = 0; i < few; i++) few_at[i] = at.out + i * few_step;
+        for (int64_t j = begin; j < end; j++) many_at[j - begin] = j * many_step;
+        anex_epilogue_run(node, sums, CHUNK, few_at, few, many_at, end - begin);
         for (int64_t i = 0; i < few; i++)
             for (int64_t j = begin; j < end; j++) {
-                int64_t to = at.out + i * few_step + j * many_step;
+                int64_t to = few_at[i] + many_at[j - begin];
                 if (out->dtype == ANEX_F16)
                     ((half *)out->data)[to] = anex_float_to_half(sums[i * CHUNK + j - begin]);
                 else
@@ -207,6 +212,7 @@ static anex_status keep(anex_node *node, const product *p, anex_error *error) {
 static anex_status add_few(anex_node *node, product *p, int64_t batch, bool many_x, anex_error *error) {
     p->many_x = many_x;
     int64_t few = many_x ? p->n : p->m, many = many_x ? p->m : p->n, chunks = (many + CHUNK - 1) / CHUNK;
+    node->ends_float = true;
     node->scratch = (size_t)(few * (p->k + CHUNK)) * sizeof(float);
     anex_add_stage(node, multiply_few, batch * chunks, 0.05 * (double)(few * p->k * anex_min(many, CHUNK)) + 10);
     return keep(node, p, error);
@@ -250,6 +256,7 @@ static anex_status add_product(anex_node *node, product *p, const anex_tensor *x
         anex_status status = keep(node, p, error);
         if (status) return status;
     }
+    node->ends_float = true;
     node->scratch = gemm_scratch(&p->g);
     anex_add_stage(node, multiply, batch * gemm_tiles(&p->g), p->g.cost);
     return ANEX_OK;

@@ -7,6 +7,7 @@
 #include "map.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { SHORT_ROW = 256 }; /* lanes: below, the next axis out becomes part of the row */
@@ -28,9 +29,8 @@ typedef struct map_operand {
 } map_operand;
 
 typedef struct map {
-    anex_block *block;
-    anex_lane p[ANEX_MAP_PARAMETERS];
-    int32_t n;
+    anex_chain chain;
+    int32_t n;                     /* chain.n_operands */
     int32_t axis;                  /* outermost of the row's */
     int64_t extent[ANEX_MAX_RANK]; /* merged axes, up to `axis` */
     int64_t lanes;                 /* at one index of `axis` */
@@ -46,61 +46,17 @@ typedef struct map {
 typedef struct walk {
     const map *m;
     int64_t index[ANEX_MAX_RANK];      /* of the row, along the axes outside it */
-    int64_t offset[ANEX_MAP_OPERANDS]; /* of the row, elements */
-    const char *from[ANEX_MAP_OPERANDS];
-    const void *x[ANEX_MAP_OPERANDS]; /* the piece's lanes */
-    void *buffer[ANEX_MAP_OPERANDS];
-    int64_t have[ANEX_MAP_OPERANDS];   /* the element that the buffer's first lane is, */
-    int64_t have_lanes[ANEX_MAP_OPERANDS]; /* and how many lanes it holds */
+    int64_t offset[ANEX_CHAIN_OPERANDS]; /* of the row, elements */
+    const char *from[ANEX_CHAIN_OPERANDS];
+    const void *x[ANEX_CHAIN_OPERANDS]; /* the piece's lanes */
+    void *buffer[ANEX_CHAIN_OPERANDS];
+    int64_t have[ANEX_CHAIN_OPERANDS];       /* the element that the buffer's first lane is, */
+    int64_t have_lanes[ANEX_CHAIN_OPERANDS]; /* and how many lanes it holds */
     void *y, *values;
     char *to;
 } walk;
 
 /* ---- lanes ---------------------------------------------------------------------------------- */
-
-#define WIDEN(type, value)                                     \
-    {                                                          \
-        const type *x = from;                                  \
-        for (int64_t i = 0; i < n; i++) y[i] = (int32_t)value; \
-        break;                                                 \
-    }
-/* n elements into lanes of `width` bytes */
-static void load(void *to, int64_t width, anex_dtype dtype, const void *from, int64_t n) {
-    int32_t *restrict y = to;
-    switch (dtype) {
-    case ANEX_F16:
-        if (width == 4)
-            anex_widen(to, from, n);
-        else
-            memcpy(to, from, (size_t)n * 2);
-        break;
-    case ANEX_I8: WIDEN(int8_t, x[i])
-    case ANEX_U8: WIDEN(uint8_t, x[i])
-    case ANEX_I16: WIDEN(int16_t, x[i])
-    case ANEX_U16: WIDEN(uint16_t, x[i])
-    case ANEX_BOOL: WIDEN(uint8_t, (x[i] != 0))
-    default: memcpy(to, from, (size_t)n * 4);
-    }
-}
-
-#define NARROW(type, value)                                 \
-    {                                                       \
-        type *restrict y = to;                              \
-        for (int64_t i = 0; i < n; i++) y[i] = (type)value; \
-        break;                                              \
-    }
-static void store(void *to, anex_dtype dtype, const void *from, int64_t n) {
-    const int32_t *x = from;
-    switch (dtype) {
-    case ANEX_F16: anex_narrow(to, from, n); break;
-    case ANEX_I8: NARROW(int8_t, x[i])
-    case ANEX_U8: NARROW(uint8_t, x[i])
-    case ANEX_I16: NARROW(int16_t, x[i])
-    case ANEX_U16: NARROW(uint16_t, x[i])
-    case ANEX_BOOL: NARROW(uint8_t, (x[i] != 0))
-    default: memcpy(to, from, (size_t)n * 4);
-    }
-}
 
 /* Lanes moved without looking at them, floats or integers: they may alias both. Spreading writes whole
    vectors of 16; the next value mends what that spills, and buffers have room for the last one's. */
@@ -140,13 +96,13 @@ static const void *fetch(walk *w, int32_t k, int64_t at, int64_t count) {
     if (w->have[k] == at && w->have_lanes[k] >= n) return y;
     w->have[k] = at, w->have_lanes[k] = n;
     if (x->kind == PACKED) {
-        load(y, m->width, x->dtype, from, n);
+        anex_lanes_load(y, m->width, x->dtype, from, n);
         return y;
     }
     const void *values = from;
     if (!as_is) {
         int64_t several = x->kind == VALUE ? 1 : x->kind == SPREAD ? count : (count - 1) * x->step[m->axis] + x->span;
-        load(w->values, m->width, x->dtype, from, several);
+        anex_lanes_load(w->values, m->width, x->dtype, from, several);
         values = w->values;
     }
     bool wide = m->width == 4;
@@ -161,12 +117,17 @@ static const void *fetch(walk *w, int32_t k, int64_t at, int64_t count) {
 static void compute(const walk *w, int64_t element, int64_t n) {
     const map *m = w->m;
     char *to = w->to + element * m->out_item;
-    if (m->block && m->out_item == m->width) {
-        m->block(to, w->x, m->p, n);
-        return;
+    bool in_place = m->out_item == m->width;
+    const void *through = w->x[0];
+    for (int32_t i = 0; i < m->chain.n_steps; i++) {
+        const anex_step *step = &m->chain.step[i];
+        const void *x[ANEX_MAP_OPERANDS];
+        for (int32_t k = 0; k < step->n; k++) x[k] = step->x[k] == ANEX_THROUGH ? through : w->x[step->x[k]];
+        void *y = in_place ? to : w->y;
+        (m->width == 2 ? step->block.half : step->block.lanes)(y, x, step->p, n);
+        through = y;
     }
-    if (m->block) m->block(w->y, w->x, m->p, n);
-    store(to, m->out, m->block ? w->y : w->x[0], n);
+    if (through != to) anex_lanes_store(to, m->out, through, n);
 }
 
 /* On to the next row: the axes outside it turn like an odometer. */
@@ -194,7 +155,8 @@ static void map_work(const anex_node *node, const anex_slice *slice) {
     const map *m = node->state;
     walk w = {.m = m, .to = node->out[0]->data};
     char *scratch = slice->scratch;
-    for (int32_t k = 0; k < m->n; k++, scratch += BUFFER) w.from[k] = node->in[k]->data, w.buffer[k] = scratch;
+    for (int32_t k = 0; k < m->n; k++, scratch += BUFFER)
+        w.from[k] = node->in[m->chain.operand[k].slot]->data, w.buffer[k] = scratch;
     w.y = scratch, w.values = scratch + BUFFER;
     int64_t row = slice->begin ? slice->begin / m->pieces : 0, piece = slice->begin - row * m->pieces;
     int64_t along = m->extent[m->axis];
@@ -220,21 +182,12 @@ static const char *shape_text(const anex_tensor *t, char *text, size_t room) {
     return text;
 }
 
-/* Steps of an operand along the output's axes. */
-static anex_status broadcast(const anex_node *node, const anex_tensor *x, int64_t *step, anex_error *error) {
-    const anex_tensor *y = node->out[0];
-    int64_t packed = 1;
-    bool fits = x->rank <= y->rank;
-    for (int32_t i = y->rank - 1, j = x->rank - 1; fits && i >= 0; i--, j--) {
-        int64_t extent = j < 0 ? 1 : x->shape[j];
-        fits = extent == y->shape[i] || extent == 1;
-        step[i] = extent == 1 ? 0 : packed;
-        packed *= extent;
-    }
-    if (fits) return ANEX_OK;
+static anex_status check_broadcast(const anex_node *node, const anex_tensor *x, anex_error *error) {
+    int64_t step[ANEX_MAX_RANK];
     char from[160], to[160];
+    if (anex_broadcast(x, node->out[0], step)) return ANEX_OK;
     return anex_node_fail(node, error, ANEX_SHAPE, "an operand of shape %s does not broadcast to the result's shape %s",
-                          shape_text(x, from, sizeof from), shape_text(y, to, sizeof to));
+                          shape_text(x, from, sizeof from), shape_text(node->out[0], to, sizeof to));
 }
 
 typedef int64_t steps[ANEX_MAX_RANK];
@@ -276,34 +229,70 @@ static void classify(const map *m, map_operand *x, int32_t rank) {
     }
 }
 
-anex_status ANEX_LOCAL(map)(anex_node *node, const anex_map_op *op, anex_error *error) {
-    steps step[ANEX_MAP_OPERANDS] = {{0}};
-    bool half_form = op->block.half && op->out == ANEX_F16;
-    for (int32_t k = 0; k < op->n; k++) {
-        anex_status status = broadcast(node, &op->x[k], step[k], error);
-        if (status) return status;
-        half_form = half_form && op->x[k].dtype == ANEX_F16;
+/* Float16 as it is in memory: a single op that has a form for it, and nothing of another dtype. */
+static bool takes_half_form(const anex_chain *chain) {
+    bool fits = chain->n_steps == 1 && chain->step[0].block.half && chain->out == ANEX_F16;
+    for (int32_t k = 0; k < chain->n_operands; k++) fits = fits && chain->operand[k].form.dtype == ANEX_F16;
+    return fits;
+}
+
+/* Plan `chain` with the result y as the only stage of `node`, in place of what it had. */
+static anex_status plan_chain(anex_node *node, const anex_chain *chain, const anex_tensor *y, anex_error *error) {
+    steps step[ANEX_CHAIN_OPERANDS] = {{0}};
+    void *state = node->state;
+    map *m = anex_node_state(node, sizeof *m + (size_t)chain->n_operands * sizeof m->x[0], error);
+    if (!m) {
+        node->state = state;
+        return ANEX_MEMORY;
     }
-    map *m = anex_node_state(node, sizeof *m + (size_t)op->n * sizeof m->x[0], error);
-    if (!m) return ANEX_MEMORY;
-    m->block = half_form ? op->block.half : op->block.lanes;
-    memcpy(m->p, op->p, sizeof m->p);
-    m->n = op->n, m->out = op->out, m->out_item = anex_dtypes[op->out].bits / 8, m->width = half_form ? 2 : 4;
-    int32_t rank = merge(m, node->out[0], step);
+    free(state);
+    m->chain = *chain;
+    m->n = chain->n_operands, m->out = chain->out, m->width = takes_half_form(chain) ? 2 : 4;
+    bool moves = chain->n_steps == 1 && chain->step[0].moves && m->out == ANEX_F16;
+    if (moves) m->out = ANEX_U16;
+    m->out_item = anex_dtypes[m->out].bits / 8;
+    for (int32_t k = 0; k < m->n; k++) anex_broadcast(&chain->operand[k].form, y, step[k]);
+    int32_t rank = merge(m, y, step);
     m->axis = rank - 1, m->lanes = 1;
     while (m->axis > 0 && m->lanes * m->extent[m->axis] < SHORT_ROW) m->lanes *= m->extent[m->axis--];
     int64_t along = m->extent[m->axis], rows = 1;
     m->chunk = anex_min(along, ANEX_MAP_LANES / m->lanes);
     m->pieces = (along + m->chunk - 1) / m->chunk;
     for (int32_t i = 0; i < m->axis; i++) rows *= m->extent[i];
-    double cost = op->cost + (m->out_item == m->width ? 0.03 : 0.06);
+    double cost = chain->cost + (m->out_item == m->width ? 0.03 : 0.06);
     for (int32_t k = 0; k < m->n; k++) {
         map_operand *x = &m->x[k];
-        x->dtype = op->x[k].dtype, x->item = anex_dtypes[x->dtype].bits / 8;
+        anex_dtype dtype = chain->operand[k].form.dtype;
+        x->dtype = moves && dtype == ANEX_F16 ? ANEX_U16 : dtype, x->item = anex_dtypes[x->dtype].bits / 8;
         classify(m, x, rank);
         cost += x->kind == PATTERN || x->kind == SPREAD ? 0.2 : x->item == m->width ? 0.02 : 0.06;
     }
-    node->scratch = (size_t)(op->n + 2) * BUFFER;
+    node->scratch = (size_t)(m->n + 2) * BUFFER;
+    node->n_stages = 0;
     anex_add_stage(node, map_work, rows * m->pieces, 5 + cost * (double)(m->chunk * m->lanes));
     return ANEX_OK;
+}
+
+/* Become the last step of the node before; it stays as it was if that cannot be. */
+static anex_status join(anex_node *node, const anex_map_op *op, anex_error *error) {
+    anex_node *onto = node->onto;
+    if (onto->ends_float) return anex_epilogue_add(node, op, error);
+    if (onto->n_stages != 1 || onto->stage[0].work != map_work) return ANEX_OK;
+    anex_chain chain = ((const map *)onto->state)->chain;
+    if (!anex_chain_add(&chain, node, op)) return ANEX_OK;
+    anex_status status = plan_chain(onto, &chain, node->out[0], error);
+    node->joined = !status;
+    return status;
+}
+
+anex_status ANEX_LOCAL(map)(anex_node *node, const anex_map_op *op, anex_error *error) {
+    anex_status status = ANEX_OK;
+    for (int32_t k = 0; !status && k < op->n; k++) status = check_broadcast(node, &op->x[k], error);
+    if (!status && node->onto) status = join(node, op, error);
+    if (status || node->joined) return status;
+    anex_chain chain = {0};
+    anex_node alone = *node;
+    alone.onto = NULL;
+    anex_chain_add(&chain, &alone, op);
+    return plan_chain(node, &chain, node->out[0], error);
 }

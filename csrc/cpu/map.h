@@ -1,47 +1,19 @@
 /* Elementwise ops: a function on blocks of lanes, fed by one broadcasting engine.
 
-   A block function sees float lanes where its tensors are F16 or F32 and int32 lanes where they are
-   integers or bool (0 or 1). The engine (map.c) widens operands into blocks that stay in the first
-   cache, broadcasts while it does so, and narrows the result: to its width for an integer, to
-   lane != 0 for a bool. F32 and I32 tensors are read and written where they are. An op of floats has a
-   second form whose lanes are float16 in memory and float in registers; when all tensors are F16 it
-   saves the passes that widen and narrow.
+   A block function (chain.h) sees lanes of float or int32. The engine (map.c) widens operands into blocks
+   that stay in the first cache, broadcasts while it does so, and narrows the result: to its width for an
+   integer, to lane != 0 for a bool. F32 and I32 tensors are read and written where they are. An op of
+   floats has a second form whose lanes are float16 in memory and float in registers; when all tensors are
+   F16 and it is alone, it saves the passes that widen and narrow.
 
-   What an op computes (a block function and p) is kept apart from where its lanes come from, so that
-   a chain of ops on one block, or one at the end of a matrix product, needs nothing new from the op. */
+   What an op computes (chain.h) is kept apart from where its lanes come from (map.c), so that a chain of
+   ops on one block, or one at the end of a matrix product, needs nothing new from the op. */
 #ifndef ANEX_MAP_H
 #define ANEX_MAP_H
 
-#include "../half.h"
-#include "kernel.h"
+#include "chain.h"
 
-enum {
-    ANEX_MAP_LANES = 1024, /* of one block: three operands and a result take 16 KiB */
-    ANEX_MAP_OPERANDS = 3,
-    ANEX_MAP_PARAMETERS = 2
-};
-
-typedef union anex_lane {
-    float f;
-    int32_t i;
-} anex_lane;
-
-/* y[0..n-1] from x[0..][0..n-1] and the op's constants p. `y` may be an operand itself, lane for lane. */
-typedef void anex_block(void *y, const void *const *x, const anex_lane *p, int64_t n);
-
-typedef struct anex_blocks {
-    anex_block *lanes; /* NULL: the lanes of x[0] as they are */
-    anex_block *half;  /* NULL: none */
-} anex_blocks;
-
-typedef struct anex_map_op {
-    anex_blocks block;
-    double cost; /* nanoseconds per lane, roughly */
-    anex_lane p[ANEX_MAP_PARAMETERS];
-    int32_t n;                        /* operands: node->in[0..n-1] */
-    anex_tensor x[ANEX_MAP_OPERANDS]; /* shape and dtype the operands are taken to have */
-    anex_dtype out;                   /* dtype out[0] is taken to have */
-} anex_map_op;
+enum { ANEX_MAP_LANES = 1024 }; /* of one block: three operands and a result take 16 KiB */
 
 /* The op `block` on the node's first n inputs as they are; the kernel may then change what they are taken for. */
 static inline anex_map_op anex_map_of(const anex_node *node, int32_t n, anex_blocks block, double cost) {
@@ -49,10 +21,9 @@ static inline anex_map_op anex_map_of(const anex_node *node, int32_t n, anex_blo
     for (int32_t i = 0; i < n; i++) op.x[i] = *node->in[i];
     return op;
 }
-/* Plan it as the node's only stage; fails when an operand does not broadcast to the shape of out[0]. */
+/* Plan it as the node's only stage, or join it to node->onto; fails when an operand does not broadcast to the
+   shape of out[0]. */
 anex_status ANEX_LOCAL(map)(anex_node *node, const anex_map_op *op, anex_error *error);
-
-static inline bool anex_is_float(const anex_tensor *t) { return t->dtype == ANEX_F16 || t->dtype == ANEX_F32; }
 
 /* MIL's constant arguments behind the operands, in[op->n ...], become op->p: float or int32 as x[0] is. */
 static inline anex_status anex_map_parameters(anex_node *node, anex_map_op *op, int32_t n, const double *otherwise,

@@ -78,6 +78,7 @@ anex_status anex_plan_new(const char *isa, anex_plan **plan, anex_error *error) 
 
 static void free_node(plan_node *n) {
     free(n->node.state);
+    free(n->node.epilogue);
     free((void *)n->node.op);
     free((void *)n->node.name);
     free(n->list);
@@ -197,6 +198,13 @@ static anex_status check_values(const anex_plan *plan, const plan_node *n, int32
     return ANEX_OK;
 }
 
+/* An op that may join the last node sees what that one reads. */
+static void lend_inputs(anex_plan *plan) {
+    plan_node *last = &plan->nodes[plan->n_nodes - 1];
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++)
+        last->node.in[i] = last->in[i] < 0 ? NULL : &plan->values[last->in[i]].tensor;
+}
+
 /* Ask the kernel how it would do this op. The tensors are copies, on loan for the call. */
 static anex_status plan_kernel(anex_plan *plan, plan_node *n, const anex_kernel_info *info, anex_kernel *kernel,
                                bool *constant, anex_error *error) {
@@ -212,16 +220,55 @@ static anex_status plan_kernel(anex_plan *plan, plan_node *n, const anex_kernel_
     if (first && !(info->dtypes >> first->dtype & 1))
         return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the CPU engine has no kernel for %s inputs",
                               anex_dtypes[first->dtype].name);
+    if (node->onto) lend_inputs(plan);
     anex_status status = kernel(node, error);
+    if (node->onto) memset(node->onto->in, 0, sizeof node->onto->in);
     if (status) return status;
     *constant = *constant && !node->impure;
     if (*constant) return fold(plan, n, error);
     return ANEX_OK;
 }
 
+/* The node that makes `through`, if it is the last: nothing else can come between the two. */
+static anex_node *find_onto(anex_plan *plan, anex_value through) {
+    if (through < 0 || !plan->n_nodes) return NULL;
+    plan_node *last = &plan->nodes[plan->n_nodes - 1];
+    return last->node.n_out == 1 && last->out[0] == through ? &last->node : NULL;
+}
+
+/* A node that other ops joined is called "conv_0 + gelu_0 + y". */
+static void append_name(anex_node *node, const char *name) {
+    size_t room = strlen(node->name) + strlen(name) + 4;
+    char *both = malloc(room);
+    if (!both) return; /* only a name */
+    snprintf(both, room, "%s + %s", node->name, name);
+    free((void *)node->name);
+    node->name = both;
+}
+
+/* The last node makes what `n` was to make; the value between the two never exists. */
+static void accept_joined(anex_plan *plan, const plan_node *n) {
+    plan_node *last = &plan->nodes[plan->n_nodes - 1];
+    for (int32_t k = 0; k < ANEX_MAP_OPERANDS; k++) {
+        if (n->in[k] < 0 || n->node.slot[k] < 0) continue;
+        last->in[n->node.slot[k]] = n->in[k];
+        plan->values[plan->values[n->in[k]].root].needed = true;
+    }
+    plan->values[last->out[0]].made = false;
+    last->out[0] = n->out[0];
+    for (int32_t i = 0; i < last->node.n_stages; i++) plan->shares = plan->shares || worth_sharing(&last->node.stage[i]);
+    append_name(&last->node, n->node.name);
+    plan->scratch = plan->scratch > last->node.scratch ? plan->scratch : last->node.scratch;
+}
+
 static void accept(anex_plan *plan, plan_node *n, bool constant) {
     anex_node *node = &n->node;
     for (int32_t i = 0; i < node->n_out; i++) plan->values[n->out[i]].made = true;
+    if (node->joined) {
+        accept_joined(plan, n);
+        free_node(n);
+        return;
+    }
     if (constant) {
         free_node(n);
         return;
@@ -240,21 +287,14 @@ static void accept(anex_plan *plan, plan_node *n, bool constant) {
     plan->shared = plan->shared > node->shared ? plan->shared : node->shared;
     plan->packed_bytes += (int64_t)node->state_bytes;
     for (int32_t i = 0; i < node->n_stages; i++) plan->shares = plan->shares || worth_sharing(&node->stage[i]);
-    node->list = NULL, node->out = NULL;
+    node->list = NULL, node->out = NULL, node->onto = NULL;
     memset(node->in, 0, sizeof node->in);
     plan->nodes[plan->n_nodes++] = *n;
 }
 
-anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int32_t n_inputs, const anex_value *inputs,
-                         int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
-                         anex_error *error) {
-    return anex_plan_control(plan, op, name, n_inputs, inputs, n_list, list, n_outputs, outputs, 0, NULL, error);
-}
-
-anex_status anex_plan_control(anex_plan *plan, const char *op, const char *name, int32_t n_inputs,
-                              const anex_value *inputs, int32_t n_list, const anex_value *list, int32_t n_outputs,
-                              const anex_value *outputs, int32_t n_blocks, anex_plan *const *blocks,
-                              anex_error *error) {
+static anex_status add_op(anex_plan *plan, const char *op, const char *name, int32_t n_inputs, const anex_value *inputs,
+                          int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
+                          anex_value through, int32_t n_blocks, anex_plan *const *blocks, anex_error *error) {
     int32_t index = 0;
     const anex_kernel_info *info = find_kernel(op, &index);
     if (!info) return anex_fail(error, ANEX_UNSUPPORTED, "%s \"%s\": the CPU engine has no kernel for this op", op, name);
@@ -269,7 +309,11 @@ anex_status anex_plan_control(anex_plan *plan, const char *op, const char *name,
                    .list = copy_values(list, n_list),
                    .out = copy_values(outputs, n_outputs),
                    .blocks = calloc((size_t)n_blocks + 1, sizeof *n.blocks)};
-    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++) n.in[i] = i < n_inputs ? inputs[i] : -1;
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++) {
+        n.in[i] = i < n_inputs ? inputs[i] : -1;
+        if (n.in[i] >= 0 && n.in[i] == through) n.node.onto = find_onto(plan, through), n.node.through = i;
+    }
+    memset(n.node.slot, -1, sizeof n.node.slot);
     const anex_tensor **loan = calloc((size_t)(n_list + n_outputs) + 1, sizeof *loan);
     anex_status status =
         n.node.op && n.node.name && n.list && n.out && n.blocks && loan ? ANEX_OK : out_of_memory(error);
@@ -294,6 +338,19 @@ anex_status anex_plan_control(anex_plan *plan, const char *op, const char *name,
     return status;
 }
 
+anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int32_t n_inputs, const anex_value *inputs,
+                         int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
+                         anex_value through, anex_error *error) {
+    return add_op(plan, op, name, n_inputs, inputs, n_list, list, n_outputs, outputs, through, 0, NULL, error);
+}
+
+anex_status anex_plan_control(anex_plan *plan, const char *op, const char *name, int32_t n_inputs,
+                              const anex_value *inputs, int32_t n_list, const anex_value *list, int32_t n_outputs,
+                              const anex_value *outputs, int32_t n_blocks, anex_plan *const *blocks,
+                              anex_error *error) {
+    return add_op(plan, op, name, n_inputs, inputs, n_list, list, n_outputs, outputs, -1, n_blocks, blocks, error);
+}
+
 /* ---- finishing ------------------------------------------------------------------------------ */
 
 /* Outputs that cannot be written in place (an input, a constant, the same value twice) get a copy. */
@@ -306,7 +363,7 @@ static anex_status copy_output(anex_plan *plan, anex_value *output, anex_error *
     void *data = v->tensor.data; /* hidden for the call: a constant would be folded again */
     v->tensor.data = NULL;
     int32_t nodes = plan->n_nodes;
-    status = anex_plan_op(plan, "anex_copy", "output", 1, output, 0, NULL, 1, &copy, error);
+    status = anex_plan_op(plan, "anex_copy", "output", 1, output, 0, NULL, 1, &copy, -1, error);
     plan->values[*output].tensor.data = data;
     if (!status && plan->n_nodes == nodes + 1) *output = copy;
     return status;
