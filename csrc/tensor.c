@@ -111,7 +111,9 @@ COPY_ROW(32)
 /* Strided rows go through a small buffer, so that one conversion loop serves them all. */
 enum { CONVERT = 256 };
 
-static bool contiguous(const char *p, int64_t step, int64_t bytes) { return step == bytes && (uintptr_t)p % (uintptr_t)bytes == 0; }
+static bool contiguous(const char *p, int64_t step, int64_t bytes) {
+    return step == bytes && (uintptr_t)p % (uintptr_t)bytes == 0;
+}
 
 static void widen_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n) {
     if (contiguous(to, to_step, 4) && contiguous(from, from_step, 2)) {

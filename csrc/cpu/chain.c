@@ -63,7 +63,9 @@ bool anex_broadcast(const anex_tensor *x, const anex_tensor *y, int64_t *step) {
 }
 
 /* Lanes say all there is to say of these: an int8, say, would have to be cut to its width. */
-static bool stays_in_lanes(anex_dtype dtype) { return anex_is_float_dtype(dtype) || dtype == ANEX_I32 || dtype == ANEX_BOOL; }
+static bool stays_in_lanes(anex_dtype dtype) {
+    return anex_is_float_dtype(dtype) || dtype == ANEX_I32 || dtype == ANEX_BOOL;
+}
 
 /* Which of the chain's operands operand k of the op is already, or -1 */
 static int8_t held(const anex_chain *chain, const anex_node *node, const anex_map_op *op, int32_t k) {
@@ -71,7 +73,8 @@ static int8_t held(const anex_chain *chain, const anex_node *node, const anex_ma
         const anex_operand *x = &chain->operand[i];
         bool alike = node->onto->in[x->slot] == node->in[k] && x->form.dtype == op->x[k].dtype &&
                      x->form.rank == op->x[k].rank;
-        if (alike && !memcmp(x->form.shape, op->x[k].shape, sizeof x->form.shape[0] * (size_t)x->form.rank)) return (int8_t)i;
+        if (alike && !memcmp(x->form.shape, op->x[k].shape, sizeof x->form.shape[0] * (size_t)x->form.rank))
+            return (int8_t)i;
     }
     return -1;
 }

@@ -1,4 +1,4 @@
-/* Control flow: a block is a plan of its own, whose inputs are the block's arguments, then what it uses from outside. */
+/* Control flow: a block is a plan of its own. Its inputs are the block's arguments, then what it uses from outside. */
 #include "kernel.h"
 
 #include <string.h>

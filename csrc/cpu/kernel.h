@@ -79,9 +79,15 @@ anex_status anex_plan_run_nested(anex_plan *plan, const anex_tensor *const *inpu
 static inline bool anex_is_constant(const anex_tensor *t) { return t && t->data; }
 int64_t anex_item(const anex_tensor *t, int64_t i); /* element i of a packed integer or bool tensor */
 double anex_real(const anex_tensor *t, int64_t i);  /* element i of any packed tensor */
-static inline int64_t anex_int(const anex_tensor *t, int64_t otherwise) { return anex_is_constant(t) ? anex_item(t, 0) : otherwise; }
-static inline double anex_float(const anex_tensor *t, double otherwise) { return anex_is_constant(t) ? anex_real(t, 0) : otherwise; }
-static inline const char *anex_text(const anex_tensor *t, const char *otherwise) { return anex_is_constant(t) ? (const char *)t->data : otherwise; }
+static inline int64_t anex_int(const anex_tensor *t, int64_t otherwise) {
+    return anex_is_constant(t) ? anex_item(t, 0) : otherwise;
+}
+static inline double anex_float(const anex_tensor *t, double otherwise) {
+    return anex_is_constant(t) ? anex_real(t, 0) : otherwise;
+}
+static inline const char *anex_text(const anex_tensor *t, const char *otherwise) {
+    return anex_is_constant(t) ? (const char *)t->data : otherwise;
+}
 /* INVALID unless each given argument whose bit is set is a constant. */
 anex_status anex_need_constants(const anex_node *node, uint32_t inputs, anex_error *error);
 

@@ -63,7 +63,8 @@ anex_status anex_place(anex_plan *plan, anex_error *error) {
         return anex_fail(error, ANEX_MEMORY, "no memory to place the intermediate tensors");
     }
     for (anex_value v = 0; v < plan->n_values; v++)
-        spans[v] = (span){.value = v, .first = -1, .bytes = (int64_t)anex_align((size_t)anex_tensor_nbytes(&plan->values[v].tensor))};
+        spans[v] = (span){
+            .value = v, .first = -1, .bytes = (int64_t)anex_align((size_t)anex_tensor_nbytes(&plan->values[v].tensor))};
     for (int32_t i = 0; i < plan->n_nodes; i++) {
         const plan_node *n = &plan->nodes[i];
         for (int32_t k = 0; k < ANEX_MAX_INPUTS; k++) touch(plan, spans, n->in[k], i);
@@ -72,7 +73,8 @@ anex_status anex_place(anex_plan *plan, anex_error *error) {
     }
     int32_t count = 0;
     for (anex_value v = 0; v < plan->n_values; v++)
-        if (plan->values[v].root == v && plan->values[v].kind == TEMPORARY && spans[v].first >= 0) spans[count++] = spans[v];
+        if (plan->values[v].root == v && plan->values[v].kind == TEMPORARY && spans[v].first >= 0)
+            spans[count++] = spans[v];
     plan->live_peak = peak(plan, spans, count);
     qsort(spans, (size_t)count, sizeof *spans, by_size);
     for (int32_t i = 0; i < count; i++) {

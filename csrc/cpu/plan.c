@@ -40,7 +40,8 @@ anex_status anex_need_constants(const anex_node *node, uint32_t inputs, anex_err
     for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++)
         if (inputs >> i & 1 && node->in[i] && !node->in[i]->data)
             return anex_node_fail(node, error, ANEX_UNSUPPORTED,
-                                  "input %d is computed while the program runs; the CPU engine needs it as a constant", i);
+                                  "input %d is computed while the program runs; the CPU engine needs it as a constant",
+                                  i);
     return ANEX_OK;
 }
 
@@ -256,7 +257,8 @@ static void accept_joined(anex_plan *plan, const plan_node *n) {
     }
     plan->values[last->out[0]].made = false;
     last->out[0] = n->out[0];
-    for (int32_t i = 0; i < last->node.n_stages; i++) plan->shares = plan->shares || worth_sharing(&last->node.stage[i]);
+    for (int32_t i = 0; i < last->node.n_stages; i++)
+        plan->shares = plan->shares || worth_sharing(&last->node.stage[i]);
     append_name(&last->node, n->node.name);
     plan->scratch = plan->scratch > last->node.scratch ? plan->scratch : last->node.scratch;
 }
@@ -297,7 +299,8 @@ static anex_status add_op(anex_plan *plan, const char *op, const char *name, int
                           anex_value through, int32_t n_blocks, anex_plan *const *blocks, anex_error *error) {
     int32_t index = 0;
     const anex_kernel_info *info = find_kernel(op, &index);
-    if (!info) return anex_fail(error, ANEX_UNSUPPORTED, "%s \"%s\": the CPU engine has no kernel for this op", op, name);
+    if (!info)
+        return anex_fail(error, ANEX_UNSUPPORTED, "%s \"%s\": the CPU engine has no kernel for this op", op, name);
     if (n_inputs > ANEX_MAX_INPUTS) return anex_fail(error, ANEX_INVALID, "%s \"%s\": too many inputs", op, name);
     if (plan->n_nodes == plan->node_room) {
         int32_t room = plan->node_room ? 2 * plan->node_room : 64;
@@ -428,6 +431,7 @@ anex_plan_stats anex_plan_get_stats(const anex_plan *plan) {
 anex_node_info anex_plan_get_node(const anex_plan *plan, int32_t node) {
     const plan_node *n = &plan->nodes[node];
     anex_node_info info = {n->node.op, n->node.name, 0};
-    for (int32_t i = 0; i < n->node.n_out; i++) info.output_bytes += anex_tensor_nbytes(&plan->values[n->out[i]].tensor);
+    for (int32_t i = 0; i < n->node.n_out; i++)
+        info.output_bytes += anex_tensor_nbytes(&plan->values[n->out[i]].tensor);
     return info;
 }

@@ -18,7 +18,8 @@ static void philox(uint64_t key, uint64_t counter, uint32_t out[4]) {
     uint32_t c[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), 0, 0};
     for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
         uint64_t p0 = (uint64_t)c[0] * 0xD2511F53u, p1 = (uint64_t)c[2] * 0xCD9E8D57u;
-        uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ c[1] ^ k0, (uint32_t)p1, (uint32_t)(p0 >> 32) ^ c[3] ^ k1, (uint32_t)p0};
+        uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ c[1] ^ k0, (uint32_t)p1, (uint32_t)(p0 >> 32) ^ c[3] ^ k1,
+                            (uint32_t)p0};
         for (int i = 0; i < 4; i++) c[i] = next[i];
     }
     for (int i = 0; i < 4; i++) out[i] = c[i];
@@ -89,7 +90,9 @@ static anex_status start(anex_node *node, int64_t seed, double a, double b, anex
 static anex_status from_shape(anex_node *node, anex_work *draw, double low, double high, anex_error *error) {
     enum { SHAPE, A, B, SEED };
     anex_status status = anex_need_constants(node, 1u << A | 1u << B | 1u << SEED, error);
-    if (!status) status = start(node, anex_int(node->in[SEED], -1), anex_float(node->in[A], low), anex_float(node->in[B], high), error);
+    if (!status)
+        status = start(node, anex_int(node->in[SEED], -1), anex_float(node->in[A], low), anex_float(node->in[B], high),
+                       error);
     if (!status) anex_add_stage(node, draw, anex_tensor_size(node->out[0]), 60);
     return status;
 }
@@ -145,6 +148,8 @@ ANEX_KERNEL(random_categorical) {
     if (!status) status = start(node, anex_int(node->in[SEED], -1), logits, 0, error);
     const anex_tensor *x = node->in[X];
     int64_t rows = anex_span(x, 0, x->rank - 1);
-    if (!status) anex_add_stage(node, draw_categorical, rows, 20.0 * (double)(x->shape[x->rank - 1] + node->out[0]->shape[node->out[0]->rank - 1]));
+    if (!status)
+        anex_add_stage(node, draw_categorical, rows,
+                       20.0 * (double)(x->shape[x->rank - 1] + node->out[0]->shape[node->out[0]->rank - 1]));
     return status;
 }

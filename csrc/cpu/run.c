@@ -99,7 +99,8 @@ static context *make_context(anex_plan *plan) {
     context *c = calloc(1, sizeof *c);
     if (!c) return NULL;
     size_t pointers = 1;
-    for (int32_t i = 0; i < plan->n_nodes; i++) pointers += (size_t)(plan->nodes[i].node.n_list + plan->nodes[i].node.n_out);
+    for (int32_t i = 0; i < plan->n_nodes; i++)
+        pointers += (size_t)(plan->nodes[i].node.n_list + plan->nodes[i].node.n_out);
     c->workers = 1;
     c->tensors = calloc((size_t)plan->n_values + 1, sizeof *c->tensors);
     c->nodes = calloc((size_t)plan->n_nodes + 1, sizeof *c->nodes);
@@ -145,11 +146,13 @@ static anex_status packed_data(context *c, int32_t binding, const anex_tensor *t
     }
     if (!c->bounce[binding]) c->bounce[binding] = allocate((size_t)anex_tensor_nbytes(t));
     *data = c->bounce[binding];
-    return *data ? ANEX_OK : anex_fail(error, ANEX_MEMORY, "no memory to pack a tensor of %lld bytes", (long long)anex_tensor_nbytes(t));
+    return *data ? ANEX_OK
+                 : anex_fail(error, ANEX_MEMORY, "no memory to pack a tensor of %lld bytes",
+                             (long long)anex_tensor_nbytes(t));
 }
 
-static anex_status bind(const anex_plan *plan, context *c, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
-                        anex_error *error) {
+static anex_status bind(const anex_plan *plan, context *c, const anex_tensor *const *inputs,
+                        const anex_tensor *const *outputs, anex_error *error) {
     for (int32_t i = 0; i < plan->n_bound; i++) {
         anex_value v = plan->bound[i];
         const value *root = &plan->values[plan->values[v].root];
@@ -199,7 +202,9 @@ static void do_nodes(const anex_plan *plan, context *c, int32_t workers, double 
 static anex_status run(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
                        int32_t lent, double *seconds, anex_error *error) {
     context *c = take_context(plan);
-    if (!c) return anex_fail(error, ANEX_MEMORY, "no memory for %lld bytes of intermediate tensors", (long long)plan->arena_bytes);
+    if (!c)
+        return anex_fail(error, ANEX_MEMORY, "no memory for %lld bytes of intermediate tensors",
+                         (long long)plan->arena_bytes);
     anex_status status = bind(plan, c, inputs, outputs, error);
     if (!status) {
         anex_fault fault = {.lock = PTHREAD_MUTEX_INITIALIZER};
