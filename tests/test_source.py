@@ -64,6 +64,12 @@ def test_files_are_small():
         assert len(path.read_text().splitlines()) <= (600 if path.parent != ROOT / "anex" else 400), path
 
 
+def test_no_merge_was_left_half_done():
+    texts = [*PYTHON, *NATIVE, *ROOT.glob("*.md"), *(ROOT / "anex").glob("_*.p*")]
+    marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    assert not [path for path in texts if marks.search(path.read_text())]
+
+
 def test_the_header_is_plain_c11_without_python(tmp_path):
     source = tmp_path / "header.c"
     source.write_text(
