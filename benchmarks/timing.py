@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Contender = Callable[[], Any]
+PAUSE = 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,16 @@ class Result:
 
 
 def measure(case: Case, *, threads: int, rounds: int, turn: float) -> Result:
-    """``rounds`` times, each contender in turn: one warm-up call, then calls for ``turn`` seconds, their median."""
+    """``rounds`` times, each contender in turn: one warm-up call, then calls for ``turn`` seconds, their median.
+
+    Before each turn a pause: threads of the contender before, which look for work a while, must not be in the way.
+    """
     result = Result(case.name, threads, seconds={name: [] for name in case.contenders})
     for contender in case.contenders.values():
         contender()  # what happens at first use only is nobody's time
     for _ in range(rounds):
         for name, contender in case.contenders.items():
+            time.sleep(PAUSE)
             result.seconds[name].append(_turn(contender, turn))
     return result
 
