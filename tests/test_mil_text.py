@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from milgen import programs, sort_inputs, value_text
@@ -183,7 +184,6 @@ def test_a_value_is_stored_in_the_field_that_coremltools_uses(type, literal, fie
 
 @pytest.mark.parametrize("kind", ["bf16", "fp8e4m3fn", "fp8e5m2"])
 def test_small_floats_agree_with_torch(kind):
-    torch = pytest.importorskip("torch")
     dtype = {"bf16": torch.bfloat16, "fp8e4m3fn": torch.float8_e4m3fn, "fp8e5m2": torch.float8_e5m2}[kind]
     numbers = torch.randn(500, generator=torch.manual_seed(1), dtype=torch.float64)
     edges = torch.tensor([0.0, -0.0, 1.0 if kind == "fp8e4m3fn" else math.inf, -3.0])
