@@ -163,6 +163,129 @@ anex_status anex_measure_limits(anex_limits *limits, anex_error *error);
 void anex_set_num_threads(int32_t threads); /* at least 1 */
 int32_t anex_get_num_threads(void);
 
+/* ---- the Neural Engine -------------------------------------------------------------------- */
+
+/* All of it answers ANEX_UNSUPPORTED, with the reason, where the binding was not built (absent.c) or the
+   framework is not there. Opened at first use, once per process. */
+anex_status anex_ane_open(anex_error *error);
+/* Opened already, and memory for tensors therefore made of IOSurfaces. */
+bool anex_ane_is_open(void);
+
+typedef struct anex_ane_device {
+    bool has_ane, is_virtual_machine;
+    uint32_t anes, cores; /* as the framework counts them */
+    int64_t board_type;
+    char architecture[32], subtype[32], variant[32], product[64], build[32]; /* "h13g": M1 */
+    char framework[256];                                                   /* the file that was opened */
+} anex_ane_device;
+anex_status anex_ane_get_device(anex_ane_device *device, anex_error *error);
+
+/* What the framework was expected to answer to (csrc/ane/selectors.inc), and what was found. */
+typedef struct anex_ane_selector {
+    const char *class_name, *name;
+    char kind;            /* '+' or '-' */
+    bool is_required;     /* without it device="ane" is unavailable */
+    const char *expected; /* type encoding on arm64 macOS */
+    char found[128];      /* "" where the class or the method is missing */
+    bool has_class, fits; /* fits: same types; BOOL may be B, C or c, frame offsets are left out */
+} anex_ane_selector;
+int32_t anex_ane_selector_count(void);
+anex_status anex_ane_get_selector(int32_t i, anex_ane_selector *selector, anex_error *error);
+
+/* A compiled program. Programs of equal text and blobs share one identifier, and so one directory and cache entry. */
+typedef struct anex_ane_program anex_ane_program;
+
+typedef struct anex_ane_blob {
+    const char *path; /* as BLOBFILE spells it: "@model_path/weights/weight.bin" */
+    const void *data;
+    size_t bytes;
+} anex_ane_blob;
+
+typedef enum anex_ane_way { ANEX_ANE_EVALUATE, ANEX_ANE_DIRECT, ANEX_ANE_REAL_TIME } anex_ane_way;
+
+typedef struct anex_ane_options {
+    uint32_t qos;             /* 21: default; 9: background; 33: user interactive */
+    uint32_t perf_stats_mask; /* 0: none */
+    anex_ane_way way;         /* which of the framework's evaluate methods; refused with a reason where it is missing */
+    bool recompile;           /* do not look for a compiled program first */
+} anex_ane_options;
+
+anex_status anex_ane_compile(const char *text, size_t text_bytes, int32_t n_blobs, const anex_ane_blob *blobs,
+                             const anex_ane_options *options, anex_ane_program **program, anex_error *error);
+/* Runs under way finish first. Unloads, cleans up, gives the surfaces back; the cache entry stays. */
+void anex_ane_free(anex_ane_program *program);
+anex_status anex_ane_unload(anex_ane_program *program, anex_error *error); /* the next run loads it again */
+void anex_ane_keep(anex_ane_program *program, bool keep);                  /* never unload it for others */
+
+typedef struct anex_ane_info {
+    char identifier[256];
+    bool is_loaded, was_cached; /* cached: not compiled by this program */
+    int32_t queue_depth;
+    uint64_t program_handle, intermediate_buffer_handle;
+    double compile_seconds, load_seconds; /* of the last time */
+    int64_t evaluations, loads, requests_built;
+} anex_ane_info;
+void anex_ane_get_info(anex_ane_program *program, anex_ane_info *info);
+
+/* One function of a program and where its inputs and outputs go. `inputs` and `outputs` hold name, shape and
+   dtype as MIL declares them, in the order of the caller; bind() finds each by name in the compiled program's
+   symbol tables, and fails where those say something else. */
+typedef struct anex_ane_port {
+    const char *name;
+    anex_tensor tensor; /* in: shape, dtype. out: strides, as the loaded program wants them */
+    int64_t bytes;      /* out: the least size of the surface */
+    int32_t symbol;     /* out: index in the symbol table */
+} anex_ane_port;
+
+typedef struct anex_ane_function anex_ane_function;
+anex_status anex_ane_bind(anex_ane_program *program, const char *name, int32_t n_inputs, anex_ane_port *inputs,
+                          int32_t n_outputs, anex_ane_port *outputs, anex_ane_function **function, anex_error *error);
+void anex_ane_function_free(anex_ane_function *function); /* before the program */
+
+/* Run on memory of surfaces, each at least as large as its port asks and laid out by its strides.
+   Requests are kept per set of memories, and go when one of the memories does. Runs of one program wait for
+   each other. `memories`: the inputs, then the outputs. */
+anex_status anex_ane_run(anex_ane_function *function, anex_memory *const *memories, anex_error *error);
+
+/* Up to the queue depth at once, then UNAVAILABLE is not an error but a wait. `done` is called once, on a thread
+   of the framework, unless submit fails. The memories are kept until then. */
+typedef void anex_ane_done(void *context, anex_status status, const anex_error *error);
+anex_status anex_ane_submit(anex_ane_function *function, anex_memory *const *memories, anex_ane_done *done,
+                            void *context, anex_error *error);
+
+/* What the hardware says of one run; best effort: `has_stats` false where it says nothing. */
+enum { ANEX_ANE_COUNTERS = 29 };
+typedef struct anex_ane_stats {
+    bool has_stats;
+    uint64_t hardware_ns;
+    int32_t n_counters;
+    uint64_t counters[ANEX_ANE_COUNTERS];
+} anex_ane_stats;
+anex_status anex_ane_run_measured(anex_ane_function *function, anex_memory *const *memories, anex_ane_stats *stats,
+                                  anex_error *error);
+const char *anex_ane_counter_name(int32_t i);
+
+/* The process's account with the framework. Setting a limit to 0 turns it off. */
+typedef struct anex_ane_account {
+    int32_t compiles, compile_limit; /* compilations cannot be given back */
+    int32_t loaded, load_limit;      /* above it the least recently used program is unloaded */
+    int64_t cache_hits, load_retries, evictions;
+} anex_ane_account;
+anex_ane_account anex_ane_get_account(void);
+void anex_ane_set_limits(int32_t compile_limit, int32_t load_limit);
+
+/* The compiled programs that outlive the process, by identifier. */
+anex_status anex_ane_cache_has(const char *identifier, bool *has, anex_error *error);
+anex_status anex_ane_cache_purge(const char *identifier, anex_error *error);
+
+/* Surfaces by number, for other processes: see `anex_memory_surface_id`. */
+uint32_t anex_memory_surface_id(const anex_memory *memory); /* 0: plain memory */
+anex_status anex_memory_of_surface(uint32_t id, anex_memory **memory, anex_error *error);
+/* Begin and end of access by the processor, which surfaces must be told of; plain memory costs one comparison. */
+void anex_memory_lock(anex_memory *memory);
+void anex_memory_unlock(anex_memory *memory);
+size_t anex_memory_bytes(const anex_memory *memory);
+
 #ifdef __cplusplus
 }
 #endif
