@@ -127,8 +127,19 @@ void mil_read_blob(mil_parser *p, const char *path, uint64_t offset, const mil_s
 void mil_plan_op(mil_parser *p, mil_op *op);
 mil_value *mil_argument_of(const mil_op *op, const char *name); /* NULL: left out, or a list */
 
-/* mil_check.c: that the types of the results are those the op gives */
-void mil_check_op(mil_parser *p, const mil_op *op);
+/* mil_check.c: that the types of the results are those the op gives. `first`: its first argument */
+typedef enum mil_rule {
+    MIL_SAME,    /* as the first argument */
+    MIL_PAIR,    /* x and y broadcast */
+    MIL_TRUTH,   /* the same, as bool */
+    MIL_SELECT, MIL_SHAPED, /* shaped: of another dtype */
+    MIL_AXES, MIL_AXIS,     /* reduced */
+    MIL_PRODUCT, MIL_LINEAR, MIL_CONV, MIL_POOL,
+    MIL_VIEW,    /* as many elements */
+    MIL_TURN, MIL_CONCAT, MIL_STACK, MIL_SPLIT, MIL_INDEX, MIL_SIZE, MIL_PAD, MIL_TILE,
+    MIL_KERNEL,  /* left to the kernel */
+} mil_rule;
+void mil_check_op(mil_parser *p, const mil_op *op, mil_rule rule, const char *first, int32_t results);
 
 /* mil_numerics.c: one op, its arithmetic bent as asked for */
 anex_status mil_run_op(const mil_op *op, const anex_tensor **inputs, const anex_tensor *const *outputs,

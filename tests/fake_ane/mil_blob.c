@@ -40,7 +40,8 @@ void mil_read_blob(mil_parser *p, const char *path, uint64_t offset, const mil_s
         return;
     }
     if (offset < HEADER || file->bytes < RECORD || offset > file->bytes - RECORD) {
-        mil_fail(p, "offset %llu is outside '%.200s', which has %zu bytes", (unsigned long long)offset, path, file->bytes);
+        mil_fail(p, "offset %llu is outside '%.200s', which has %zu bytes", (unsigned long long)offset, path,
+                 file->bytes);
         return;
     }
     const uint8_t *record = bytes + offset;
@@ -50,8 +51,8 @@ void mil_read_blob(mil_parser *p, const char *path, uint64_t offset, const mil_s
         return;
     }
     if (!scalar->blob || read_u32(record + 4) != (uint32_t)scalar->blob) {
-        mil_fail(p, "the record at offset %llu of '%.200s' holds data type %u, not %s", (unsigned long long)offset, path,
-                 (unsigned)read_u32(record + 4), scalar->name);
+        mil_fail(p, "the record at offset %llu of '%.200s' holds data type %u, not %s", (unsigned long long)offset,
+                 path, (unsigned)read_u32(record + 4), scalar->name);
         return;
     }
     uint64_t size = read_u64(record + 8), at = read_u64(record + 16);

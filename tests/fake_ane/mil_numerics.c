@@ -72,7 +72,7 @@ static bool begins_inside(const mil_op *op, const anex_tensor *x) {
     const mil_value *begin = mil_argument_of(op, "begin"), *mask = mil_argument_of(op, "begin_mask");
     int32_t last = x->rank - 1;
     if (last < 0 || !begin || !begin->tensor.data || anex_tensor_size(&begin->tensor) <= last) return false;
-    if (mask && mask->tensor.data && anex_tensor_size(&mask->tensor) > last && integer_at(&mask->tensor, last)) return false;
+    if (mask && integer_at(&mask->tensor, last)) return false;
     int64_t first = integer_at(&begin->tensor, last);
     return first != 0 && first != -x->shape[last];
 }

@@ -5,11 +5,14 @@
 #include <string.h>
 
 typedef struct signature {
-    const char *op, *arguments;
+    const char *op;
+    mil_rule rule;
+    int32_t results;
+    const char *arguments;
 } signature;
 
 static const signature signatures[] = {
-#define MIL_OP(op, arguments) {#op, arguments},
+#define MIL_OP(op, rule, results, arguments) {#op, MIL_##rule, results, arguments},
 #include "mil_ops.inc"
 #undef MIL_OP
 };
@@ -173,7 +176,8 @@ static mil_trait trait_of(const mil_op *op) {
         const char *op;
         mil_trait trait;
     } traits[] = {{"reduce_sum", MIL_REDUCE},     {"reduce_mean", MIL_REDUCE},  {"matmul", MIL_MATMUL},
-                  {"slice_by_index", MIL_SLICE}, {"slice_by_size", MIL_SLICE}, {"scaled_dot_product_attention", MIL_ATTENTION}};
+                  {"slice_by_index", MIL_SLICE}, {"slice_by_size", MIL_SLICE},
+                  {"scaled_dot_product_attention", MIL_ATTENTION}};
     for (size_t i = 0; i < sizeof traits / sizeof *traits; i++)
         if (!strcmp(op->type, traits[i].op)) return traits[i].trait;
     return MIL_PLAIN;
@@ -193,15 +197,15 @@ static const anex_kernel_info *find_kernel(const char *type) {
 
 void mil_plan_op(mil_parser *p, mil_op *op) {
     const anex_kernel_info *kernel = find_kernel(op->type);
-    const char *words = NULL;
+    const signature *s = NULL;
     for (size_t i = 0; i < sizeof signatures / sizeof *signatures; i++)
-        if (!strcmp(signatures[i].op, op->type)) words = signatures[i].arguments;
-    if (!kernel || !words) {
+        if (!strcmp(signatures[i].op, op->type)) s = &signatures[i];
+    if (!kernel || !s) {
         mil_fail(p, "'%.200s' is no op that this machine has", op->type);
         return;
     }
-    check_arguments(p, op, words);
-    if (!p->failed) mil_check_op(p, op);
+    check_arguments(p, op, s->arguments);
+    if (!p->failed) mil_check_op(p, op, s->rule, s->arguments, s->results);
     const mil_argument *list = find_argument(op, "values", 6);
     op->inputs = mil_new(p, (size_t)(MOST_INPUTS + (list ? list->n : 0)) * sizeof *op->inputs);
     if (p->failed) return;

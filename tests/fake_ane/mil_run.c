@@ -90,7 +90,8 @@ static anex_status run(running *r, const anex_tensor *const *inputs, const anex_
 anex_status mil_run(mil_program *program, int f, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
                     const mil_numerics *numerics, anex_error *error) {
     if (f < 0 || f >= program->n_functions)
-        return anex_fail(error, ANEX_ARGUMENT, "the program has %d functions, no number %d", (int)program->n_functions, f);
+        return anex_fail(error, ANEX_ARGUMENT, "the program has %d functions, no number %d",
+                         (int)program->n_functions, f);
     const mil_function *function = program->functions[f];
     size_t n = (size_t)function->n_values + 1;
     running r = {.function = function,
