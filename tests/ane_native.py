@@ -25,7 +25,7 @@ i32, i64, u32, u64, size, pointer = (
 flag, text, real = ctypes.c_bool, ctypes.c_char_p, ctypes.c_double
 
 
-def structure(name: str, **fields) -> type[ctypes.Structure]:
+def structure(name: str, /, **fields) -> type[ctypes.Structure]:
     return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 
@@ -57,6 +57,7 @@ Selector = structure(
     **dict(class_name=text, name=text, kind=ctypes.c_char, is_required=flag, expected=text),
     **dict(found=ctypes.c_char * 128, has_class=flag, fits=flag),
 )
+BUILD = '[buildInfo = dict<string, string>({{"coremlc-component-MIL", "3510.2.1"}})]'
 ROW = ("float16", (1, 4, 1, 32))
 Done = ctypes.CFUNCTYPE(None, pointer, ctypes.c_int, ctypes.POINTER(Error))
 
@@ -132,7 +133,7 @@ def scale(by: float, shape: tuple[int, ...] = (1, 4, 1, 32), functions: tuple[st
         f'{t} y = mul(x = x, y = k)[name = string("y")];\n}} -> (y);\n'
         for i, name in enumerate(functions)
     )
-    return f"program(1.3)\n{{\n{bodies}}}\n"
+    return f"program(1.3)\n{BUILD}\n{{\n{bodies}}}\n"
 
 
 def scaled(by: float, **options) -> tuple[Program, Function]:
