@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from fake_ane import control
 
 from anex import _native
-from fake_ane import control
 
 os.environ.setdefault(control.VARIABLE, str(control.path()))  # read when the framework is opened, at first use
 HEADERS = Path(__file__).parent.parent / "csrc"
@@ -72,7 +72,7 @@ for name in ("free", "function_free"):
     getattr(native, f"anex_ane_{name}").argtypes = [pointer]
 
 
-class Failure(Exception):  # noqa: N818 - what a status stands for
+class Failure(Exception):
     def __init__(self, status: str, message: str) -> None:
         super().__init__(f"{status}: {message}")
         self.status, self.message = status, message
@@ -179,9 +179,7 @@ class Memory:
         """As the port's shape and strides have it; to be touched while locked."""
         whole = (ctypes.c_char * self.nbytes).from_address(native.anex_memory_data(self.handle))
         dtype = next(name for name, code in _native.DTYPES.items() if code == tensor.dtype)
-        return np.ndarray(
-            tensor.shape[: tensor.rank], dtype, buffer=whole, strides=tensor.strides[: tensor.rank]
-        )
+        return np.ndarray(tensor.shape[: tensor.rank], dtype, buffer=whole, strides=tensor.strides[: tensor.rank])
 
     def close(self) -> None:
         native.anex_memory_release(self.handle)
