@@ -19,10 +19,12 @@ NATIVE = sorted(path for pattern in ("*.c", "*.h", "*.inc") for path in (ROOT / 
 # Imports point one way: a module may import from its own layer and those after it.
 LAYERS = [
     {"__init__"},
-    {"program", "build", "store"},
+    {"program", "build"},
     {"profile", "profile_page"},
-    {"load", "torch_frontend"},
     {"devices"},
+    {"passes"},
+    {"store"},
+    {"load", "torch_frontend"},
     {"mil", "ops", "tidy", "state"},
     {"creation"},
     {"_native", "_coremltools", "spec"},
