@@ -202,9 +202,7 @@ def test_an_output_of_rank_0_is_carried_in_rank_4(rng):
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 4, 5, 6), (3, 1, 2, 2, 5)])
 def test_padded_rows_are_seen_in_both_shapes(shape):
     carried = np.zeros((*carrier(shape)[:-1], 32), np.float16)[..., : shape[-1]]
-    view = np.lib.stride_tricks.as_strided(
-        carried, shape, [s for s in np.zeros((*shape[:-1], 32), np.float16).strides]
-    )
+    view = np.lib.stride_tricks.as_strided(carried, shape, [s for s in np.zeros((*shape[:-1], 32), np.float16).strides])
     view[...] = np.arange(view.size).reshape(shape)
     np.testing.assert_array_equal(carried.reshape(-1), np.arange(view.size))
 

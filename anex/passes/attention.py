@@ -22,7 +22,7 @@ def _attention(op: Operation, mb: Any) -> Var:
     """
     from coremltools.converters.mil.mil import types
 
-    query, key, mask = op.inputs["query"], op.inputs["key"], op.inputs["attn_mask"]
+    query, key, mask = op.inputs["query"], op.inputs["key"], op.inputs.get("attn_mask")
     scaled = mb.mul(x=query, y=like(query, 1 / math.sqrt(shape(query)[-1])))
     scores = mb.matmul(x=scaled, y=key, transpose_x=False, transpose_y=True)
     if mask is not None and mask.dtype == types.bool:

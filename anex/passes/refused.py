@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def _number(mb: Any, truth: Var) -> Var:
-    """1 where true, else 0, in fp16."""
-    result: Var = mb.select(cond=truth, a=np.float16(1), b=np.float16(0))
+    """1 where true, else 0, in fp16. The shape of ``select`` is that of what it chooses from."""
+    result: Var = mb.select(cond=truth, a=np.ones(shape(truth), np.float16), b=np.float16(0))
     return result
 
 
