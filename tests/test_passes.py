@@ -44,12 +44,12 @@ def test_the_cures_that_rules_count_on_are_passes_that_are_on():
 
 
 def test_unknown_switches_are_refused_with_the_names_there_are():
-    with pytest.raises(anex.ArgumentError, match="passes gelu: the passes are fold, .*gelu_tanh"):
+    with pytest.raises(anex.ArgumentError, match=r"passes gelu: the passes are fold, .*gelu_tanh"):
         prepare(plain, {"gelu": True})
 
 
 def test_an_unknown_chip_is_refused():
-    with pytest.raises(anex.ArgumentError, match="chip 'h11'.*h13"):
+    with pytest.raises(anex.ArgumentError, match=r"chip 'h11'.*h13"):
         prepare(plain, chip="h11")
 
 
@@ -197,6 +197,34 @@ def test_an_output_of_rank_0_is_carried_in_rank_4(rng):
     prepared = same(program, rng)
     with anex.compile(prepared.program) as compiled:
         assert compiled.outputs["o00_y"].shape == (1, 1, 1, 1)
+
+
+def test_fp32_ports_of_rank_5_are_carried_and_cast(rng):
+    @anex.graph(x=anex.spec((2, 3, 4, 5, 6), "float32"), b=anex.spec((6,), "float32"), m=anex.spec((6,), "bool"))
+    def program(x, b, m):
+        return mb.add(x=x, y=b, name="y"), mb.select(cond=m, a=b, b=np.float32(0), name="z")
+
+    prepared = same(program, rng)
+    findings = [f for op in prepared.program.functions["main"].operations for f in ane_findings(op, "h16g", cures=())]
+    assert not [f.text for f in findings if f.refuses]
+    with anex.compile(prepared.program) as compiled:
+        assert {spec.dtype.name for spec in compiled.outputs.values()} == {"float32"}
+
+
+def test_packed_weights_stay_packed(rng):
+    packed = rng.integers(-8, 8, (4, 6)).astype(np.int8)
+
+    @anex.graph("iOS16", x=anex.spec((3, 6), "float32"))
+    def program(x):
+        w = mb.constexpr_affine_dequantize(
+            quantized_data=packed, zero_point=np.int8(0), scale=np.float32(0.125), axis=0
+        )
+        return mb.linear(x=x, weight=w, name="y")
+
+    prepared = same(program, rng)
+    assert "constexpr_affine_dequantize" in op_types(prepared.program)
+    findings = [f for op in prepared.program.functions["main"].operations for f in ane_findings(op, "h16g", cures=())]
+    assert not [f.text for f in findings if f.refuses]
 
 
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 4, 5, 6), (3, 1, 2, 2, 5)])

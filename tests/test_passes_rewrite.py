@@ -261,6 +261,28 @@ def test_running_sums_are_products_with_a_triangle(rng, shape, axis, reverse, ex
     assert "matmul" in types
 
 
+@pytest.mark.parametrize(("axis", "keep"), [([-1], True), ([0, 2], False), ([1], False), (None, True), (None, False)])
+def test_products_of_elements_halve_the_axis(rng, axis, keep):
+    @anex.graph(x=(3, 7, 5))
+    def program(x):
+        return mb.reduce_prod(x=x, axes=axis, keep_dims=keep, name="y")
+
+    x = (1 + 0.1 * rng.normal(size=(3, 7, 5))).astype(np.float16)
+    prepared = same(program, rng, arguments=[x], atol=2e-2)
+    assert "reduce_prod" not in op_types(prepared.program)
+
+
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+def test_one_hot_compares_with_a_range(rng, axis):
+    @anex.graph(x=anex.spec((2, 5), "int32"))
+    def program(x):
+        return mb.one_hot(indices=x, one_hot_vector_size=9, axis=axis, on_value=np.float16(2), off_value=np.float16(-1),
+                          name="y")  # fmt: skip
+
+    prepared = same(program, rng, arguments=[rng.integers(0, 9, (2, 5)).astype(np.int32)], atol=0)
+    assert "one_hot" not in op_types(prepared.program)
+
+
 def test_reshape_like_becomes_reshape(rng):
     @anex.graph(x=(2, 6), like=(3, 4))
     def program(x, like):
@@ -270,5 +292,16 @@ def test_reshape_like_becomes_reshape(rng):
 
 
 def test_every_rewrite_was_tried_here():
-    tried = {*POINTS, "logical_and", "logical_or", "logical_xor", "mod", "band_part", "cumsum", "reshape_like"}
+    tried = {
+        *POINTS,
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "mod",
+        "band_part",
+        "cumsum",
+        "reshape_like",
+        "reduce_prod",
+        "one_hot",
+    }
     assert {*REWRITES} == tried | {"identity"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .acceptance import always, never
 from .record import dtype_name, shape, size, value
 from .rule import BEFORE_H16, FAMILIES, Rule
-from .rules import SPATIAL_LIMIT, is_static
+from .rules import SPATIAL_LIMIT, is_static, is_weight
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation
@@ -35,14 +35,8 @@ def kernel_width_unsure(op: Operation, chip: str) -> str | None:
 
 def weights_that_are_inputs(op: Operation, chip: str) -> str | None:
     batch = shape(op.inputs["x"])[0]
-    if op.inputs["weight"].val is None and not _is_constexpr(op.inputs["weight"]) and batch > 1:
-        return f"weights that are no constant, with a batch of {batch}"
-    return None
-
-
-def _is_constexpr(var: object) -> bool:
-    made_by = getattr(var, "op", None)
-    return made_by is not None and made_by.op_type.startswith("constexpr_")
+    dynamic = not is_weight(op.inputs["weight"])
+    return f"weights that are no constant, with a batch of {batch}" if dynamic and batch > 1 else None
 
 
 def conv_in_3d(op: Operation, chip: str) -> str | None:
@@ -113,7 +107,7 @@ def contraction_not_of_32(op: Operation, chip: str) -> str | None:
 
 
 def constant_operand(op: Operation, chip: str) -> str | None:
-    constants = [name for name in ("x", "y") if op.inputs[name].val is not None]
+    constants = [name for name in ("x", "y") if is_weight(op.inputs[name])]
     return f"{constants[0]} is a constant" if constants else None
 
 

@@ -12,6 +12,8 @@ from .record import define, per_input_element, shape, size, value
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation
 
+CHOICE = "choose on the host"
+
 
 def sort(op: Operation) -> int:
     """n log2 n comparisons along the axis."""
@@ -24,8 +26,6 @@ def suppression(op: Operation) -> int:
     boxes = size(op.inputs["boxes"]) // 4
     return 12 * boxes * min(shape(op.inputs["boxes"])[1], int(value(op, "max_boxes", 1)))
 
-
-CHOICE = "choose on the host"
 
 define(
     "reduce_sum",
@@ -41,7 +41,13 @@ define("reduce_log_sum_exp", flops=per_input_element(4), ane=[ran(0.00077)])  # 
 define(
     "reduce_prod",
     flops=per_input_element(1),
-    ane=[refused(fix="exp of reduce_sum of log, for positive x", source=(f"{SWEPT}: refused", CATALOGUE, "FRG"))],
+    ane=[
+        refused(
+            fix="exp of reduce_sum of log, for positive x",
+            cure="rewrite_refused",
+            source=(f"{SWEPT}: refused", CATALOGUE, "FRG"),
+        )
+    ],
 )
 define("reduce_max", flops=per_input_element(1), ane=[ran(0), ON_M1])
 define("reduce_min", flops=per_input_element(1), ane=[ran(0), ON_M1])

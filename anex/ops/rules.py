@@ -41,8 +41,13 @@ PLACES = frozenset({"begin", "end", "indices", "lengths", "reps", "shape", "size
 
 def moving(op: Operation) -> Iterator[Var]:
     """The tensors that pass through the op; constants such as weights are not among them."""
-    yield from (var for var in tensors(op) if var.val is None)
+    yield from (var for var in tensors(op) if not is_weight(var))
     yield from op.outputs
+
+
+def is_weight(var: Var) -> bool:
+    """A constant, packed or not."""
+    return var.val is not None or (var.op is not None and var.op.op_type.startswith("constexpr_"))
 
 
 def is_static(var: Var) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ops.limits import EXACT_SUM
 from ..ops.record import shape, value
 from .record import Pass, is_float, like, rewrite
 
@@ -118,6 +119,42 @@ def _cumsum(op: Operation, mb: Any) -> Any:
     return summed if axis == rank - 1 else mb.transpose(x=summed, perm=order)
 
 
+def _one_hot(op: Operation, mb: Any) -> Any:
+    """Indices, as numbers, compared with 0, 1, .. along a new axis; fp16 tells 2048 of them apart."""
+    indices, n = op.inputs["indices"], int(value(op, "one_hot_vector_size", 0))
+    on, off = (value(op, name) for name in ("on_value", "off_value"))
+    result = op.outputs[0]
+    if n == 0 or n > EXACT_SUM or on is None or off is None or not is_float(result):
+        return None
+    axis = int(value(op, "axis", -1)) % len(result.shape)
+    numbers = mb.expand_dims(x=mb.cast(x=indices, dtype="fp16"), axes=[axis])
+    line = [n if i == axis else 1 for i in range(len(result.shape))]
+    hot = mb.equal(x=numbers, y=np.arange(n, dtype=np.float16).reshape(line))
+    return mb.select(cond=hot, a=np.full(shape(result), like(result, on)), b=like(result, off))
+
+
+def _reduce_prod(op: Operation, mb: Any) -> Any:
+    """The halves of an axis times each other, until one element is left."""
+    x, keep = op.inputs["x"], bool(value(op, "keep_dims", False))
+    if not is_float(x):
+        return None
+    rank = len(x.shape)
+    axes = value(op, "axes")
+    axes = sorted({int(axis) % rank for axis in (range(rank) if axes is None else axes)})
+    for axis in axes:
+        n = shape(x)[axis]
+        while n > 1:
+            half, odd = divmod(n, 2)
+            first, second, *rest = mb.split(x=x, split_sizes=[half, half] + [1] * odd, axis=axis)
+            x = mb.mul(x=first, y=second)
+            if rest and half == 1:
+                x = mb.mul(x=x, y=rest[0])
+            elif rest:
+                x = mb.concat(values=[x, rest[0]], axis=axis)
+            n = half + odd if half > 1 else 1
+    return x if keep else mb.squeeze(x=x, axes=axes)
+
+
 def _reshape_like(op: Operation, mb: Any) -> Any:
     return mb.reshape(x=op.inputs["x"], shape=shape(op.outputs[0]))
 
@@ -141,6 +178,8 @@ REWRITES = {
     "logical_or": _logical_or,
     "logical_xor": _logical_xor,
     "mod": _mod,
+    "one_hot": _one_hot,
+    "reduce_prod": _reduce_prod,
     "reshape_like": _reshape_like,
     "sinh": _sinh,
     "tan": _tan,
