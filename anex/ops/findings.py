@@ -41,8 +41,11 @@ def ane_findings(op: Operation, chip: str, *, cures: Collection[str] = CURES, pa
     return found
 
 
-def warn_contested(findings: Iterable[Finding], stacklevel: int = 2) -> None:
-    """An ``AneWarning`` for each rule and op type among ``findings`` that warns, the first op as example."""
+def warn_contested(findings: Iterable[Finding], stacklevel: int = 1) -> None:
+    """An ``AneWarning`` for each rule and op type among ``findings`` that warns, the first op as example.
+
+    ``stacklevel`` as ``warnings.warn`` has it: 1 blames the line that calls this.
+    """
     told: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         if finding.warns:
