@@ -151,7 +151,8 @@ def test_what_a_pass_writes_in_other_ops_is_refused_only_without_it(op):
 def test_every_check_runs_on_every_op_of_the_op_tests_own_kind():
     """No rule raises on odd but legal uses: constants left out, rank 1, scalars."""
     uses = [
-        op_of("softmax", x=(5,)), op_of("topk", x=(5,)), op_of("reduce_sum", x=(5,)), op_of("matmul", x=(2, 5), y=(5, 3)),
+        op_of("softmax", x=(5,)), op_of("topk", x=(5,)), op_of("reduce_sum", x=(5,)),
+        op_of("matmul", x=(2, 5), y=(5, 3)),
         op_of("slice_by_index", x=(5,), consts={"begin": [0], "end": [2]}), op_of("gelu", x=(5,)),
         op_of("pad", x=(5,), consts={"pad": [1, 1]}), op_of("l2_norm", x=(1, 2, 3)),
         op_of("linear", x=(1, 5), consts={"weight": np.zeros((2, 5), np.float16)}),

@@ -13,7 +13,7 @@ from rules_case import CHIPS, ids, op_of, refusals
 
 import anex
 from anex import mb
-from anex.ops import CURES, OPS, ane_findings, warn_contested
+from anex.ops import CURES, OPS, ane_findings, program_findings, warn_contested
 from anex.ops import rule as rule_module
 from anex.ops.findings import UNKNOWN
 from anex.ops.rule import FAMILIES, Finding, Rule, chips, family
@@ -259,6 +259,16 @@ def test_refusals_and_cured_findings_do_not_warn():
         warn_contested(ane_findings(op, "h16g", cures=()))
 
 
+def test_findings_of_a_program_are_those_of_its_blocks_too():
+    @anex.graph(x=(1,), flag=anex.spec((1,), "bool"))
+    def program(x, flag):
+        chosen = mb.squeeze(x=flag, axes=[0])
+        return mb.cond(pred=chosen, _true_fn=lambda: mb.acos(x=x), _false_fn=lambda: mb.relu(x=x), name="y")
+
+    refused = [f.op_type for f in program_findings(program, "h16g", cures=()) if f.refuses]
+    assert refused == ["cond", "acos"]
+
+
 # ---- a whole model ------------------------------------------------------------------------------
 
 
@@ -274,7 +284,7 @@ def test_minilm_is_not_refused_on_any_chip_before_or_after_preparation(encoder):
     for chip in CHIPS:
         prepared = prepare(program, chip=chip).program
         for each, cures in ((program, CURES), (prepared, ())):
-            found = [f for op in each.functions["main"].operations for f in ane_findings(op, chip, cures=cures)]
+            found = program_findings(each, chip, cures=cures)
             assert not [str(f) for f in found if f.refuses]
             assert not [str(f) for f in found if f.warns]
 

@@ -23,7 +23,7 @@ from . import (  # noqa: F401  each defines its family
     resize,
     shape,
 )
-from .findings import CURES, ane_findings, warn_contested
+from .findings import CURES, ane_findings, program_findings, warn_contested
 from .record import OPS, Op, define, dtype_name
 from .rule import Finding, Rule, family
 
@@ -37,5 +37,6 @@ __all__ = [
     "define",
     "dtype_name",
     "family",
+    "program_findings",
     "warn_contested",
 ]

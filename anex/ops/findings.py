@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import AneWarning
@@ -13,7 +13,7 @@ from .rule import Finding, Rule, family
 from .rules import GENERIC
 
 if TYPE_CHECKING:
-    from coremltools.converters.mil.mil import Operation
+    from coremltools.converters.mil.mil import Block, Operation, Program
 
 # Passes that anex.passes.prepare applies unless switched off; a test compares.
 CURES = frozenset({
@@ -39,6 +39,18 @@ def ane_findings(op: Operation, chip: str, *, cures: Collection[str] = CURES, pa
         if on in rule.chips and path in rule.path and (text := rule.check(op, on)) is not None:
             found.append(Finding(rule, text, op.op_type, op.name, bool(rule.cure) and rule.cure in cures))
     return found
+
+
+def program_findings(program: Program, chip: str, *, cures: Collection[str] = CURES) -> list[Finding]:
+    """The findings of every op of every function, in order, nested blocks included."""
+
+    def walk(block: Block) -> Iterator[Finding]:
+        for op in block.operations:
+            yield from ane_findings(op, chip, cures=cures)
+            for inner in op.blocks:
+                yield from walk(inner)
+
+    return [finding for function in program.functions.values() for finding in walk(function)]
 
 
 def warn_contested(findings: Iterable[Finding], stacklevel: int = 1) -> None:

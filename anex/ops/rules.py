@@ -36,7 +36,7 @@ ABOUT_TRUTH = frozenset({
     "logical_xor", "not_equal", "select",
 })  # fmt: skip
 # Arguments that say where, not what.
-PLACES = frozenset({"begin", "end", "indices", "lengths", "reps", "shape", "size", "stride", "cond"})
+PLACES = frozenset({"begin", "end", "indices", "lengths", "pred", "reps", "shape", "size", "stride", "cond"})
 
 
 def moving(op: Operation) -> Iterator[Var]:
