@@ -125,7 +125,7 @@ class Case:
                 results = list(result) if isinstance(result, (list, tuple)) else [result]
                 outputs = [var if types.is_float(var.dtype) else mb.cast(x=var, dtype="fp16") for var in results]
                 for i, var in enumerate(outputs):
-                    var.name = "y" if len(outputs) == 1 else f"y{i}"
+                    var.name = "result" if len(outputs) == 1 else f"result_{i}"
                 function.set_outputs(outputs)
             program.add_function("main", function)
             return program
