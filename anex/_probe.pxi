@@ -1,5 +1,53 @@
 # The Neural Engine one message at a time, for `anex selftest`; included by _native.pyx.
 
+cdef extern from "anex.h" nogil:
+    ctypedef struct anex_ane_answer:
+        c_bool yes
+        c_bool raised
+        double seconds
+        int64_t code
+        char domain[64]
+        char text[512]
+    ctypedef struct anex_ane_raw:
+        pass
+    ctypedef int anex_ane_message
+    enum:
+        ANEX_ANE_SEND_COMPILE, ANEX_ANE_SEND_LOAD, ANEX_ANE_SEND_UNLOAD, ANEX_ANE_SEND_EXISTS, ANEX_ANE_SEND_PURGE
+        ANEX_ANE_SEND_BEGIN_REAL_TIME, ANEX_ANE_SEND_END_REAL_TIME
+    ctypedef struct anex_ane_raw_state:
+        char identifier[256]
+        char folder[1024]
+        uint64_t program_handle, intermediate_buffer_handle, state
+        int32_t queue_depth
+    ctypedef struct anex_ane_raw_slot:
+        anex_memory *memory
+        int32_t symbol
+    ctypedef int anex_ane_raw_way
+    enum:
+        ANEX_ANE_RAW_EVALUATE, ANEX_ANE_RAW_DIRECT, ANEX_ANE_RAW_REAL_TIME, ANEX_ANE_RAW_VALIDATE, ANEX_ANE_RAW_MAP
+    ctypedef struct anex_ane_raw_run:
+        int32_t n_inputs, n_outputs
+        const anex_ane_raw_slot *inputs
+        const anex_ane_raw_slot *outputs
+        anex_memory *weights
+        int32_t procedure
+        uint32_t qos
+        anex_ane_raw_way way
+    ctypedef struct anex_ane_qos:
+        const char *name
+        uint32_t value
+    anex_status anex_ane_raw_new(const char *, size_t, int32_t, const anex_ane_blob *, c_bool, anex_ane_raw **,
+                                 anex_ane_answer *, anex_error *)
+    void anex_ane_raw_free(anex_ane_raw *)
+    void anex_ane_raw_send(anex_ane_raw *, anex_ane_message, uint32_t, anex_ane_answer *)
+    void anex_ane_raw_get_state(anex_ane_raw *, anex_ane_raw_state *)
+    size_t anex_ane_raw_attributes(anex_ane_raw *, char *, size_t)
+    anex_status anex_ane_raw_surface(size_t, anex_memory **, anex_error *)
+    void anex_ane_raw_evaluate(anex_ane_raw *, const anex_ane_raw_run *, anex_ane_answer *)
+    void anex_ane_raw_chain(anex_ane_raw *, const anex_ane_raw_run *, anex_ane_answer *)
+    int32_t anex_ane_raw_qos(anex_ane_qos *, int32_t, anex_ane_answer *)
+
+
 cdef dict answer_record(const anex_ane_answer *answer):
     return {"yes": bool(answer.yes), "raised": bool(answer.raised), "seconds": answer.seconds, "code": answer.code,
             "domain": (<bytes> answer.domain).decode(errors="replace"),
@@ -142,3 +190,14 @@ cdef class AneRaw:
             else:
                 anex_ane_raw_evaluate(self.raw, &run, &answer)
         return answer_record(&answer)
+
+
+def ane_qos():
+    """{class: number} of the framework's QoS mapper; those that it answers to."""
+    cdef anex_ane_qos classes[6]
+    cdef anex_ane_answer answer
+    cdef int32_t n
+    if (reason := ane_open()) is not None:
+        raise errors.UnsupportedError(reason)
+    n = anex_ane_raw_qos(classes, 6, &answer)
+    return {classes[i].name.decode(): classes[i].value for i in range(n)}

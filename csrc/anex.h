@@ -348,6 +348,13 @@ void anex_ane_raw_evaluate(anex_ane_raw *raw, const anex_ane_raw_run *run, anex_
 /* Prepare a chain from the first output back to the first input. */
 void anex_ane_raw_chain(anex_ane_raw *raw, const anex_ane_raw_run *run, anex_ane_answer *answer);
 
+typedef struct anex_ane_qos {
+    const char *name;
+    uint32_t value;
+} anex_ane_qos;
+/* The framework's QoS classes, six at most; the framework must be open. */
+int32_t anex_ane_raw_qos(anex_ane_qos *classes, int32_t room, anex_ane_answer *answer);
+
 #ifdef __cplusplus
 }
 #endif

@@ -73,8 +73,8 @@ class Text:
         self._lines.append(f"{self._type(shape, dtype)} {name} = const()[{self._name(name)}, val = {literal}];")
         return name
 
-    def op(self, result: str, shape: Sequence[int], op: str, *, dtype: str = "fp16", **arguments: Any) -> str:
-        """One op; an argument is the name of a value, a tuple of such names, or the value of a constant."""
+    def op(self, result: str, shape: Sequence[int], op: str, *, of: str = "fp16", **arguments: Any) -> str:
+        """One op whose result is ``of`` that dtype; an argument is the name of a value, a tuple of such names, or the value of a constant."""
         written = []
         for name, value in arguments.items():
             if isinstance(value, tuple):
@@ -83,8 +83,8 @@ class Text:
                 written.append(f"{name} = {value}")
             else:
                 written.append(f"{name} = {self.const(f'{result}_{name}', value)}")
-        kind = self._type(shape, dtype)
-        self._declare(result, shape, dtype)
+        kind = self._type(shape, of)
+        self._declare(result, shape, of)
         self._lines.append(f"{kind} {result} = {op}({', '.join(written)})[{self._name(result)}];")
         return result
 

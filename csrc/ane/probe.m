@@ -285,3 +285,25 @@ void anex_ane_raw_chain(anex_ane_raw *raw, const anex_ane_raw_run *run, anex_ane
                                                               error:&error]);
     }
 }
+
+int32_t anex_ane_raw_qos(anex_ane_qos *classes, int32_t room, anex_ane_answer *answer) {
+    int32_t n = 0;
+    @autoreleasepool {
+        id<ANEQoSMapperClass> mapper = (id)NSClassFromString(@"_ANEQoSMapper");
+#define QOS(label, message)                                                          \
+    do {                                                                             \
+        ASK(answer, !error && mapper && (classes[n].value = [mapper message], YES)); \
+        classes[n].name = label;                                                     \
+        if (answer->yes) n++;                                                                                                    \
+    } while (0)
+        if (room < 6) return 0;
+        QOS("real_time", aneRealTimeTaskQoS);
+        QOS("background", aneBackgroundTaskQoS);
+        QOS("utility", aneUtilityTaskQoS);
+        QOS("default", aneDefaultTaskQoS);
+        QOS("user_initiated", aneUserInitiatedTaskQoS);
+        QOS("user_interactive", aneUserInteractiveTaskQoS);
+#undef QOS
+    }
+    return n;
+}

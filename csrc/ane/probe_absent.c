@@ -41,3 +41,9 @@ void anex_ane_raw_chain(anex_ane_raw *raw, const anex_ane_raw_run *run, anex_ane
     (void)raw, (void)run;
     *answer = (anex_ane_answer){0};
 }
+
+int32_t anex_ane_raw_qos(anex_ane_qos *classes, int32_t room, anex_ane_answer *answer) {
+    (void)classes, (void)room;
+    *answer = (anex_ane_answer){0};
+    return 0;
+}

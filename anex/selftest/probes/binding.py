@@ -181,7 +181,9 @@ def several_functions() -> Answer:
         model.start()
         found = [model.run(i, **{f"x{i}": array})[f"y{i}"] for i in (0, 1)]
     right = bool((found[0] == np.maximum(array, 0)).all() and (found[1] == np.abs(array)).all())
-    return Answer("yes" if right else "wrong", f"Two functions in one program give {'right' if right else 'WRONG'} results.")
+    return Answer(
+        "yes" if right else "wrong", f"Two functions in one program give {'right' if right else 'WRONG'} results."
+    )
 
 
 @probe(
@@ -199,7 +201,9 @@ def procedure_index() -> Answer:
         given, wanted, _ = model.start().bind({"x": values(1, 32, 1, 32)})
         replies = {str(i): said(model.raw.evaluate(given, wanted, procedure=i)) for i in (0, 1, 15, 129)}
     refused = [i for i, reply in replies.items() if reply != "YES"]
-    return Answer("checked" if "1" in refused else "ignored", f"Refused indices: {', '.join(refused) or 'none'}.", replies)
+    return Answer(
+        "checked" if "1" in refused else "ignored", f"Refused indices: {', '.join(refused) or 'none'}.", replies
+    )
 
 
 @probe(
@@ -215,7 +219,11 @@ def small_surface() -> Answer:
     with Model(text, "y") as model:
         given, wanted, _ = model.start().bind({"x": values(1, 64, 8, 64)}, size=16384)
         reply = model.raw.evaluate(given, wanted)
-    return Answer("accepted" if reply["yes"] else f"code {reply['code']}", f"65,536 bytes wanted, 16,384 given: {said(reply)}.", reply)
+    return Answer(
+        "accepted" if reply["yes"] else f"code {reply['code']}",
+        f"65,536 bytes wanted, 16,384 given: {said(reply)}.",
+        reply,
+    )
 
 
 @probe(
@@ -257,7 +265,9 @@ def map_surfaces() -> Answer:
     with Model(text, "y") as model:
         given, wanted, _ = model.start().bind({"x": values(1, 32, 1, 32)})
         reply = model.raw.evaluate(given, wanted, way="map")
-    return Answer("yes" if reply["yes"] else f"code {reply['code']}", f"mapIOSurfacesWithRequest: {said(reply)}.", reply)
+    return Answer(
+        "yes" if reply["yes"] else f"code {reply['code']}", f"mapIOSurfacesWithRequest: {said(reply)}.", reply
+    )
 
 
 @probe(

@@ -110,7 +110,11 @@ def compiled_cache() -> Answer:
             right = loaded["yes"] and factor_of(second) == 2.0
     data = {"before": before, "same_identifier": same, "exists": after, "load": said(loaded), "right": right}
     key = "shared" if same and after and right else "not shared"
-    return Answer(key, f"Equal content: identifier {'equal' if same else 'NOT equal'}, load without compiling: {said(loaded)}.", data)
+    return Answer(
+        key,
+        f"Equal content: identifier {'equal' if same else 'NOT equal'}, load without compiling: {said(loaded)}.",
+        data,
+    )
 
 
 def _until_no(count: int, act: Any) -> tuple[int, str]:
@@ -160,7 +164,11 @@ def load_limit() -> Answer:
         def act(_: int) -> Any:
             model = next(models)
             model.write_files()
-            return model.raw.send("load") if model.raw.send("exists")["yes"] else model.raw.send("compile") | {"yes": False}
+            return (
+                model.raw.send("load")
+                if model.raw.send("exists")["yes"]
+                else model.raw.send("compile") | {"yes": False}
+            )
 
         first = next(models).start()
         count, why = _until_no(MOST - 1, act)
@@ -211,5 +219,7 @@ def loaded_state() -> Answer:
     data = {name: [before[name], after[name]] for name in names}
     data["identifier"] = after["identifier"]
     as_said = after["state"] == 3 and after["queue_depth"] == 127 and after["program_handle"] != 0
-    verdict = f"After load: state {after['state']}, queue depth {after['queue_depth']}, handle {after['program_handle']}."
+    verdict = (
+        f"After load: state {after['state']}, queue depth {after['queue_depth']}, handle {after['program_handle']}."
+    )
     return Answer("as published" if as_said else "otherwise", verdict, data)
