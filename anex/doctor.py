@@ -166,7 +166,7 @@ def text(facts: dict[str, Any]) -> str:
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[str]:
-    here, ane, cpu = facts["machine"], facts["ane"], facts["cpu"]
+    here, ane, cpu, budget = facts["machine"], facts["ane"], facts["cpu"], facts["budget"]
     rows = {
         "chip": f"{here['chip']}, {here['processors']} processors ({here['architecture']})",
         "system": here["system"],
@@ -177,8 +177,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         "qos": ", ".join(f"{name} {value}" for name, value in ane["qos"]["found"].items()) or "unknown",
         "compiled": f"{facts['cache']['programs']} programs, {facts['cache']['bytes']:,} bytes; "
         f"notes in {facts['cache']['folder']}",
-        "budget": f"{facts['budget']['compiles']} of {facts['budget']['compile_limit'] or 'any number of'} compilations, "
-        f"{facts['budget']['loaded']} of {facts['budget']['load_limit'] or 'any number of'} programs loaded",
+        "budget": f"{budget['compiles']} of {budget['compile_limit'] or 'any number of'} compilations, "
+        f"{budget['loaded']} of {budget['load_limit'] or 'any number of'} programs loaded",
     }
     yield from (f"{name:<14} {value}" for name, value in rows.items())
     if ane["selectors"]:

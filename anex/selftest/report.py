@@ -22,7 +22,7 @@ Listener = Callable[[str, int, int], None]  # what is done, how many are, of how
 
 
 def label() -> str:
-    """Where results come from: ``ane``, or ``double`` where the stand-in of anex's tests takes the framework's place."""
+    """Where results come from: ``ane``, or ``double`` where the tests' stand-in takes the framework's place."""
     return "double" if os.environ.get("ANEX_ANE_FRAMEWORK") else "ane"
 
 

@@ -74,7 +74,7 @@ class Text:
         return name
 
     def op(self, result: str, shape: Sequence[int], op: str, *, of: str = "fp16", **arguments: Any) -> str:
-        """One op whose result is ``of`` that dtype; an argument is the name of a value, a tuple of such names, or the value of a constant."""
+        """One op whose result is ``of`` that dtype; an argument names a value or a tuple of them, or is a constant."""
         written = []
         for name, value in arguments.items():
             if isinstance(value, tuple):

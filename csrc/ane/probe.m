@@ -67,7 +67,7 @@ anex_status anex_ane_raw_new(const char *text, size_t text_bytes, int32_t n_blob
                                            optionsPlist:nil]]) != nil && !error);
         if (model) {
             *raw = calloc(1, sizeof **raw);
-            if (!*raw) return anex_fail(error, ANEX_ALLOCATION, "no memory for a model of the self-test");
+            if (!*raw) return anex_fail(error, ANEX_MEMORY, "no memory for a model of the self-test");
             (*raw)->model = [(id)model retain];
         }
     }
@@ -175,10 +175,11 @@ anex_status anex_ane_raw_surface(size_t bytes, anex_memory **memory, anex_error 
         NSDictionary *properties = [NSDictionary
             dictionaryWithObjectsAndKeys:size, @"IOSurfaceWidth", one, @"IOSurfaceHeight", one,
                                          @"IOSurfaceBytesPerElement", size, @"IOSurfaceBytesPerRow", size,
-                                         @"IOSurfaceAllocSize", [NSNumber numberWithInt:0], @"IOSurfacePixelFormat", nil];
+                                         @"IOSurfaceAllocSize", [NSNumber numberWithInt:0], @"IOSurfacePixelFormat",
+                                         [NSNumber numberWithBool:(BOOL)1], @"IOSurfaceIsGlobal", nil];
         IOSurfaceRef surface = anex_ane.surface_create(properties);
         if (!surface)
-            return anex_fail(error, ANEX_ALLOCATION, "IOSurfaceCreate refused a surface of %zu bytes", bytes);
+            return anex_fail(error, ANEX_MEMORY, "IOSurfaceCreate refused a surface of %zu bytes", bytes);
         status = anex_memory_of_surface(anex_ane.surface_id(surface), memory, error); /* holds it too */
         [(id)surface release];
     }
@@ -186,8 +187,7 @@ anex_status anex_ane_raw_surface(size_t bytes, anex_memory **memory, anex_error 
 }
 
 static id<ANESurfaceObject> wrap(const anex_memory *memory) {
-    return [anex_ane.surface_objects
-        objectWithIOSurface:anex_ane.surface_lookup(anex_memory_surface_id(memory))];
+    return [anex_ane.surface_objects objectWithIOSurface:anex_surface_ref(memory->surface)];
 }
 
 static void side(int32_t n, const anex_ane_raw_slot *slots, NSMutableArray *objects, NSMutableArray *indices) {
@@ -264,8 +264,7 @@ void anex_ane_raw_chain(anex_ane_raw *raw, const anex_ane_raw_run *run, anex_ane
                                                                                                    source:0]]
                                     outputSets:[NSArray
                                                    arrayWithObject:
-                                                       [sets objectWithstatsSurRef:anex_ane.surface_lookup(
-                                                                                       anex_memory_surface_id(run->weights))
+                                                       [sets objectWithstatsSurRef:anex_surface_ref(run->weights->surface)
                                                                       outputBuffer:[NSArray arrayWithObject:
                                                                                        [buffers bufferWithIOSurfaceObject:wrap(run->outputs[0].memory)
                                                                                                               symbolIndex:zero

@@ -133,7 +133,8 @@ case("constexpr_affine_dequantize", **_X, opset="iOS16", make=_times("constexpr_
      scale=weights(64, low=0.01, high=0.02), axis=0)  # fmt: skip
 for _dtype, _low, _high, _blocks in (("int8", -128, 127, (64, 1)), ("int4", -8, 7, (64, 1)), ("int4", -8, 7, (64, 2))):
     case("constexpr_blockwise_shift_scale", **_X, make=_times("constexpr_blockwise_shift_scale"),
-         data=weights(64, 32, low=_low, high=_high, dtype=_dtype), scale=weights(*_blocks, low=0.01, high=0.02))  # fmt: skip
+         data=weights(64, 32, low=_low, high=_high, dtype=_dtype),
+         scale=weights(*_blocks, low=0.01, high=0.02))  # fmt: skip
 case("constexpr_cast", x=array(1, 64, 64), source_val=weights(64, 32), output_dtype="fp32",
      opset="iOS16", make=lambda mb, a: mb.matmul(x=mb.cast(x=a["x"], dtype="fp32"), y=mb.constexpr_cast(
          source_val=a["source_val"], output_dtype=a["output_dtype"])))  # fmt: skip

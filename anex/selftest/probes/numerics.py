@@ -211,7 +211,8 @@ def approximations() -> Answer:
     wide = array.astype("float64")
     functions: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
         "exp": (np.exp(wide), {}), "tanh": (np.tanh(wide), {}), "sigmoid": (1 / (1 + np.exp(-wide)), {}),
-        "sqrt": (np.sqrt(wide), {}), "rsqrt": (1 / np.sqrt(wide), {"epsilon": 0.0}), "log": (np.log(wide), {"epsilon": 0.0}),
+        "sqrt": (np.sqrt(wide), {}), "rsqrt": (1 / np.sqrt(wide), {"epsilon": 0.0}),
+        "log": (np.log(wide), {"epsilon": 0.0}),
     }  # fmt: skip
     found = {}
     for op, (wanted, arguments) in functions.items():

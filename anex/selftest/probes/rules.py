@@ -16,7 +16,7 @@ Trial = tuple[Text, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]  # text,
 
 
 def tried(trials: Mapping[str, Trial], tolerance: float = 2e-3) -> Answer:
-    """The answer of trials each of which is right, wrong or refused; ``key``: what they have in common, or "depends"."""
+    """The answer of trials each of which is right, wrong or refused; ``key``: their common status, or "depends"."""
     found = {name: judged(text, given, tolerance, **wanted) for name, (text, given, wanted) in trials.items()}
     statuses = {name: str(result["status"]) for name, result in found.items()}
     kinds = set(statuses.values())
