@@ -54,7 +54,7 @@ class Cpu:
     def objections(self, op: Operation) -> Sequence[str]:
         return [] if is_folded(op) else list(_objections(op))
 
-    def compile(self, program: Program, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> _native.Executable:
+    def compile(self, program: Program, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> _native.Plan:
         return lower(program.functions["main"], inputs, outputs)
 
 
@@ -83,7 +83,7 @@ def lower(
     isa: str | None = None,
     *,
     strict: bool = False,
-) -> _native.Executable:
+) -> _native.Plan:
     """Plan ``function`` for the instruction set ``isa``, or for the best one here.
 
     ``inputs``, states among them, come in the order the plan takes them. ``strict``: every op rounds
@@ -100,7 +100,7 @@ class _Lowering:
 
     def __init__(self, isa: str | None, strict: bool) -> None:
         self.isa, self.strict = isa, strict
-        self.plan = _native.Executable(isa)
+        self.plan = _native.Plan(isa)
         self.values: dict[Var, int] = {}
 
     def add_input(self, var: Var, name: str, shape: Sequence[int], dtype: str) -> None:
@@ -127,14 +127,14 @@ class _Lowering:
         through = LEFT_OUT if before is None else self.values[fuse.through(before, op)]
         self.plan.add_op(op.op_type, op.name, given, several, results, blocks, through)
 
-    def block(self, block: Block, outside: Sequence[Var]) -> _native.Executable:
+    def block(self, block: Block, outside: Sequence[Var]) -> _native.Plan:
         """A plan of a block: its inputs, then the values it and its siblings use from outside."""
         inner = _Lowering(self.isa, self.strict)
         for i, var in enumerate((*block.inputs, *outside)):
             inner.add_input(var, str(i), var.shape, DTYPES[dtype_name(var)])
         return inner.finish(block, [var.name for var in block.outputs])
 
-    def finish(self, block: Block, names: Iterable[str]) -> _native.Executable:
+    def finish(self, block: Block, names: Iterable[str]) -> _native.Plan:
         """Add the ops of ``block``; ``names`` are those of its outputs."""
         ops = needed(block)
         for chain in [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, reads):

@@ -25,7 +25,7 @@ INTEGERS = ["int8", "uint8", "int16", "uint16", "int32"]
 
 def alone(op, *arrays, dtype, shape=None, isa=None, extra=()):
     """One kernel without MIL, which allows fewer dtypes than the engine; ``extra``: constants behind the arrays."""
-    plan = _native.Executable(isa)
+    plan = _native.Plan(isa)
     inputs = [plan.add_input(f"x{i}", x.shape, x.dtype.name) for i, x in enumerate(arrays)]
     constants = [plan.add_constant(value) for value in extra]
     shape = np.broadcast_shapes(*(x.shape for x in arrays)) if shape is None else shape

@@ -101,7 +101,7 @@ def test_products_of_integers_and_floats_have_the_dtype_that_is_not_constant(dev
 
 def test_linear_with_weight_and_bias_computed_while_running(rng):
     x, weight, bias = normal(rng, 5, 40), normal(rng, 33, 40), normal(rng, 33)
-    plan = _native.Executable()
+    plan = _native.Plan()
     inputs = [
         plan.add_input(name, value.shape, "float32") for name, value in {"x": x, "weight": weight, "bias": bias}.items()
     ]
