@@ -1,5 +1,7 @@
 # The Neural Engine one message at a time, for `anex selftest`; included by _native.pyx.
 
+from libc.string cimport memcpy
+
 cdef extern from "anex.h" nogil:
     ctypedef struct anex_ane_answer:
         c_bool yes
@@ -67,14 +69,12 @@ cdef class AneSurface:
     def __dealloc__(self):
         anex_memory_release(self.memory)
 
-    def write(self, data):
+    def write(self, bytes data not None):
         """Bytes from the start on; what follows them stays."""
-        cdef const unsigned char[::1] view = data
-        if <size_t> view.shape[0] > anex_memory_bytes(self.memory):
-            raise errors.ShapeError(f"{view.shape[0]} bytes for a surface of {anex_memory_bytes(self.memory)}")
+        if <size_t> len(data) > anex_memory_bytes(self.memory):
+            raise errors.ShapeError(f"{len(data)} bytes for a surface of {anex_memory_bytes(self.memory)}")
         anex_memory_lock(self.memory)
-        if view.shape[0]:
-            memcpy(anex_memory_data(self.memory), &view[0], <size_t> view.shape[0])
+        memcpy(anex_memory_data(self.memory), <const char *> data, <size_t> len(data))
         anex_memory_unlock(self.memory)
 
     def read(self):
