@@ -185,7 +185,7 @@ cdef void free_call(Call *call) noexcept:
 @cython.final
 @cython.no_gc_clear  # what it holds is released through its executable
 cdef class Submission:
-    """A call with its operands pinned: ``run`` does it here, or ``start`` has the device do it and ``finish`` ends it."""
+    """A call with its operands pinned: ``run`` does it here; or the device does it, from ``start`` to ``finish``."""
 
     cdef Executable executable
     cdef object arguments, results, out, done

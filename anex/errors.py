@@ -37,6 +37,10 @@ class DeviceError(Error, OSError):
     """A device, its driver or its daemon failed while it was used."""
 
 
+class CompileLimitError(DeviceError, RuntimeError):
+    """This process has compiled as many programs as it may; ``isolate=True`` compiles in another one."""
+
+
 class MissingFileError(Error, FileNotFoundError):
     """A model, text or weight file that does not exist."""
 

@@ -1,32 +1,171 @@
-"""The Apple Neural Engine. Its native binding is not part of this version."""
+"""The Apple Neural Engine: a program becomes MIL text and weights, and the system's compiler takes it from there."""
 
 from __future__ import annotations
 
 import platform
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UnsupportedError
+from .. import _native, cache
+from ..errors import ArgumentError, UnsupportedError
+from . import info, isolate
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program
 
-    from ..spec import Spec
+    from . import Executable, Signature
+
+QOS = {"real_time": 0, "background": 9, "utility": 17, "default": 21, "user_initiated": 25, "user_interactive": 33}
+WAYS = ("evaluate", "direct", "real_time")
+BLOB_PATH = "@model_path/weights/weight.bin"
+PERF_STATS_MASK = 15  # every kind of counter
+
+
+@dataclass(frozen=True)
+class AneOptions:
+    """How ``device="ane"`` compiles and runs a program.
+
+    ``qos``: whom the hardware serves first, one of ``real_time``, ``background``, ``utility``, ``default``,
+    ``user_initiated``, ``user_interactive``, or the system's number. ``isolate``: compile and run in a
+    process of its own, which may fail and be restarted without losing this one. ``way``: which of the
+    framework's methods evaluates, ``"evaluate"``, ``"direct"`` or ``"real_time"``. ``passes``: rewrites
+    of ``anex.mil.passes`` to turn on or off, by name. ``keep``: never unload it for other programs.
+    ``perf_stats``: ask the hardware for its own clock and counters, which not every system tells.
+    ``recompile``: compile even what the system has compiled already.
+    """
+
+    qos: int | str = "default"
+    isolate: bool = False
+    way: str = "evaluate"
+    passes: Mapping[str, bool] | None = None
+    keep: bool = False
+    perf_stats: bool = False
+    recompile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.qos not in QOS and (
+            isinstance(self.qos, bool) or not isinstance(self.qos, int) or not 0 <= self.qos < 64
+        ):
+            raise ArgumentError(f"qos={self.qos!r} is neither one of {', '.join(QOS)} nor a number from 0 to 63")
+        if self.way not in WAYS:
+            raise ArgumentError(f"way={self.way!r} is none of {', '.join(WAYS)}")
+        for name in ("isolate", "keep", "perf_stats", "recompile"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(f"{name}={getattr(self, name)!r} is neither True nor False")
+        if self.passes is not None and not isinstance(self.passes, Mapping):
+            raise ArgumentError(f"passes={self.passes!r} is no mapping from the name of a pass to True or False")
+
+    @property
+    def native(self) -> dict[str, Any]:
+        """As ``_native.AneProgram`` takes them."""
+        return {
+            "qos": QOS[self.qos] if isinstance(self.qos, str) else self.qos,
+            "way": WAYS.index(self.way),
+            "perf_stats_mask": PERF_STATS_MASK if self.perf_stats else 0,
+            "recompile": self.recompile,
+        }
+
+
+Port = tuple[str, tuple[int, ...], str, str, tuple[int, ...], str]
+"""An input or output: name, shape and dtype as the user has them, then as the text has them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the compiler is given, and by function the ports of its inputs and outputs."""
+
+    text: bytes
+    blobs: Mapping[str, bytes]
+    functions: Mapping[str, tuple[Sequence[Port], Sequence[Port]]]
+
+    @property
+    def name(self) -> str:
+        each = (
+            f"{name}({', '.join(port[0] for port in inputs)}) -> {', '.join(port[0] for port in outputs)}"
+            for name, (inputs, outputs) in self.functions.items()
+        )
+        return "; ".join(each)
+
+    @property
+    def bytes(self) -> int:
+        return len(self.text) + sum(map(len, self.blobs.values()))
 
 
 class Ane:
     name = "ane"
+    options = AneOptions
 
     def unavailable(self) -> str | None:
-        if sys.platform != "darwin":
-            return f"this is {platform.system()}, and the Neural Engine is part of Apple silicon under macOS"
-        if platform.machine() != "arm64":
+        if sys.platform == "darwin" and platform.machine() != "arm64":
             return "this Mac has an Intel processor, and the Neural Engine is part of Apple silicon"
-        return "this version of anex has no binding to it yet"
+        return info.unavailable()
 
     def objections(self, op: Operation) -> Sequence[str]:
-        return [reason] if (reason := self.unavailable()) else []
+        return []
 
-    def compile(self, program: Program, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> NoReturn:
-        raise UnsupportedError(f"device='ane': {self.unavailable()}")
+    def compile(
+        self, program: Program, signatures: Mapping[str, Signature], options: AneOptions
+    ) -> Mapping[str, Executable]:
+        if stateful := [name for name, signature in signatures.items() if signature.states]:
+            raise UnsupportedError(
+                f"device='ane': {', '.join(stateful)} keeps state between calls, which programs compiled from text "
+                "cannot; pass it as an input and return it as an output"
+            )
+        system = info.device_info()
+        source = render(program, signatures)
+        compiled = (
+            isolate.Program(source, options.native, options.perf_stats) if options.isolate else Local(source, options)
+        )
+        cache.enter(compiled.registered, source.name, source.bytes, f"macOS {system.build}" if system.build else "")
+        if options.keep:
+            compiled.keep(True)
+        return compiled.functions
+
+
+class Local:
+    """A program compiled in this process."""
+
+    def __init__(self, source: Source, options: AneOptions) -> None:
+        program = _native.AneProgram(source.text, source.blobs, **options.native)
+        self.registered = program
+        self.functions = {
+            name: _native.AneFunction(program, name, inputs, outputs, options.perf_stats)
+            for name, (inputs, outputs) in source.functions.items()
+        }
+
+    def keep(self, keep: bool) -> None:
+        self.registered.keep(keep)
+
+
+def render(program: Program, signatures: Mapping[str, Signature]) -> Source:
+    """The MIL text and weights of ``program``; equal programs give equal bytes, and so one cache entry."""
+    from .. import mil, store
+
+    with tempfile.TemporaryDirectory(prefix="anex-") as folder:
+        model = store.to_proto(program, folder)
+        weights = Path(folder, "weight.bin")
+        blobs = {BLOB_PATH: weights.read_bytes()} if weights.exists() else {}
+        text = mil.to_text(model).encode()
+    functions = {}
+    for name, signature in signatures.items():
+        function, proto = program.functions[name], model.mlProgram.functions[name]
+        outputs = proto.block_specializations[proto.opset].outputs
+        functions[name] = (
+            _ports(signature.inputs, [port.name for port in proto.inputs], [*function.inputs.values()]),
+            _ports(signature.outputs, list(outputs), function.outputs),
+        )
+    return Source(text, blobs, functions)
+
+
+def _ports(specs: Mapping[str, Any], names: Sequence[str], variables: Sequence[Any]) -> list[Port]:
+    from ..ops import dtype_name
+    from .cpu import DTYPES
+
+    return [
+        (user, spec.shape, spec.dtype.name, name, tuple(map(int, var.shape)), DTYPES[dtype_name(var)])
+        for (user, spec), name, var in zip(specs.items(), names, variables, strict=True)
+    ]

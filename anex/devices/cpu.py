@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
 
     from ..spec import Spec
+    from . import Signature
 
 LEFT_OUT = -1
 
@@ -45,8 +47,14 @@ def is_folded(op: Operation) -> bool:
     return op.op_type == "const" or (bool(op.outputs) and all(is_constant(var) for var in op.outputs))
 
 
+@dataclass(frozen=True)
+class CpuOptions:
+    """``device="cpu"`` has none: ``anex.set_num_threads`` is for all programs."""
+
+
 class Cpu:
     name = "cpu"
+    options = CpuOptions
 
     def unavailable(self) -> str | None:
         return None
@@ -54,8 +62,13 @@ class Cpu:
     def objections(self, op: Operation) -> Sequence[str]:
         return [] if is_folded(op) else list(_objections(op))
 
-    def compile(self, program: Program, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> _native.Plan:
-        return lower(program.functions["main"], inputs, outputs)
+    def compile(
+        self, program: Program, signatures: Mapping[str, Signature], options: CpuOptions
+    ) -> Mapping[str, _native.Plan]:
+        return {
+            name: lower(program.functions[name], {**signature.inputs, **signature.states}, signature.outputs)
+            for name, signature in signatures.items()
+        }
 
 
 def _objections(op: Operation) -> Iterator[str]:

@@ -44,7 +44,7 @@ static const struct advice *find_advice(NSError *why, const char *domain, const 
     if (!strcmp(domain, COMPILER) || strstr(text, "ANECCompile")) return &bad_text;
     if (strcmp(domain, GENERIC)) return NULL;
     if (strstr(text, "status=0x1d") || strstr(text, "status=0x1D")) return &too_small;
-    if (strstr(text, "status=0x2 ")) return &no_symbol;
+    if (strstr(text, "status=0x2 ") || strstr(text, "underlying=0x2)")) return &no_symbol;
     for (size_t i = 0; i < sizeof advice / sizeof *advice; i++)
         if (advice[i].code == [why code]) return &advice[i];
     return NULL;
@@ -76,6 +76,6 @@ anex_status anex_ane_fail_exception(anex_error *error, const char *what, NSExcep
     anex_ane_copy_text(name, sizeof name, [exception name]);
     anex_ane_copy_text(reason, sizeof reason, [exception reason]);
     return anex_fail(error, ANEX_DEVICE,
-                     "%s failed: the framework raised %s: %s; this is a defect in it or in anex, please report it", what,
-                     name, reason);
+                     "%s failed: the framework raised %s: %s; this is a defect in it or in anex, please report it",
+                     what, name, reason);
 }

@@ -152,7 +152,8 @@ static anex_status check_device(anex_error *error) {
     anex_ane_device device = {0};
     anex_status status = read_device(&device, error);
     if (status || !anex_ane.device || device.has_ane) return status;
-    return anex_fail(error, ANEX_UNSUPPORTED, "the framework says that this %s has no Neural Engine; use device=\"cpu\"",
+    return anex_fail(error, ANEX_UNSUPPORTED,
+                     "the framework says that this %s has no Neural Engine; use device=\"cpu\"",
                      device.is_virtual_machine ? "virtual machine" : "computer");
 }
 

@@ -1,6 +1,5 @@
 /* Classes and methods that shall be missing get another name in memory, before the Objective-C runtime
    registers what this library holds: nothing can be taken back afterwards. */
-#define _GNU_SOURCE
 #include <link.h>
 #include <stdio.h>
 #include <string.h>
