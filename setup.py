@@ -96,6 +96,8 @@ class BuildKernels(build_ext):
         source, folder, flags, macros = job
         target = folder / Path(source).with_suffix(".o")
         headers = [path for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)]
+        if "ane" not in Path(source).parts:
+            headers = [path for path in headers if "ane" not in path.parts]
         newest = max(path.stat().st_mtime for path in [Path(source), Path("setup.py"), *headers])
         if not self.force and target.exists() and target.stat().st_mtime >= newest:
             return str(target)

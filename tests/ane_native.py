@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from anex import _native
+from fake_ane import control
 
+os.environ.setdefault(control.VARIABLE, str(control.path()))  # read when the framework is opened, at first use
 HEADERS = Path(__file__).parent.parent / "csrc"
 STATUSES = ["OK", *re.findall(r"^ANEX_STATUS\((\w+),", (HEADERS / "status.inc").read_text(), re.MULTILINE)]
 native = ctypes.CDLL(_native.__file__)
@@ -54,6 +57,7 @@ Selector = structure(
     **dict(class_name=text, name=text, kind=ctypes.c_char, is_required=flag, expected=text),
     **dict(found=ctypes.c_char * 128, has_class=flag, fits=flag),
 )
+ROW = ("float16", (1, 4, 1, 32))
 Done = ctypes.CFUNCTYPE(None, pointer, ctypes.c_int, ctypes.POINTER(Error))
 
 native.anex_memory_data.restype = pointer
@@ -84,6 +88,29 @@ def account() -> Account:
     return native.anex_ane_get_account()
 
 
+def cache_has(identifier: bytes) -> bool:
+    has = flag()
+    call("ane_cache_has", identifier, ctypes.byref(has))
+    return has.value
+
+
+def cache_purge(identifier: bytes) -> None:
+    call("ane_cache_purge", identifier)
+
+
+def device() -> Device:
+    found = Device()
+    call("ane_get_device", ctypes.byref(found))
+    return found
+
+
+def selectors() -> list[Selector]:
+    found = [Selector() for _ in range(native.anex_ane_selector_count())]
+    for i, selector in enumerate(found):
+        call("ane_get_selector", i, ctypes.byref(selector))
+    return found
+
+
 @contextmanager
 def limits(*, compiles: int | None = None, loaded: int | None = None) -> Iterator[None]:
     before = account()
@@ -94,6 +121,23 @@ def limits(*, compiles: int | None = None, loaded: int | None = None) -> Iterato
         yield
     finally:
         native.anex_ane_set_limits(before.compile_limit, before.load_limit)
+
+
+def scale(by: float, shape: tuple[int, ...] = (1, 4, 1, 32), functions: tuple[str, ...] = ("main",)) -> str:
+    """MIL of functions that multiply x, the first by ``by``, the next by one more, and so on."""
+    t = f"tensor<fp16, {list(shape)}>"
+    bodies = "".join(
+        f"func {name}<ios18>({t} x) {{\n"
+        f'fp16 k = const()[name = string("k"), val = fp16({by + i})];\n'
+        f'{t} y = mul(x = x, y = k)[name = string("y")];\n}} -> (y);\n'
+        for i, name in enumerate(functions)
+    )
+    return f"program(1.3)\n{{\n{bodies}}}\n"
+
+
+def scaled(by: float, **options) -> tuple[Program, Function]:
+    program = Program(scale(by), **options)
+    return program, program.bind({"x": ROW}, {"y": ROW})
 
 
 class Memory:

@@ -42,7 +42,7 @@ anex_status anex_ane_spend_compile(anex_error *error) {
     anex_status status = ANEX_OK;
     pthread_mutex_lock(&ledger);
     if (account.compile_limit > 0 && account.compiles >= account.compile_limit)
-        status = anex_fail(error, ANEX_DEVICE,
+        status = anex_fail(error, ANEX_COMPILE_LIMIT,
                            "this process has compiled %d programs for the Neural Engine and may compile no more: the "
                            "framework was seen to fail without a word after 119, and nothing gives them back; pass "
                            "isolate=True to compile in a process of its own, reuse compiled programs, or start afresh",

@@ -15,6 +15,7 @@ static atomic_bool is_loaded, is_open;
 /* The path is not looked up first: on macOS the file is in the loader's cache only. */
 static anex_status load_library(anex_error *error) {
     const char *stand_in = getenv("ANEX_ANE_FRAMEWORK");
+    if (stand_in && !*stand_in) stand_in = NULL;
     const char *path = stand_in, *surfaces = stand_in;
 #ifdef __APPLE__
     if (!path) {

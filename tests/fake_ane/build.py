@@ -81,7 +81,7 @@ def engine() -> list[Path]:
     machine = os.environ.get("ANEX_MACHINE", platform.machine()).replace("AMD64", "x86_64").replace("aarch64", "arm64")
     folder = ROOT / "build" / f"objects-{machine}{SUFFIX}"
     sources = [*(ROOT / "csrc").glob("*.c"), *(ROOT / "csrc/cpu").glob("*.c")]
-    headers = [path for pattern in ("*.h", "*.inc") for path in (ROOT / "csrc").rglob(pattern) if "ane" not in path.parts]
+    headers = [*(ROOT / "csrc").glob("*.[hi]*"), *(ROOT / "csrc/cpu").glob("*.[hi]*")]
     names = {path.stem for path in sources}
     for _ in range(2):
         objects = [path for path in folder.rglob("*.o") if path.stem in names and "ane" not in path.parts]
@@ -93,8 +93,8 @@ def engine() -> list[Path]:
     return objects
 
 
-def compile_one(source: Path, include: Path) -> Path:
-    target = OUT / "objects" / f"{source.stem}.o"
+def compile_one(source: Path, include: Path, objects: Path = OUT / "objects") -> Path:
+    target = objects / f"{source.stem}.o"
     depends = [path for pattern in ("*.h", "*.inc") for path in [*HERE.glob(pattern), *include.glob(pattern)]]
     depends += [*(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc").glob("*.inc"), Path(__file__), source]
     if target.exists() and target.stat().st_mtime >= newest(depends):
@@ -109,7 +109,8 @@ def compile_one(source: Path, include: Path) -> Path:
 def build() -> Path:
     """The library, up to date."""
     include = write_headers()
-    sources = sorted([*HERE.glob("*.m"), *HERE.glob("*.c")])
+    # absent.c: the engine's tensors ask whether there are surfaces, and for this copy of it there are none
+    sources = [*sorted([*HERE.glob("*.m"), *HERE.glob("*.c")]), ROOT / "csrc/ane/absent.c"]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compile_one(source, include), sources))
     objects += engine()

@@ -99,8 +99,9 @@
 }
 /* A number where a list belongs does not know `count`, and raises. */
 - (BOOL)validate {
-    BOOL has_all = [inputBuffer count] && [outputSets count];
-    return has_all && [loopbackInputSymbolIndex count] == [loopbackOutputSymbolIndex count] && [signalEvents count] <= 64;
+    if (![inputBuffer count] || ![outputSets count]) return NO;
+    if ([loopbackInputSymbolIndex count] != [loopbackOutputSymbolIndex count]) return NO;
+    return [signalEvents count] <= 64;
 }
 - (NSArray *)inputBuffer {
     return inputBuffer;

@@ -1,4 +1,4 @@
-/* _ANEClient: the connection to the daemon. Compiling and loading through it needs an entitlement that nobody here has. */
+/* _ANEClient: the connection to the daemon. To compile and load through it, one needs an entitlement. */
 #import "fake.h"
 
 @implementation _ANEClient
