@@ -44,7 +44,7 @@ class Probe:
 
 
 PROBES: dict[str, Probe] = {}
-GROUPS = {"question": "open question", "rule": "contested rule", "numerics": "numerics", "speed": "speed"}
+GROUPS = {"question": "open question", "rule": "contested rule", "numerics": "numerics"}
 
 
 def probe(

@@ -24,7 +24,7 @@ def tried(trials: Mapping[str, Trial], tolerance: float = 2e-3) -> Answer:
     return Answer(kinds.pop() if len(kinds) == 1 else "depends", f"{listed}.", found)
 
 
-def unary(op: str, shape: tuple[int, ...], wanted: Callable[[np.ndarray], np.ndarray], **arguments: Any) -> Trial:
+def unary(op: str, shape: tuple[int, ...], wanted: Callable[[np.ndarray], np.ndarray], /, **arguments: Any) -> Trial:
     text = Text()
     text.input("x", *shape)
     array = values(*shape, scale=0.25)
@@ -34,7 +34,7 @@ def unary(op: str, shape: tuple[int, ...], wanted: Callable[[np.ndarray], np.nda
 
 
 def binary(
-    op: str, x: tuple[int, ...], y: tuple[int, ...], wanted: Callable[..., np.ndarray], **arguments: Any
+    op: str, x: tuple[int, ...], y: tuple[int, ...], wanted: Callable[..., np.ndarray], /, **arguments: Any
 ) -> Trial:
     text = Text()
     text.input("x", *x)
