@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import _native
 from .compare import compare
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     import numpy as np
 
 _NUMPY = {"fp16": "float16", "fp32": "float32", "int32": "int32", "int8": "int8"}
+
+
+class Source(Protocol):
+    """What ``Text`` is: text, weights, and the shapes and MIL dtypes of its values."""
+
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+
+    @property
+    def blobs(self) -> dict[str, bytes]: ...
+
+    def render(self, *outputs: str) -> bytes: ...
 
 
 class Refused(Exception):
@@ -49,9 +61,9 @@ class Symbol:
 
 
 class Model:
-    """One in-memory model. ``with Model(text, "y") as model: model.run(x=array)["y"]``."""
+    """One in-memory model. ``with Model(text, "y") as model: model.run({"x": array})["y"]``."""
 
-    def __init__(self, text: Text, *outputs: str, nil_weights: bool = False) -> None:
+    def __init__(self, text: Source, *outputs: str, nil_weights: bool = False) -> None:
         self.text = text
         self.outputs = outputs
         self.mil = text.render(*outputs)
@@ -137,7 +149,7 @@ class Model:
         given = [(self.surface(each, arrays[each.name], size), each.index) for each in inputs]
         return given, [(self.surface(each, size=size), each.index) for each in outputs], outputs
 
-    def run(self, procedure: int = 0, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, arrays: Mapping[str, np.ndarray], procedure: int = 0) -> dict[str, np.ndarray]:
         """Evaluate once; the outputs by name. ``Refused`` if the answer is no."""
         given, wanted, symbols = self.bind(arrays, procedure)
         reply = self.raw.evaluate(given, wanted, procedure=procedure)
@@ -183,7 +195,7 @@ def judged(
     """
     try:
         with Model(text, *expected) as model:
-            found = model.start().run(**arrays)
+            found = model.start().run(arrays)
     except Refused as refused:
         return {"status": f"refused at {refused.stage}", "said": said(refused.reply)}
     errors = {name: compare(found[name], wanted) for name, wanted in expected.items()}

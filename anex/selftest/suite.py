@@ -131,7 +131,7 @@ class _AsItIs:
         function = program.functions["main"]
         text, weights = store.to_text(program)
         self.mil = text.encode()
-        self.blobs = {WEIGHTS: weights} if weights else {}
+        self.blobs: dict[str, bytes] = {WEIGHTS: weights} if weights else {}
         variables = [*function.inputs.values(), *function.outputs]
         self.shapes = {var.name: tuple(map(int, var.shape)) for var in variables}
         self.dtypes = {var.name: dtype_name(var) for var in variables}
@@ -149,7 +149,7 @@ def _forced(case: Case, program: Program, values: dict[str, np.ndarray], wanted:
     try:
         text = _AsItIs(program)
         with Model(text) as model:
-            found = model.start().run(**values)
+            found = model.start().run(values)
             return _verdict(case, [found[name] for name in text.outputs], wanted)
     except Refused as refused:
         kind = "eval error" if refused.stage == "evaluate" else "compile error"

@@ -6,6 +6,9 @@ from typing import Any
 
 from .record import array, case, half, weights
 
+_shape: tuple[int, ...]
+_options: dict[str, Any]
+
 # ---- conv: 1x1, several sizes, strides, groups, depthwise, biases --------------------------------------------------
 
 for _channels, _out, _kernel, _height, _width, _options in (

@@ -6,6 +6,8 @@ from typing import Any
 
 from .record import array, case, half, weights, whole
 
+_shape: tuple[int, ...]
+
 
 def exact(op: str, **arguments: Any) -> None:
     case(op, tolerance=0.0, **arguments)

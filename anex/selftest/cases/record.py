@@ -6,7 +6,7 @@ A case is data until it is built: importing the table costs neither numpy nor co
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class Values:
         if self.dtype in ("uint1", "uint2", "uint4", "int4"):
             from coremltools.converters.mil.mil import types
 
-            return whole.astype(types.nptype_from_builtin(types.string_to_builtin(self.dtype)))
+            return np.asarray(whole.astype(types.nptype_from_builtin(types.string_to_builtin(self.dtype))))
         return whole.astype(self.dtype)
 
 
@@ -148,17 +148,11 @@ def half(value: float) -> Any:
 CASES: dict[str, list[Case]] = {}
 
 
-def case(
-    op: str,
-    *,
-    tolerance: float = TOLERANCE,
-    opset: str = "iOS18",
-    make: Make | None = None,
-    state: Sequence[int] | None = None,
-    is_random: bool = False,
-    **arguments: Any,
-) -> None:
-    """Enter one use of ``op``."""
+_OPTIONS = ("tolerance", "opset", "make", "state", "is_random")
+
+
+def case(op: str, **given: Any) -> None:
+    """Enter one use of ``op``: its arguments, and those fields of ``Case`` that are not as usual."""
     cases = CASES.setdefault(op, [])
-    kept = None if state is None else tuple(state)
-    cases.append(Case(op, len(cases), arguments, tolerance, opset, make, kept, is_random))
+    options = {name: given.pop(name) for name in _OPTIONS if name in given}
+    cases.append(Case(op, len(cases), given, **options))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .record import array, case, distinct, half
 
+_shape: tuple[int, ...]
+
 for _op, _low, _high in (
     ("reduce_sum", -1, 1), ("reduce_mean", -1, 1), ("reduce_sum_square", -1, 1), ("reduce_l1_norm", -1, 1),
     ("reduce_l2_norm", -1, 1), ("reduce_log_sum", 0.1, 1), ("reduce_log_sum_exp", -2, 2), ("reduce_prod", 0.9, 1.1),

@@ -14,7 +14,7 @@ from ..text import Text
 
 def values(*shape: int, scale: float = 1.0) -> np.ndarray:
     """Small whole numbers, the same at each call: every sum of them is exact in float16."""
-    return (np.arange(np.prod(shape)) % 17 - 8).reshape(shape).astype("float16") * np.float16(scale)
+    return np.asarray((np.arange(np.prod(shape)) % 17 - 8).reshape(shape).astype("float16") * np.float16(scale))
 
 
 def add_relu(first: str, second: str, one: str, other: str, widths: tuple[int, int] = (64, 64)) -> Text:
@@ -41,7 +41,7 @@ def symbol_order() -> Answer:
         inputs, outputs = model.symbols()
         names = [each.name for each in inputs], [each.name for each in outputs]
         arrays = {"zeta": values(1, 32, 1, 64), "Alpha": values(1, 32, 1, 64, scale=-2)}
-        found = model.run(**arrays)
+        found = model.run(arrays)
     wanted = {"omega": np.abs(arrays["zeta"]), "Beta": np.maximum(arrays["Alpha"], 0)}
     right = all(compare(found[name], wanted[name])["relative"] == 0 for name in wanted)
     data = {"declared": ["zeta", "Alpha", "omega", "Beta"], "inputs": names[0], "outputs": names[1], "right": right}
@@ -179,7 +179,7 @@ def several_functions() -> Answer:
     array = values(1, 32, 1, 32)
     with Model(text) as model:
         model.start()
-        found = [model.run(i, **{f"x{i}": array})[f"y{i}"] for i in (0, 1)]
+        found = [model.run({f"x{i}": array}, i)[f"y{i}"] for i in (0, 1)]
     right = bool((found[0] == np.maximum(array, 0)).all() and (found[1] == np.abs(array)).all())
     return Answer(
         "yes" if right else "wrong", f"Two functions in one program give {'right' if right else 'WRONG'} results."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def scaled(factor: float, salt: int = 0) -> Text:
 def factor_of(model: Model) -> float:
     """By which the loaded program multiplies."""
     array = np.ones((1, 32, 1, 32), "float16")
-    return float(model.run(x=array)["y"][0, 5, 0, 5])
+    return float(model.run({"x": array})["y"][0, 5, 0, 5])
 
 
 @probe(
@@ -48,10 +49,7 @@ def weight_reload() -> Answer:
         before = factor_of(model)
         model.must("unload")
         model.write_files()
-        folder = model.raw.state()["folder"]
-        path = f"{folder}/{WEIGHTS.removeprefix('@model_path/')}"
-        with open(path, "wb") as file:
-            file.write(new.blob)
+        model.write(Path(model.raw.state()["folder"]) / WEIGHTS.removeprefix("@model_path/"), new.blob)
         model.must("load")
         after = factor_of(model)
     key = {2.0: "baked", 3.0: "reloaded"}.get(after, "neither")
@@ -82,11 +80,9 @@ def load_without_compile() -> Answer:
 
 def _net_files(model: Model) -> list[str]:
     """The names under which the framework itself would save them."""
-    from pathlib import Path
-
     folder = Path(model.raw.state()["folder"])
     model.write(folder / "net.plist", model.mil)
-    model.write(folder / "data", model.text.blob)
+    model.write(folder / "data", next(iter(model.text.blobs.values())))
     return sorted(path.name for path in folder.iterdir())
 
 

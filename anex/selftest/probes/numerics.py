@@ -13,7 +13,7 @@ from ..text import Text
 
 def ran(text: Text, output: str, **arrays: np.ndarray) -> np.ndarray:
     with Model(text, output) as model:
-        return model.start().run(**arrays)[output]
+        return model.start().run(arrays)[output]
 
 
 def mapped(array: np.ndarray, op: str, **arguments: Any) -> np.ndarray:
@@ -190,7 +190,7 @@ def determinism() -> Answer:
     array = np.sin(np.arange(4096, dtype="float64")).reshape(1, 64, 1, 64).astype("float16")
     with Model(text, "y") as model:
         model.start()
-        results = {model.run(x=array)["y"].tobytes() for _ in range(10)}
+        results = {model.run({"x": array})["y"].tobytes() for _ in range(10)}
     import hashlib
 
     digest = hashlib.sha256(min(results)).hexdigest()[:16]

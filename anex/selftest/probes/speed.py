@@ -30,7 +30,8 @@ def microseconds(evaluate: Callable[[], Mapping[str, Any]], repeat: int = 50) ->
         reply = evaluate()
         if not reply["yes"]:
             return said(reply)
-    return round(1e6 * statistics.median(evaluate()["seconds"] for _ in range(repeat)), 2)
+    median: float = statistics.median(evaluate()["seconds"] for _ in range(repeat))
+    return round(1e6 * median, 2)
 
 
 @probe(
@@ -85,7 +86,7 @@ def qos_latency() -> Answer:
             for qos in (*QOS, 63)
         }
     times = [time for time in found.values() if not isinstance(time, str)]
-    spread = max(times) / min(times) if times and min(times) else 0
+    spread = max(times, default=0.0) / (min(times, default=0.0) or 1.0)
     key = "refused" if not times else "alike" if spread < 1.3 else "differs"
     return Answer(key, f"QoS {', '.join(f'{q}: {t}' for q, t in found.items())} (us).", {"microseconds": found})
 
