@@ -57,7 +57,8 @@ def objective_c():
     flags += " -fconstant-string-class=NSConstantString -D_NATIVE_OBJC_EXCEPTIONS -DGNUSTEP"
     flags += " -DGNUSTEP_BASE_LIBRARY=1 -DGNU_RUNTIME=1 -Icsrc/compat/linux -Ibuild/objc-include"
     flags += " -isystem /usr/include/GNUstep"
-    libraries = [f"-L{Path(found.strip()).parent}", "-lgnustep-base", "-lobjc", "-lBlocksRuntime", "-ldl"]
+    # The blocks first: GNUstep has functions of the same names that copy nothing.
+    libraries = [f"-L{Path(found.strip()).parent}", "-lBlocksRuntime", "-lgnustep-base", "-lobjc", "-ldl"]
     return sources, os.environ.get("ANEX_CLANG", "clang-19"), [*flags.split(), *strict], libraries
 
 

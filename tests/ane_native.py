@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from fake_ane import control
 
 from anex import _native
-from fake_ane import control
 
 os.environ.setdefault(control.VARIABLE, str(control.path()))  # read when the framework is opened, at first use
 HEADERS = Path(__file__).parent.parent / "csrc"
@@ -25,7 +25,7 @@ i32, i64, u32, u64, size, pointer = (
 flag, text, real = ctypes.c_bool, ctypes.c_char_p, ctypes.c_double
 
 
-def structure(name: str, **fields) -> type[ctypes.Structure]:
+def structure(name: str, /, **fields) -> type[ctypes.Structure]:
     return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 
@@ -57,6 +57,7 @@ Selector = structure(
     **dict(class_name=text, name=text, kind=ctypes.c_char, is_required=flag, expected=text),
     **dict(found=ctypes.c_char * 128, has_class=flag, fits=flag),
 )
+BUILD = '[buildInfo = dict<string, string>({{"coremlc-component-MIL", "3510.2.1"}})]'
 ROW = ("float16", (1, 4, 1, 32))
 Done = ctypes.CFUNCTYPE(None, pointer, ctypes.c_int, ctypes.POINTER(Error))
 
@@ -71,7 +72,7 @@ for name in ("free", "function_free"):
     getattr(native, f"anex_ane_{name}").argtypes = [pointer]
 
 
-class Failure(Exception):  # noqa: N818 - what a status stands for
+class Failure(Exception):
     def __init__(self, status: str, message: str) -> None:
         super().__init__(f"{status}: {message}")
         self.status, self.message = status, message
@@ -132,7 +133,7 @@ def scale(by: float, shape: tuple[int, ...] = (1, 4, 1, 32), functions: tuple[st
         f'{t} y = mul(x = x, y = k)[name = string("y")];\n}} -> (y);\n'
         for i, name in enumerate(functions)
     )
-    return f"program(1.3)\n{{\n{bodies}}}\n"
+    return f"program(1.3)\n{BUILD}\n{{\n{bodies}}}\n"
 
 
 def scaled(by: float, **options) -> tuple[Program, Function]:
@@ -178,9 +179,7 @@ class Memory:
         """As the port's shape and strides have it; to be touched while locked."""
         whole = (ctypes.c_char * self.nbytes).from_address(native.anex_memory_data(self.handle))
         dtype = next(name for name, code in _native.DTYPES.items() if code == tensor.dtype)
-        return np.ndarray(
-            tensor.shape[: tensor.rank], dtype, buffer=whole, strides=tensor.strides[: tensor.rank]
-        )
+        return np.ndarray(tensor.shape[: tensor.rank], dtype, buffer=whole, strides=tensor.strides[: tensor.rank])
 
     def close(self) -> None:
         native.anex_memory_release(self.handle)

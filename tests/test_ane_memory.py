@@ -1,5 +1,6 @@
 """IOSurfaces as memory: zeroed, large enough, told of every access, shared between processes, gone when closed."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -9,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ane_native import ROW, Failure, Memory, Program, call, scale, scaled
-
+from ane_native import Failure, Memory, call, native, scaled
 from fake_ane import control as fake
 
 X = np.arange(128, dtype="float16").reshape(1, 4, 1, 32)
@@ -25,6 +25,25 @@ def opened():
     assert {name: fake.count(name) for name in COUNTED} == before
 
 
+def elsewhere(script, *arguments, **environment):
+    """What a process of its own prints."""
+    tests = Path(__file__).parent
+    environment = {"PYTHONPATH": f"{tests.parent}:{tests}", fake.VARIABLE: str(fake.path()), **environment}
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+WRITE_SEVENS = """
+import sys
+from ane_native import *
+
+memory = Memory.of_surface(int(sys.argv[1]))
+with memory.locked():
+    ctypes.memset(native.anex_memory_data(memory.handle), 7, 16)
+"""
+
 COUNTED = ("messages_without_pool", "unlocked_writes", "evaluated_locked", "unbalanced_unlocks", "live_surfaces")
 
 
@@ -35,10 +54,6 @@ def test_memory_is_a_zeroed_surface_of_whole_pages_and_at_least_48_kilobytes(nby
     assert memory.nbytes >= max(nbytes, 49152)
     assert memory.nbytes % 16384 == 0
     with memory.locked():
-        import ctypes
-
-        from ane_native import native
-
         data = ctypes.string_at(native.anex_memory_data(memory.handle), memory.nbytes)
     assert not any(data)
 
@@ -100,20 +115,7 @@ def test_a_surface_is_found_by_its_number_here_and_in_another_process():
     memory = Memory.new(64)
     again = Memory.of_surface(memory.surface_id)
     assert again.nbytes == memory.nbytes
-    script = (
-        "import ctypes, sys\n"
-        "from ane_native import *\n"
-        "memory = Memory.of_surface(int(sys.argv[1]))\n"
-        "with memory.locked():\n"
-        "    ctypes.memset(native.anex_memory_data(memory.handle), 7, 16)\n"
-    )
-    tests = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{tests.parent}:{tests}", fake.VARIABLE: str(fake.path())}
-    subprocess.run([sys.executable, "-c", script, str(memory.surface_id)], env=environment, check=True, timeout=60)
-    import ctypes
-
-    from ane_native import native
-
+    elsewhere(WRITE_SEVENS, str(memory.surface_id))
     for one in (memory, again):
         with one.locked():
             assert ctypes.string_at(native.anex_memory_data(one.handle), 17) == b"\7" * 16 + b"\0"
@@ -125,28 +127,34 @@ def test_a_number_that_no_surface_has_is_refused():
             Memory.of_surface(number)
 
 
+CYCLES = """
+import os, sys
+import numpy as np
+from ane_native import *
+
+X = np.arange(128, dtype="float16").reshape(1, 4, 1, 32)
+
+def cycles(n):
+    for i in range(n):
+        with scaled(2 + i % 7)[0] as program:
+            assert program.functions[0](X)[0][0, 0, 0, 1] == 2 + i % 7
+
 def footprint():
-    """Resident bytes, open files, and what lies in the temporary directory."""
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    files = len(os.listdir("/proc/self/fd"))
-    temporary = sum(len(names) for _, _, names in os.walk(os.environ.get("TMPDIR", "/tmp")))
-    return resident, files, temporary
+    resident = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    files = [name for _, _, names in os.walk(os.environ["TMPDIR"]) for name in names]
+    return resident, len(os.listdir("/proc/self/fd")), len(files)
+
+cycles(200)
+before = footprint()
+cycles(int(sys.argv[1]))
+print(*[now - then for now, then in zip(footprint(), before)])
+"""
 
 
 @pytest.mark.memory
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_compiling_running_and_closing_leaves_nothing_behind():
-    cycles = int(os.environ.get("ANEX_CYCLES", 400))
-
-    def cycle(i):
-        with Program(scale(2 + i % 7)) as program:
-            assert program.bind({"x": ROW}, {"y": ROW})(X)[0][0, 0, 0, 1] == 2 + i % 7
-
-    for i in range(100):
-        cycle(i)
-    resident, files, temporary = footprint()
-    for i in range(cycles):
-        cycle(i)
-    after = footprint()
-    assert after[0] - resident < 4 << 20
-    assert after[1:] == (files, temporary)
+def test_compiling_running_and_closing_leaves_nothing_behind(tmp_path):
+    n = os.environ.get("ANEX_CYCLES", "400")  # 20,000 by hand
+    resident, files, temporary = map(int, elsewhere(CYCLES, n, TMPDIR=str(tmp_path)).split())
+    assert resident < 4 << 20
+    assert (files, temporary) == (0, 0)

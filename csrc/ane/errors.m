@@ -26,7 +26,7 @@ static const struct advice {
     {3, ANEX_OK, "the device did not answer in time: try again, or split the program"},
     {4, ANEX_OK, "the compiled program could not be set up: compile it again with recompile"},
     {9, ANEX_OK, "the program's files cannot be read: is the temporary directory in place?"},
-    {10, ANEX_INVALID, "the compiler takes this for no model at all: files or blobs are missing from its directory"},
+    {10, ANEX_OK, "the framework takes this for no model: files or blobs of it are missing or damaged"},
     {13, ANEX_UNSUPPORTED, "programs compiled from text cannot map surfaces; running them does not need it"},
     {15, ANEX_UNSUPPORTED, "chaining is refused to programs compiled from text; run them one after the other"},
     {16, ANEX_OK, "a file of the program is gone: compile it again"},
