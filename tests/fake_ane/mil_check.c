@@ -233,9 +233,9 @@ static verdict of_slice_by_index(const mil_op *op, anex_tensor *y) {
     const anex_tensor x = *y, *begin = argument(op, "begin"), *end = argument(op, "end");
     const anex_tensor *stride = argument(op, "stride");
     if (anex_tensor_size(begin) != x.rank || anex_tensor_size(end) != x.rank) return WRONG;
-    if (!is_list_of(stride, x.rank) || !is_list_of(argument(op, "begin_mask"), x.rank) || !is_list_of(argument(op, "end_mask"), x.rank) ||
-        !is_list_of(argument(op, "squeeze_mask"), x.rank))
-        return WRONG;
+    static const char *const lists[] = {"stride", "begin_mask", "end_mask", "squeeze_mask"};
+    for (int32_t i = 0; i < 4; i++)
+        if (!is_list_of(argument(op, lists[i]), x.rank)) return WRONG;
     if (!begin->data || !end->data) return UNKNOWN;
     if (!is_list_of(begin, x.rank) || !is_list_of(end, x.rank)) return WRONG;
     y->rank = 0;
