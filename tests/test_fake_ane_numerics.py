@@ -143,7 +143,7 @@ def test_a_wrong_program_is_refused_with_its_line(parse, body, gives, sentence):
 
 @pytest.mark.parametrize("source", ["", "{", "program(1.0)", "program(2.0)[]{}", "\0", "é"])
 def test_what_is_no_program_is_refused(parse, source):
-    with pytest.raises(ValueError, match="^line 1: "):
+    with pytest.raises(ValueError, match=r"^line 1: "):
         parse(source)
 
 
