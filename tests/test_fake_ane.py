@@ -540,7 +540,7 @@ def test_completion_handlers_run_later_on_another_thread():
 
     block = Block.of(complete)
     RUNTIME.send(bound, "setCompletionHandler:", ctypes.addressof(block), result=None)
-    for fault, fails in (("slow:30", False), ("no", True)):
+    for fault, fails in (("slow:30", False), ("no", True), ("throw", True)):
         with fake_ane.switched(completion=fault):
             begun = time.monotonic()
             assert model.evaluate(bound).ok
