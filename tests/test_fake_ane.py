@@ -349,6 +349,15 @@ def test_ops_can_be_rejected():
     model.remove_files()
 
 
+def test_axes_that_are_too_long_for_the_chip():
+    kind = "tensor<fp16, [1, 1, 1, 20000]>"
+    model = Model(text(main(f'{kind} y = abs(x = x)[name = string("y")];', parameters=f"{kind} x"))).write_files()
+    for arch, is_limited, compiles in (("h13g", True, False), ("h16g", True, True), ("h13g", False, True)):
+        with fake_ane.switched(arch=arch, chip_limits=is_limited):
+            assert model.compile().ok == compiles
+    model.remove_files()
+
+
 def test_one_compilation_too_many_is_refused_without_an_error():
     model = Model().write_files()
     with fake_ane.switched(compile_limit=3):
