@@ -41,12 +41,12 @@ def objective_c():
     On macOS always. On Linux with ANEX_OBJC=1, for tests against a stand-in of the framework: it takes clang and
     GNUstep, and what is built that way is not for shipping.
     """
-    sources = [source for source in ANE if Path(source).stem != "absent"]
+    sources = [source for source in ANE if not Path(source).stem.startswith("absent")]
     strict = ["-Wall", "-Wextra", "-Werror=incompatible-pointer-types", "-Werror=objc-method-access", "-fblocks"]
     if sys.platform == "darwin" or os.environ.get("ANEX_TARGET") == "macos":
         return sources, None, ["-std=gnu11", "-O2", "-fobjc-exceptions", *strict], ["-framework", "Foundation"]
     if os.environ.get("ANEX_OBJC") != "1":
-        return ["csrc/ane/absent.c"], None, [], []
+        return [source for source in ANE if source not in sources], None, [], []
     # libobjc's headers only: clang must not find the rest of gcc's
     headers = Path("build/objc-include/objc")
     found = subprocess.run(["gcc", "-print-file-name=include"], capture_output=True, text=True, check=True).stdout

@@ -180,3 +180,39 @@ def set_num_threads(threads: int) -> None:
 def get_num_threads() -> int: ...
 def measure_limits() -> tuple[float, float]:
     """(FLOP/s in float32 registers, bytes/s of a copy that no cache holds) with the threads set now; some 50 ms."""
+
+def ane_qos() -> dict[str, int]: ...
+
+RAW_MESSAGES: dict[str, int]
+RAW_WAYS: dict[str, int]
+
+@final
+class AneSurface:
+    """A surface of exactly so many bytes."""
+
+    def __new__(cls, size: int) -> AneSurface: ...
+    def write(self, data: bytes) -> None: ...
+    def read(self) -> bytes: ...
+
+@final
+class AneRaw:
+    """One in-memory model of the framework, which gets what is sent and nothing else; see the class itself."""
+
+    def __new__(cls, text: bytes, blobs: Mapping[str, bytes], nil_weights: bool = False) -> AneRaw: ...
+    @property
+    def made(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+    def send(self, message: str, qos: int = 21) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]: ...
+    def attributes(self) -> str: ...
+    def evaluate(
+        self,
+        inputs: Iterable[tuple[AneSurface, int]],
+        outputs: Iterable[tuple[AneSurface, int]],
+        *,
+        weights: AneSurface | None = None,
+        procedure: int = 0,
+        qos: int = 21,
+        way: str = "evaluate",
+        chain: bool = False,
+    ) -> dict[str, Any]: ...

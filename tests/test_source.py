@@ -18,6 +18,10 @@ NATIVE = sorted(path for pattern in ("*.c", "*.h", "*.inc") for path in (ROOT / 
 
 # Imports point one way: a module may import from its own layer and those after it.
 LAYERS = [
+    {"__main__"},
+    {"cli"},
+    {"selftest"},
+    {"doctor"},
     {"__init__"},
     {"program", "build"},
     {"profile", "profile_page"},

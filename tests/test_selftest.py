@@ -1,0 +1,289 @@
+"""``anex selftest`` against the stand-in: it is complete, and it notices what is wrong."""
+
+import json
+import subprocess
+import sys
+
+import fake_ane
+import numpy as np
+import pytest
+
+from anex.ops import OPS
+from anex.selftest import report, runner
+from anex.selftest.cases import CASES, every
+from anex.selftest.compare import compare
+from anex.selftest.probe import GROUPS
+from anex.selftest.probes import PROBES
+from anex.selftest.suite import STATUSES
+
+
+def selftest(path, *arguments, **switches):
+    """(what the command printed, its report, its exit code) with the stand-in switched so."""
+    done = subprocess.run(
+        [sys.executable, "-m", "anex", "selftest", "--output", str(path), *arguments],
+        env=fake_ane.environment(**switches),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert not done.stderr, done.stderr
+    return done.stdout, json.loads(path.read_text()), done.returncode
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """``ask("probe", switch=value)``: the probe's record; several probes give several."""
+
+    def ask(*probes, **switches):
+        only = [word for probe in probes for word in ("--only", probe)]
+        _, found, _ = selftest(tmp_path / "report.json", *only, **switches)
+        records = {each["id"]: each for each in found["probes"]}
+        return records[probes[0]] if len(probes) == 1 and probes[0] in records else records
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    return selftest(tmp_path_factory.mktemp("selftest") / "report.json", "--quick")
+
+
+# ---- the table -----------------------------------------------------------------------------------------------------
+
+
+def test_every_op_has_a_case_and_every_case_an_op():
+    assert set(CASES) == set(OPS)
+
+
+def test_every_case_is_a_use_of_its_op():
+    for case in every():
+        assert case.op in {op.op_type for op in case.build().functions["main"].operations}, case.id
+
+
+def test_a_case_has_the_same_inputs_in_every_process():
+    program = (
+        "from anex.selftest.cases import find; print({n: v.tobytes().hex() for n, v in find('add-1').values().items()})"
+    )
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout for _ in range(2)]
+    assert runs[0] == runs[1] != ""
+
+
+# ---- a whole run ---------------------------------------------------------------------------------------------------
+
+
+def test_every_op_appears_with_a_status_and_refused_ones_with_the_reason(complete):
+    _, found, _ = complete
+    assert {each["op"] for each in found["ops"]} == set(OPS)
+    for each in found["ops"]:
+        assert each["status"] in STATUSES, each
+        if each["status"] == "refused":
+            assert each["reason"], each
+    assert set(found["summary"]["refused_ops"]) == {each["op"] for each in found["ops"] if each["status"] == "refused"}
+
+
+def test_no_op_is_wrong_on_a_stand_in_without_quirks(complete):
+    _, found, _ = complete
+    assert [each for each in found["ops"] if each["status"] not in ("ok", "refused", "folded")] == []
+
+
+def test_every_probe_answers_in_a_sentence_beside_what_sources_claim(complete):
+    page, found, _ = complete
+    assert [each["id"] for each in found["probes"]] == list(PROBES)
+    for each in found["probes"]:
+        assert each["status"] == "answered", each
+        assert each["verdict"].endswith(".")
+        assert each["group"] in GROUPS
+        assert each["claims"]
+        assert each["verdict"] in page
+
+
+def test_the_report_names_machine_version_and_where_results_come_from(complete):
+    page, found, code = complete
+    assert found["schema"] == report.SCHEMA
+    assert found["device"] == "double"
+    assert "on a stand-in, no hardware" in page
+    assert found["machine"]["versions"]["anex"]
+    assert found["machine"]["ane"]["selectors"]
+    assert found["summary"]["passed"]
+    assert code == 0
+
+
+def test_the_published_open_questions_are_all_asked():
+    """The ranked contradictions of the facts file, 1 to 9."""
+    asked = {
+        1: ("symbol-order", "unequal-sizes"), 2: ("weight-reload", "load-without-compile"),
+        3: ("compile-limit", "load-limit"), 4: ("concat", "gelu", "conv-bias", "multi-input"), 5: ("surface-floor",),
+        6: ("chip-family",), 7: ("int8-speed",), 8: ("nil-weights",), 9: ("dispatch-ways", "qos-latency"),
+    }  # fmt: skip
+    for probes in asked.values():
+        for probe in probes:
+            assert PROBES[probe].group == "question"
+
+
+# ---- it can fail ---------------------------------------------------------------------------------------------------
+
+
+def test_wrong_results_are_reported_with_their_error(tmp_path):
+    page, found, code = selftest(tmp_path / "r.json", "--quick", "--only", "exp", empty_evaluate="yes")
+    (case,) = found["ops"]
+    assert case["status"] == "wrong"
+    assert case["ulp"] > 1000
+    assert "exp-0" in page
+    assert found["summary"]["failed_cases"] == ["exp-0"]
+    assert code == 1
+
+
+def test_a_refusal_of_the_compiler_is_a_compile_error(tmp_path):
+    _, found, code = selftest(tmp_path / "r.json", "--quick", "--only", "relu", "--only", "exp", reject="relu")
+    status = {each["op"]: each["status"] for each in found["ops"]}
+    assert status == {"relu": "compile error", "exp": "ok"}
+    assert code == 1
+
+
+def test_an_exception_of_the_framework_is_an_eval_error(tmp_path):
+    _, found, _ = selftest(tmp_path / "r.json", "--quick", "--only", "relu", evaluate="throw")
+    assert found["ops"][0]["status"] == "eval error"
+    assert "NSException" in found["ops"][0]["reason"] or "exception" in found["ops"][0]["reason"]
+
+
+def test_a_required_method_of_other_types_fails_the_test(tmp_path):
+    page, found, code = selftest(tmp_path / "r.json", "--only", "chip-family", wrong_types="loadWithQoS:options:error:")
+    assert found["summary"]["misfit_selectors"]
+    assert "found v16@0:8, expected B36@0:8I16@20^@28 (required)" in page
+    assert code == 1
+
+
+def test_without_the_device_the_report_gives_the_reason(tmp_path):
+    page, found, code = selftest(tmp_path / "r.json", has_ane="no")
+    assert found["ops"] == found["probes"] == []
+    assert "device='ane' is not available" in page
+    assert code == 1
+
+
+def test_what_the_rules_refuse_is_tried_anyway_with_force(tmp_path):
+    _, found, _ = selftest(tmp_path / "r.json", "--quick", "--force", "--only", "acos", "--only", "cond")
+    for each in found["ops"]:
+        assert each["forced"]["status"] in ("ok", "wrong", "compile error", "eval error"), each
+
+
+def test_a_case_that_kills_its_process_costs_one_answer():
+    jobs = [{"kind": "case", "id": "nothing-0"}, {"kind": "probe", "id": "chip-family"}]
+    answers = [answer for _, answer in runner.perform(jobs)]
+    assert answers[0]["status"] == "crash"
+    assert "KeyError" in answers[0]["reason"]
+    assert answers[1]["status"] in ("answered", "failed")
+
+
+def test_a_case_that_hangs_is_given_up(monkeypatch):
+    for name, value in fake_ane.environment(evaluate="slow:20000").items():
+        monkeypatch.setenv(name, value)
+    ((_, answer),) = runner.perform([{"kind": "probe", "id": "weights-buffer"}], seconds=3)
+    assert answer["status"] == "timeout"
+
+
+def test_unknown_names_are_refused_with_those_that_exist():
+    done = subprocess.run(
+        [sys.executable, "-m", "anex", "selftest", "--only", "sofmax"],
+        env=fake_ane.environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "--only sofmax: neither an op nor a probe" in done.stderr
+
+
+def test_a_report_for_a_folder_that_is_not_there_is_refused_before_anything_runs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "anex", "selftest", "--output", str(tmp_path / "no" / "r.json")],
+        env=fake_ane.environment(), capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
+
+
+# ---- answers follow the framework ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [0, 40])
+def test_the_compile_limit_is_found(ask, limit):
+    assert ask("compile-limit", compile_limit=limit)["key"] == (str(limit) if limit else "none")
+
+
+def test_the_load_limit_is_found_and_that_unloading_makes_room(ask):
+    found = ask("load-limit", load_limit=40)
+    assert found["key"] == "40"
+    assert found["data"]["freed"]
+    assert ask("load-limit", load_limit=0)["key"] == "none"
+
+
+def test_numerics_of_the_chip_are_told_from_plain_ones(ask):
+    plain, chip = ask("numerics", numerics="plain"), ask("numerics", numerics="ane", arch="h13g")
+    key = {id: (plain[id]["key"], chip[id]["key"]) for id in plain}
+    assert key["accumulation"] == ("wide", "wide")
+    assert key["reduce-sum"] == ("wide", "narrow")
+    assert key["matmul-cliff"] == ("none", "32768")
+    assert key["slice-cliff"] == ("none", "4096")
+    assert key["subnormals"] == ("kept", "flushed")
+    assert key["rounding"] == ("to even", "to even")
+
+
+def test_later_chips_slice_what_the_first_could_not(ask):
+    assert ask("slice-cliff", numerics="ane", arch="h17s")["key"] == "none"
+
+
+@pytest.mark.parametrize(("switch", "key"), [("yes", "ignored"), ("no", "heeded")])
+def test_a_mask_that_is_ignored_is_noticed(ask, switch, key):
+    assert ask("sdpa-mask", sdpa_ignores_mask=switch)["key"] == key
+
+
+def test_a_way_that_is_refused_is_left_out(ask):
+    assert ask("dispatch-ways")["key"] == "evaluate+direct+real_time"
+    assert ask("dispatch-ways", real_time="no")["key"] == "evaluate+direct"
+
+
+def test_ops_that_the_compiler_rejects_are_so_reported(ask):
+    assert ask("concat", reject="concat")["key"] == "refused at compile"
+    assert ask("concat")["key"] == "right"
+
+
+def test_newer_systems_name_a_surface_that_is_too_small(ask):
+    assert ask("small-surface", macos=26)["key"] == "code 8"
+    assert ask("small-surface", macos=27)["key"] == "code 42"
+
+
+def test_what_an_unloaded_program_says_is_told(ask):
+    assert ask("after-unload", after_unload="no")["key"] == "code 23"
+    assert ask("after-unload", after_unload="silent")["key"] == "silent"
+
+
+def test_weights_are_found_to_be_baked_and_the_cache_to_be_shared(ask):
+    found = ask("weight-reload", "compiled-cache", "nil-weights")
+    assert {id: each["key"] for id, each in found.items()} == {
+        "weight-reload": "baked", "compiled-cache": "shared", "nil-weights": "nil",
+    }  # fmt: skip
+
+
+def test_chaining_that_succeeds_is_reported(ask):
+    assert ask("chaining")["key"] == "code 15"
+    assert ask("chaining", chaining="ok")["key"] == "yes"
+
+
+def test_a_probe_without_an_answer_says_where_the_framework_refused(ask):
+    found = ask("weights-buffer", load="no")
+    assert (found["status"], found["key"]) == ("failed", "refused")
+    assert "refused at load" in found["verdict"]
+
+
+# ---- arithmetic ----------------------------------------------------------------------------------------------------
+
+
+def test_errors_are_measured_in_units_of_the_last_place():
+    x = np.array([1.0, -1.0, 0.0], "float16")
+    assert compare(np.nextafter(x, np.float16(10)), x)["ulp"] == 1
+    assert compare(-x, x)["ulp"] == 2 * 0x3C00
+    assert compare(np.array([-0.0], "float16"), np.array([0.0], "float16"))["ulp"] == 0
+
+
+def test_what_is_no_number_counts_as_infinitely_wrong_unless_it_is_expected():
+    bad, good = np.array([1, np.nan, np.inf], "float16"), np.array([1, 2, np.inf], "float16")
+    assert compare(bad, bad)["relative"] == 0
+    assert compare(bad, good)["relative"] == np.inf
+    assert compare(bad, good)["nonfinite"] == 1
