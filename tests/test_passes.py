@@ -284,6 +284,42 @@ def test_an_identity_that_tells_an_output_from_an_input_stays(rng):
     assert dict(prepared.outputs) == {"y": "o00_y", "z": "o01_z"}
 
 
+def test_an_output_may_be_named_as_an_input(rng):
+    from coremltools.converters.mil.mil import Function, Program
+
+    program = Program()
+    with Function({"x": mb.placeholder((1, 4)), "y": mb.placeholder((1, 4))}) as function:
+        function.set_outputs([mb.sub(x=function.inputs["x"], y=function.inputs["y"], name="y")])
+    program.add_function("main", function)
+    prepared = prepare(program)
+    assert dict(prepared.inputs) == {"x": "i00_x", "y": "i01_y"}
+    assert list(prepared.outputs) == ["y"]
+    assert [var.name for var in function.outputs] == ["y"]
+    a, b = np.float16([[1, 2, 3, 4]]), np.float16([[4, 3, 2, 1]])
+    np.testing.assert_array_equal(run(prepared.program, [a, b])[0], a - b)
+
+
+def test_an_input_may_be_an_output():
+    text = """program(1.3) {
+        func main<ios18>(tensor<fp16, [1, 4]> x) {
+            tensor<fp16, [1, 4]> y = relu(x = x);
+        } -> (y, x);
+    }"""
+    prepared = prepare(anex.from_mil(text))
+    assert dict(prepared.inputs) == {"x": "i00_x"}
+    assert dict(prepared.outputs) == {"y": "o00_y", "x": "o01_x"}
+    found = run(prepared.program, [np.float16([[-1, 2, -3, 4]])])
+    assert [y.tolist() for y in found] == [[[0, 2, 0, 4]], [[-1, 2, -3, 4]]]
+
+
+def test_a_copy_of_an_fp32_input_is_cast_to_and_fro(rng):
+    @anex.graph(x=anex.spec((1, 4), "float32"))
+    def program(x):
+        return mb.identity(x=x, name="y")
+
+    assert op_types(same(program, rng).program) == ["cast", "cast"]
+
+
 def test_outputs_keep_their_names_where_ports_are_not_renamed(rng):
     @anex.graph(x=(1, 4))
     def program(x):

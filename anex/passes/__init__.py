@@ -6,8 +6,9 @@ alone, except where a pass says by how much.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -119,7 +120,7 @@ def prepare(program: Program, switches: Mapping[str, bool] | None = None, chip: 
 
 def _copy(program: Program) -> Program:
     """Through protobuf, as everything else that leaves a program: coremltools' objects do not copy well."""
-    with tempfile.TemporaryDirectory(prefix="anex-") as folder:
+    with tempfile.TemporaryDirectory(prefix="anex-") as folder, _outputs_apart(program):
         weights = Path(folder, "weights")
         weights.mkdir()
         proto = to_proto(program, weights).mlProgram
@@ -131,3 +132,22 @@ def _copy(program: Program) -> Program:
         copy.add_function(name, function)
     copy.default_function_name = program.default_function_name
     return copy
+
+
+@contextlib.contextmanager
+def _outputs_apart(program: Program) -> Iterator[None]:
+    """Within the block no output is named as an input: builders allow it, MIL text does not."""
+    renamed = []
+    for function in program.functions.values():
+        taken = {*function.inputs, *(var.name for var in function.outputs)}
+        for var in function.outputs:
+            if var.name in function.inputs and var is not function.inputs[var.name]:
+                renamed.append((var, var.name))
+                while var.name in taken:
+                    var.name += "_out"
+                taken.add(var.name)
+    try:
+        yield
+    finally:
+        for var, name in renamed:
+            var.name = name

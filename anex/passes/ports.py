@@ -104,7 +104,15 @@ def _port_ranks(program: Program) -> None:
 
 def _port_names(program: Program) -> None:
     """``i00_x``, ``o00_y``: as many digits as it takes, so that text order is number order."""
+
+    def apart(mb: Any, given: Var) -> Any:
+        return mb.identity(x=given)
+
     for function in program.functions.values():
+        for var in [var for var in function.outputs if any(var is each for each in function.inputs.values())]:
+            name = var.name
+            replace_output(function, var, apart)
+            var.name = name
         inputs, outputs = list(tensor_inputs(function)), list(function.outputs)
         width = max(2, len(str(max(len(inputs), len(outputs)))))
         for i, (name, _) in enumerate(inputs):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.limits import EXACT_SUM
-from ..ops.record import shape, value
+from ..ops.record import dtype_name, shape, value
 from .record import Pass, is_float, like, rewrite
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ def _identity(op: Operation, mb: Any) -> Any:
     """Nothing at all, unless it is what tells an output from an input or from another output."""
     x, block = op.inputs["x"], op.enclosing_block
     alone = op.outputs[0] in block.outputs and (x in block.outputs or x in block.inputs.values() or x.val is not None)
+    if alone and dtype_name(x) == "fp32":
+        return mb.cast(x=mb.cast(x=x, dtype="fp16"), dtype="fp32")
     return None if alone else x
 
 
