@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,9 +26,14 @@ INSTRUCTION_SETS = {
             "-mprefer-vector-width=512",
         ],
     },
-    "arm64": {"generic": []},
+    "arm64": {"generic": [], "neon": ["-march=armv8.2-a+fp16"]},
 }
 FLAGS = ["-std=c11", "-O3", "-g0", "-Wall", "-Wextra", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+# What is built for: tools/macos_wheel.py sets "darwin-arm64" on Linux.
+TARGET = os.environ.get("ANEX_TARGET", f"{sys.platform}-{platform.machine()}").replace("aarch64", "arm64")
+SYSTEM, MACHINE = TARGET.split("-")
+OBJC = sorted(map(str, Path("csrc/ane").glob("*.m"))) if SYSTEM == "darwin" else []
+FRAMEWORKS = ["-framework", "Foundation", "-lobjc"] if SYSTEM == "darwin" else []
 # Sanitizer and coverage builds: ANEX_CFLAGS="-fsanitize=address,undefined -g"
 EXTRA = os.environ.get("ANEX_CFLAGS", "").split()
 
@@ -36,20 +42,21 @@ class BuildKernels(build_ext):
     """Compiles the engine first, each file again only when something it may depend on is newer."""
 
     def build_extension(self, extension):
-        machine = (
-            os.environ.get("ANEX_MACHINE", platform.machine()).replace("AMD64", "x86_64").replace("aarch64", "arm64")
-        )
+        extension.extra_objects = self.compile_engine()
+        super().build_extension(extension)
+
+    def compile_engine(self):
         # The engine does not know Python: its objects serve every interpreter, and editable installs too.
-        objects = Path("build", f"objects-{machine}" + "".join(c if c.isalnum() else "-" for c in "".join(EXTRA)))
+        built_for = "-".join([TARGET, os.environ.get("CC", "cc").split()[0], *EXTRA])
+        objects = Path("build", "objects-" + "".join(c if c.isalnum() else "-" for c in built_for))
         jobs = [
             (source, objects / isa, [*FLAGS, *flags, *EXTRA], [("ANEX_ISA", isa)])
-            for isa, flags in INSTRUCTION_SETS.get(machine, {"generic": []}).items()
+            for isa, flags in INSTRUCTION_SETS.get(MACHINE, {"generic": []}).items()
             for source in KERNELS
         ]
-        jobs += [(source, objects / "once", [*FLAGS, *EXTRA], []) for source in ONCE]
+        jobs += [(source, objects / "once", [*FLAGS, *EXTRA], []) for source in ONCE + OBJC]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            extension.extra_objects = list(pool.map(self.compile_one, jobs))
-        super().build_extension(extension)
+            return list(pool.map(self.compile_one, jobs))
 
     def compile_one(self, job):
         source, folder, flags, macros = job
@@ -61,6 +68,13 @@ class BuildKernels(build_ext):
         return str(target)
 
 
+class BuildEngine(BuildKernels):
+    """The engine without Python, one object to link a program in C with: build/engine-<system>-<machine>.o"""
+
+    def build_extension(self, extension):
+        self.spawn([*self.compiler.compiler, "-r", "-o", f"build/engine-{TARGET}.o", *self.compile_engine()])
+
+
 setup(
     ext_modules=cythonize(
         Extension(
@@ -69,8 +83,8 @@ setup(
             include_dirs=["csrc"],
             depends=[*map(str, Path("csrc").rglob("*.[ch]")), *map(str, Path("csrc").rglob("*.inc"))],
             extra_compile_args=["-std=c11", "-O2", *EXTRA],
-            extra_link_args=["-pthread", *EXTRA],
-            libraries=["m"],
+            extra_link_args=["-pthread", *FRAMEWORKS, *EXTRA],
+            libraries=[] if SYSTEM == "darwin" else ["m"],
         ),
         compiler_directives={
             "language_level": 3,
@@ -78,5 +92,5 @@ setup(
             "autotestdict": False,
         },
     ),
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_ext": BuildKernels, "build_engine": BuildEngine},
 )
