@@ -53,6 +53,8 @@ typedef struct __IOSurface *IOSurfaceRef;
 - (signed char)queueDepth;
 - (unsigned int)perfStatsMask;
 - (void)setPerfStatsMask:(unsigned int)mask;
+@optional
+- (void)setDescriptor:(id<ANEDescriptor>)descriptor;
 @end
 
 @protocol ANEModelClass <NSObject>
