@@ -103,7 +103,9 @@ class BuildKernels(build_ext):
     def compile_one(self, job):
         source, folder, flags, macros = job
         target = folder / Path(source).with_suffix(".o")
-        headers = [path for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)]
+        headers = {
+            path for place in (Path("csrc"), Path("csrc/cpu"), Path(source).parent) for path in place.glob("*.[hi]*")
+        }
         newest = max(path.stat().st_mtime for path in [Path(source), Path("setup.py"), *headers])
         if not self.force and target.exists() and target.stat().st_mtime >= newest:
             return str(target)
