@@ -31,11 +31,14 @@ INSTRUCTION_SETS = {
     "arm64": {"generic": [], "neon": ["-march=armv8.2-a+fp16"]},
 }
 FLAGS = ["-std=c11", "-O3", "-g0", "-Wall", "-Wextra", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-# What is built for: tools/macos_wheel.py sets "darwin-arm64" on Linux.
-TARGET = os.environ.get("ANEX_TARGET", f"{sys.platform}-{platform.machine()}").replace("aarch64", "arm64")
-SYSTEM, MACHINE = TARGET.split("-")
 # Sanitizer and coverage builds: ANEX_CFLAGS="-fsanitize=address,undefined -g"
 EXTRA = os.environ.get("ANEX_CFLAGS", "").split()
+# What is built for: tools/macos_wheel.py sets "darwin-arm64" on Linux.
+HERE = f"{sys.platform}-{platform.machine()}".replace("aarch64", "arm64")
+TARGET = os.environ.get("ANEX_TARGET", HERE)
+SYSTEM, MACHINE = TARGET.split("-")
+# Each has objects of its own; flags of a sanitizer come with the compiler they are for.
+BUILT_FOR = TARGET if TARGET != HERE else "-".join([MACHINE, *([] if EXTRA else os.environ.get("CC", "").split()[:1])])
 
 
 def objective_c():
@@ -81,8 +84,7 @@ class BuildKernels(build_ext):
 
     def compile_engine(self, ane):
         # The engine does not know Python: its objects serve every interpreter, and editable installs too.
-        built_for = "-".join([TARGET, os.environ.get("CC", "cc").split()[0], *EXTRA])
-        objects = Path("build", "objects-" + "".join(c if c.isalnum() else "-" for c in built_for))
+        objects = Path("build", f"objects-{BUILT_FOR}" + "".join(c if c.isalnum() else "-" for c in "".join(EXTRA)))
         jobs = [
             (source, objects / isa, [*FLAGS, *flags, *EXTRA], [("ANEX_ISA", isa)])
             for isa, flags in INSTRUCTION_SETS.get(MACHINE, {"generic": []}).items()
