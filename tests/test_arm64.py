@@ -13,6 +13,7 @@ from arm64.record import Recording
 from harness import RTOL
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("builds")  # one at a time in this tree
 COMPILER = "aarch64-linux-gnu-gcc"
 # float16 arithmetic and nothing that Apple's processors lack, apart from bf16 and i8mm, which no flag asks for
 APPLE_LIKE, WITHOUT_FLOAT16 = "max,sve=off", "cortex-a53"

@@ -9,6 +9,7 @@ import pytest
 
 from tools import macos_wheel
 
+pytestmark = pytest.mark.xdist_group("builds")  # one at a time in this tree
 FOUNDATION = "/System/Library/Frameworks/Foundation.framework/Versions/C/Foundation"
 LIBRARIES = [FOUNDATION, "/usr/lib/libobjc.A.dylib", "/usr/lib/libSystem.B.dylib"]
 

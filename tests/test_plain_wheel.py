@@ -14,6 +14,7 @@ import numpy
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("builds")  # one at a time in this tree
 BUILD = "from setuptools import build_meta; print(build_meta.build_{kind}(r'{folder}'))"
 PROGRAM = """
 import numpy as np
