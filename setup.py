@@ -68,7 +68,8 @@ def objective_c():
     flags += " -fconstant-string-class=NSConstantString -D_NATIVE_OBJC_EXCEPTIONS -DGNUSTEP"
     flags += " -DGNUSTEP_BASE_LIBRARY=1 -DGNU_RUNTIME=1 -Icsrc/compat/linux -Ibuild/objc-include"
     flags += " -isystem /usr/include/GNUstep"
-    libraries = [f"-L{Path(found.strip()).parent}", "-lgnustep-base", "-lobjc", "-lBlocksRuntime", "-ldl"]
+    # The blocks first: GNUstep has functions of the same names that copy nothing.
+    libraries = [f"-L{Path(found.strip()).parent}", "-lBlocksRuntime", "-lgnustep-base", "-lobjc", "-ldl"]
     return sources, os.environ.get("ANEX_CLANG", "clang-19"), [*flags.split(), *strict], libraries
 
 
@@ -105,9 +106,8 @@ class BuildKernels(build_ext):
     def compile_one(self, job):
         source, folder, flags, macros = job
         target = folder / Path(source).with_suffix(".o")
-        headers = {
-            path for place in (Path("csrc"), Path("csrc/cpu"), Path(source).parent) for path in place.glob("*.[hi]*")
-        }
+        folders = {Path("csrc"), Path("csrc/cpu"), Path(source).parent}
+        headers = [path for place in folders for path in place.glob("*.[hi]*")]
         newest = max(path.stat().st_mtime for path in [Path(source), Path("setup.py"), *headers])
         if not self.force and target.exists() and target.stat().st_mtime >= newest:
             return str(target)

@@ -7,7 +7,8 @@ static anex_status absent(anex_error *error) {
 #ifdef __linux__
     return anex_fail(error, ANEX_UNSUPPORTED, "this is Linux; the Neural Engine is part of Apple silicon under macOS");
 #else
-    return anex_fail(error, ANEX_UNSUPPORTED, "the Neural Engine is part of Apple silicon under macOS, which this is not");
+    return anex_fail(error, ANEX_UNSUPPORTED,
+                     "the Neural Engine is part of Apple silicon under macOS, which this system is not");
 #endif
 }
 

@@ -175,7 +175,8 @@ static anex_status read_layout(NSDictionary *entry, const anex_ane_port *port, l
                          "its sizes or strides)",
                          port->name);
     if (number(entry, @"Interleave", 1) != 1)
-        return anex_fail(error, ANEX_UNSUPPORTED, "the compiled program wants %s interleaved, which anex does not write",
+        return anex_fail(error, ANEX_UNSUPPORTED,
+                         "the compiled program wants %s interleaved, which anex does not write",
                          port->name);
     return ANEX_OK;
 }
@@ -207,31 +208,41 @@ static anex_status fail_shape(const anex_ane_port *port, const layout *l, anex_e
     write_shape(declared, sizeof declared, port->tensor.rank, port->tensor.shape);
     write_shape(found, sizeof found, AXES, l->shape);
     return anex_fail(error, ANEX_SHAPE,
-                     "%s is declared as %s, and the compiled program holds it as %s (batch, channel, depth, height, width)",
+                     "%s is declared as %s, and the compiled program holds it as %s "
+                     "(batch, channel, depth, height, width)",
                      port->name, declared, found);
 }
 
-/* Axes longer than 1 must be the same on both sides, in order; where the others stand makes no difference, and
-   their strides are the reported ones that they would have. */
+/* The stride that an axis of length 1 would have: that of the next reported axis that holds what lies within it. */
+static int64_t idle_stride(const layout *l, int64_t within) {
+    for (int32_t k = AXES - 1; k-- > 0;)
+        if (l->strides[k] >= within) return l->strides[k];
+    return within;
+}
+
+/* Axes longer than 1 must be the same on both sides, in order, from the innermost; where the others stand makes no
+   difference. A reported axis may also hold several declared ones, as the batch does for rank 5. */
 static anex_status lay_out(anex_ane_port *port, const layout *l, anex_error *error) {
     anex_tensor *t = &port->tensor;
     int32_t axis = AXES;
+    int64_t held = 1; /* of the reported axis, in declared elements */
     for (int32_t i = t->rank; i-- > 0;) {
-        if (t->shape[i] > 1) {
-            do axis--;
-            while (axis >= 0 && l->shape[axis] == 1);
-            if (axis < 0 || l->shape[axis] != t->shape[i]) return fail_shape(port, l, error);
-            t->strides[i] = l->strides[axis];
+        int64_t within = i == t->rank - 1 ? l->strides[AXES - 1] : t->strides[i + 1] * t->shape[i + 1];
+        if (t->shape[i] == 1) {
+            t->strides[i] = i == t->rank - 1 ? within : idle_stride(l, within);
             continue;
         }
-        int64_t within = i == t->rank - 1 ? l->strides[AXES - 1] : t->strides[i + 1] * t->shape[i + 1];
-        t->strides[i] = within;
-        for (int32_t k = AXES; k-- > 0 && i < t->rank - 1;)
-            if (l->strides[k] >= within) {
-                t->strides[i] = l->strides[k];
-                break;
-            }
+        if (axis == AXES || held == l->shape[axis]) {
+            held = 1;
+            do axis--;
+            while (axis >= 0 && l->shape[axis] == 1);
+            if (axis < 0) return fail_shape(port, l, error);
+        }
+        t->strides[i] = l->strides[axis] * held;
+        held *= t->shape[i];
+        if (l->shape[axis] % held) return fail_shape(port, l, error);
     }
+    if (axis < AXES && held != l->shape[axis]) return fail_shape(port, l, error);
     while (--axis >= 0)
         if (l->shape[axis] != 1) return fail_shape(port, l, error);
     port->bytes = l->shape[0] * l->strides[0];

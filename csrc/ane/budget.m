@@ -1,4 +1,4 @@
-/* What the framework gives a process only so much of: compilations, loaded programs; and what outlives it: the cache. */
+/* What a process gets only so much of: compilations, loaded programs; and what outlives it: the cache. */
 #import "internal.h"
 
 #include <stdio.h>

@@ -70,7 +70,7 @@ anex_status anex_ane_write_files(anex_ane_directory *directory, const char *text
     for (int32_t i = 0; i < n_blobs; i++) {
         const char *name = anex_ane_blob_name(blobs[i].path);
         if ((size_t)snprintf(path + root, sizeof path - root, "/%s", name) >= sizeof path - root)
-            return anex_fail(error, ANEX_INVALID, "the blob path %s is longer than a file's path may be", blobs[i].path);
+            return anex_fail(error, ANEX_INVALID, "the blob path %s is longer than a file's may be", blobs[i].path);
         for (char *slash = path + root + 1; (slash = strchr(slash, '/')); *slash++ = '/') {
             *slash = 0;
             if ((status = make_folder(path, error))) return status;

@@ -26,7 +26,7 @@ static const struct advice {
     {3, ANEX_OK, "the device did not answer in time: try again, or split the program"},
     {4, ANEX_OK, "the compiled program could not be set up: compile it again with recompile"},
     {9, ANEX_OK, "the program's files cannot be read: is the temporary directory in place?"},
-    {10, ANEX_INVALID, "the compiler takes this for no model at all: files or blobs are missing from its directory"},
+    {10, ANEX_OK, "the framework takes this for no model: files or blobs of it are missing or damaged"},
     {13, ANEX_UNSUPPORTED, "programs compiled from text cannot map surfaces; running them does not need it"},
     {15, ANEX_UNSUPPORTED, "chaining is refused to programs compiled from text; run them one after the other"},
     {16, ANEX_OK, "a file of the program is gone: compile it again"},
@@ -44,7 +44,7 @@ static const struct advice *find_advice(NSError *why, const char *domain, const 
     if (!strcmp(domain, COMPILER) || strstr(text, "ANECCompile")) return &bad_text;
     if (strcmp(domain, GENERIC)) return NULL;
     if (strstr(text, "status=0x1d") || strstr(text, "status=0x1D")) return &too_small;
-    if (strstr(text, "status=0x2 ")) return &no_symbol;
+    if (strstr(text, "status=0x2 ") || strstr(text, "underlying=0x2)")) return &no_symbol;
     for (size_t i = 0; i < sizeof advice / sizeof *advice; i++)
         if (advice[i].code == [why code]) return &advice[i];
     return NULL;
@@ -76,6 +76,6 @@ anex_status anex_ane_fail_exception(anex_error *error, const char *what, NSExcep
     anex_ane_copy_text(name, sizeof name, [exception name]);
     anex_ane_copy_text(reason, sizeof reason, [exception reason]);
     return anex_fail(error, ANEX_DEVICE,
-                     "%s failed: the framework raised %s: %s; this is a defect in it or in anex, please report it", what,
-                     name, reason);
+                     "%s failed: the framework raised %s: %s; this is a defect in it or in anex, please report it",
+                     what, name, reason);
 }

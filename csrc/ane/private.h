@@ -22,7 +22,8 @@ typedef struct __IOSurface *IOSurfaceRef;
 @end
 
 @protocol ANEDescriptorClass <NSObject>
-/* text: UTF-8 in NSData. weights: {BLOBFILE path: {@"offset": @0, @"data": NSData}}, @{} if none. nil when it dislikes them. */
+/* text: UTF-8 in NSData. weights: {BLOBFILE path: {@"offset": @0, @"data": NSData}}, @{} if none.
+   nil when it dislikes them. */
 - (id<ANEDescriptor>)modelWithMILText:(NSData *)text weights:(NSDictionary *)weights optionsPlist:(NSData *)options;
 @end
 

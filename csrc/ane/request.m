@@ -108,7 +108,8 @@ static anex_status bind_loaded(anex_ane_program *program, const char *name, int3
 
 anex_status anex_ane_bind(anex_ane_program *program, const char *name, int32_t n_inputs, anex_ane_port *inputs,
                           int32_t n_outputs, anex_ane_port *outputs, anex_ane_function **function, anex_error *error) {
-    if (!program || !function) return anex_fail(error, ANEX_ARGUMENT, "no program to bind, or no place for the function");
+    if (!program || !function)
+        return anex_fail(error, ANEX_ARGUMENT, "no program to bind, or no place for the function");
     *function = NULL;
     anex_status status = check_ports(n_inputs, inputs, "inputs", error);
     if (!status) status = check_ports(n_outputs, outputs, "outputs", error);
@@ -174,7 +175,8 @@ anex_status anex_ane_build_request(anex_ane_function *f, anex_memory *const *mem
     anex_status status = check_memories(f, memories, error);
     if (status) return status;
     @try {
-        NSArray *inputs = wrap(memories, f->n_inputs), *outputs = wrap(memories + f->n_inputs, f->n_memories - f->n_inputs);
+        NSArray *inputs = wrap(memories, f->n_inputs);
+        NSArray *outputs = wrap(memories + f->n_inputs, f->n_memories - f->n_inputs);
         if (!inputs || !outputs)
             return anex_ane_fail(error, ANEX_DEVICE, "wrapping a surface", nil, "it takes no such surface");
         id<ANERequest> made = [anex_ane.requests requestWithInputs:inputs

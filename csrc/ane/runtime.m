@@ -15,6 +15,7 @@ static atomic_bool is_loaded, is_open;
 /* The path is not looked up first: on macOS the file is in the loader's cache only. */
 static anex_status load_library(anex_error *error) {
     const char *stand_in = getenv("ANEX_ANE_FRAMEWORK");
+    if (stand_in && !*stand_in) stand_in = NULL;
     const char *path = stand_in, *surfaces = stand_in;
 #ifdef __APPLE__
     if (!path) {
@@ -152,7 +153,8 @@ static anex_status check_device(anex_error *error) {
     anex_ane_device device = {0};
     anex_status status = read_device(&device, error);
     if (status || !anex_ane.device || device.has_ane) return status;
-    return anex_fail(error, ANEX_UNSUPPORTED, "the framework says that this %s has no Neural Engine; use device=\"cpu\"",
+    return anex_fail(error, ANEX_UNSUPPORTED,
+                     "the framework says that this %s has no Neural Engine; use device=\"cpu\"",
                      device.is_virtual_machine ? "virtual machine" : "computer");
 }
 

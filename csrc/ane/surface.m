@@ -33,15 +33,17 @@ static IOSurfaceRef create(size_t bytes) {
     const struct {
         const char *name;
         unsigned long long value;
-    } properties[] = {{"kIOSurfaceWidth", bytes},       {"kIOSurfaceHeight", 1},        {"kIOSurfaceBytesPerElement", 1},
-                      {"kIOSurfaceBytesPerRow", bytes}, {"kIOSurfaceAllocSize", bytes}, {"kIOSurfacePixelFormat", 0},
-                      {"kIOSurfaceIsGlobal", 1}}; /* other processes may look it up by its number */
+    } properties[] = {
+        {"kIOSurfaceWidth", bytes},       {"kIOSurfaceHeight", 1},        {"kIOSurfaceBytesPerElement", 1},
+        {"kIOSurfaceBytesPerRow", bytes}, {"kIOSurfaceAllocSize", bytes}, {"kIOSurfacePixelFormat", 0},
+    };
     NSMutableDictionary *dictionary = [NSMutableDictionary dictionary];
     for (size_t i = 0; i < sizeof properties / sizeof *properties; i++) {
         id name = key(properties[i].name);
-        id value = i == 6 ? [NSNumber numberWithBool:(BOOL)1] : [NSNumber numberWithUnsignedLongLong:properties[i].value];
-        if (name) [dictionary setObject:value forKey:name];
+        if (name) [dictionary setObject:[NSNumber numberWithUnsignedLongLong:properties[i].value] forKey:name];
     }
+    id global = key("kIOSurfaceIsGlobal"); /* other processes may look it up by its number */
+    if (global) [dictionary setObject:[NSNumber numberWithBool:(BOOL)1] forKey:global];
     return anex_ane.surface_create(dictionary);
 }
 
@@ -67,8 +69,8 @@ anex_status anex_surface_new(size_t bytes, anex_surface **surface, anex_error *e
             if (!ref || !anex_ane.surface_address(ref) || anex_ane.surface_bytes(ref) < bytes) {
                 [(id)ref release];
                 return anex_fail(error, ANEX_MEMORY,
-                                 "no IOSurface for a tensor of %zu bytes: the system gives none of that size, or no more "
-                                 "of them to this process; close tensors that are no longer used",
+                                 "no IOSurface for a tensor of %zu bytes: the system gives none of that size, or no "
+                                 "more of them to this process; close tensors that are no longer used",
                                  bytes);
             }
             anex_status status = adopt(ref, surface, error);
