@@ -37,8 +37,9 @@ EXTRA = os.environ.get("ANEX_CFLAGS", "").split()
 HERE = f"{sys.platform}-{platform.machine()}".replace("aarch64", "arm64")
 TARGET = os.environ.get("ANEX_TARGET", HERE)
 SYSTEM, MACHINE = TARGET.split("-")
-# Each has objects of its own; flags of a sanitizer come with the compiler they are for.
-BUILT_FOR = TARGET if TARGET != HERE else "-".join([MACHINE, *([] if EXTRA else os.environ.get("CC", "").split()[:1])])
+# Each compiler that is chosen has objects of its own; flags of a sanitizer come with the one they are for.
+COMPILER = [] if EXTRA else [Path(part).name for part in os.environ.get("CC", "").split()[:1]]
+BUILT_FOR = "-".join([MACHINE if TARGET == HERE else TARGET, *COMPILER])
 
 
 def objective_c():
@@ -121,11 +122,11 @@ class BuildKernels(build_ext):
 
 
 class BuildEngine(BuildKernels):
-    """The engine without Python, one object to link a program in C with: build/engine-<system>-<machine>.o"""
+    """The engine without Python, one object to link a program in C with: build/engine-<what it is for>.o"""
 
     def build_extension(self, extension):
         objects = self.compile_engine(["csrc/ane/absent.c"])
-        self.spawn([*self.compiler.compiler, "-r", "-o", f"build/engine-{TARGET}.o", *objects])
+        self.spawn([*self.compiler.compiler, "-r", "-o", f"build/engine-{BUILT_FOR}.o", *objects])
 
 
 setup(

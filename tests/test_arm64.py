@@ -14,7 +14,8 @@ from harness import RTOL
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("builds")  # one at a time in this tree
-COMPILER = "aarch64-linux-gnu-gcc"
+GCC = "aarch64-linux-gnu-gcc"
+COMPILERS = [GCC, "clang-19 --target=aarch64-linux-gnu"]  # Linux's, and what a Mac has
 # float16 arithmetic and nothing that Apple's processors lack, apart from bf16 and i8mm, which no flag asks for
 APPLE_LIKE, WITHOUT_FLOAT16 = "max,sve=off", "cortex-a53"
 EVERY = 11  # of the op suite's tests, one in so many is recorded
@@ -27,15 +28,16 @@ def qemu(cpu, program, *arguments):
     return subprocess.run(["qemu-aarch64", "-cpu", cpu, program, *arguments], check=True, capture_output=True).stdout
 
 
-@pytest.fixture(scope="module")
-def replay(tmp_path_factory):
+@pytest.fixture(scope="module", params=COMPILERS, ids=["gcc", "clang"])
+def replay(request, tmp_path_factory):
     """replay.c with the engine, for arm64 Linux."""
-    environment = {**os.environ, "ANEX_TARGET": "linux-arm64", "CC": COMPILER, "ANEX_OBJC": "0"}
+    compiler = request.param
+    environment = {**os.environ, "ANEX_TARGET": "linux-arm64", "CC": f"{compiler} -Werror", "ANEX_OBJC": "0"}
     subprocess.run([sys.executable, "setup.py", "--quiet", "build_engine"], cwd=ROOT, env=environment, check=True)
     program = tmp_path_factory.mktemp("arm64") / "replay"
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-Icsrc"]
-    source = ["tests/arm64/replay.c", "build/engine-linux-arm64.o"]
-    subprocess.run([COMPILER, *flags, *source, "-lm", "-pthread", "-o", program], cwd=ROOT, check=True)
+    source = ["tests/arm64/replay.c", f"build/engine-linux-arm64-{compiler.split()[0]}.o"]
+    subprocess.run([GCC, *flags, *source, "-lm", "-pthread", "-o", program], cwd=ROOT, check=True)
     return program
 
 

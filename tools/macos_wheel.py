@@ -45,7 +45,7 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         "ANEX_TARGET": "darwin-arm64",
-        "CC": f"{CLANG} {TARGET} {headers} -Wno-unused-command-line-argument",
+        "CC": f"{CLANG} {TARGET} {headers} -Werror -Wno-unused-command-line-argument",
         "LDSHARED": f"{CLANG} {TARGET} -fuse-ld=lld -bundle -Wl,-undefined,dynamic_lookup {paths}",
         "SETUPTOOLS_EXT_SUFFIX": f".{abi}-darwin.so",
         "MACOSX_DEPLOYMENT_TARGET": MINIMUM_OS,
