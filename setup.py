@@ -28,11 +28,18 @@ INSTRUCTION_SETS = {
             "-mprefer-vector-width=512",
         ],
     },
-    "arm64": {"generic": []},
+    "arm64": {"generic": [], "neon": ["-march=armv8.2-a+fp16"]},
 }
 FLAGS = ["-std=c11", "-O3", "-g0", "-Wall", "-Wextra", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 # Sanitizer and coverage builds: ANEX_CFLAGS="-fsanitize=address,undefined -g"
 EXTRA = os.environ.get("ANEX_CFLAGS", "").split()
+# What is built for: tools/macos_wheel.py sets "darwin-arm64" on Linux.
+HERE = f"{sys.platform}-{platform.machine()}".replace("aarch64", "arm64")
+TARGET = os.environ.get("ANEX_TARGET", HERE)
+SYSTEM, MACHINE = TARGET.split("-")
+# Each compiler that is chosen has objects of its own; flags of a sanitizer come with the one they are for.
+COMPILER = [] if EXTRA else [Path(part).name for part in os.environ.get("CC", "").split()[:1]]
+BUILT_FOR = "-".join([MACHINE if TARGET == HERE else TARGET, *COMPILER])
 
 
 def objective_c():
@@ -43,8 +50,13 @@ def objective_c():
     """
     sources = [source for source in ANE if not Path(source).stem.startswith("absent")]
     strict = ["-Wall", "-Wextra", "-Werror=incompatible-pointer-types", "-Werror=objc-method-access", "-fblocks"]
-    if sys.platform == "darwin" or os.environ.get("ANEX_TARGET") == "macos":
-        return sources, None, ["-std=gnu11", "-O2", "-fobjc-exceptions", *strict], ["-framework", "Foundation"]
+    if SYSTEM == "darwin":
+        return (
+            sources,
+            None,
+            ["-std=gnu11", "-O2", "-fobjc-exceptions", *strict],
+            ["-framework", "Foundation", "-lobjc"],
+        )
     if os.environ.get("ANEX_OBJC") != "1":
         return [source for source in ANE if source not in sources], None, [], []
     # libobjc's headers only: clang must not find the rest of gcc's
@@ -66,24 +78,23 @@ class BuildKernels(build_ext):
     """Compiles the engine first, each file again only when something it may depend on is newer."""
 
     def build_extension(self, extension):
-        machine = (
-            os.environ.get("ANEX_MACHINE", platform.machine()).replace("AMD64", "x86_64").replace("aarch64", "arm64")
-        )
-        # The engine does not know Python: its objects serve every interpreter, and editable installs too.
-        objects = Path("build", f"objects-{machine}" + "".join(c if c.isalnum() else "-" for c in "".join(EXTRA)))
-        jobs = [
-            (source, objects / isa, [*FLAGS, *flags, *EXTRA], [("ANEX_ISA", isa)])
-            for isa, flags in INSTRUCTION_SETS.get(machine, {"generic": []}).items()
-            for source in KERNELS
-        ]
-        jobs += [(source, objects / "once", [*FLAGS, *EXTRA], []) for source in ONCE]
         ane, self.clang, self.objc_flags, libraries = objective_c()
-        jobs += [(source, objects / "once", [*FLAGS, *EXTRA], []) for source in ane]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            extension.extra_objects = list(pool.map(self.compile_one, jobs))
+        extension.extra_objects = self.compile_engine(ane)
         extension.extra_link_args = [*extension.extra_link_args, *libraries]
         extension.depends = [*extension.depends, self.note(extension)]
         super().build_extension(extension)
+
+    def compile_engine(self, ane):
+        # The engine does not know Python: its objects serve every interpreter, and editable installs too.
+        objects = Path("build", f"objects-{BUILT_FOR}" + "".join(c if c.isalnum() else "-" for c in "".join(EXTRA)))
+        jobs = [
+            (source, objects / isa, [*FLAGS, *flags, *EXTRA], [("ANEX_ISA", isa)])
+            for isa, flags in INSTRUCTION_SETS.get(MACHINE, {"generic": []}).items()
+            for source in KERNELS
+        ]
+        jobs += [(source, objects / "once", [*FLAGS, *EXTRA], []) for source in [*ONCE, *ane]]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(self.compile_one, jobs))
 
     def note(self, extension):
         """A file that changes when other objects or libraries are to be linked than before."""
@@ -96,9 +107,8 @@ class BuildKernels(build_ext):
     def compile_one(self, job):
         source, folder, flags, macros = job
         target = folder / Path(source).with_suffix(".o")
-        headers = [path for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)]
-        if "ane" not in Path(source).parts:
-            headers = [path for path in headers if "ane" not in path.parts]
+        folders = {Path("csrc"), Path("csrc/cpu"), Path(source).parent}
+        headers = [path for place in folders for path in place.glob("*.[hi]*")]
         newest = max(path.stat().st_mtime for path in [Path(source), Path("setup.py"), *headers])
         if not self.force and target.exists() and target.stat().st_mtime >= newest:
             return str(target)
@@ -111,6 +121,14 @@ class BuildKernels(build_ext):
         return str(target)
 
 
+class BuildEngine(BuildKernels):
+    """The engine without Python, one object to link a program in C with: build/engine-<what it is for>.o"""
+
+    def build_extension(self, extension):
+        objects = self.compile_engine(["csrc/ane/absent.c"])
+        self.spawn([*self.compiler.compiler, "-r", "-o", f"build/engine-{BUILT_FOR}.o", *objects])
+
+
 setup(
     ext_modules=cythonize(
         Extension(
@@ -120,7 +138,7 @@ setup(
             depends=[*map(str, Path("csrc").rglob("*.[chm]")), *map(str, Path("csrc").rglob("*.inc"))],
             extra_compile_args=["-std=c11", "-O2", *EXTRA],
             extra_link_args=["-pthread", *EXTRA],
-            libraries=["m"],
+            libraries=[] if SYSTEM == "darwin" else ["m"],
         ),
         compiler_directives={
             "language_level": 3,
@@ -128,5 +146,5 @@ setup(
             "autotestdict": False,
         },
     ),
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_ext": BuildKernels, "build_engine": BuildEngine},
 )

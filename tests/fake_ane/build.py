@@ -76,25 +76,16 @@ def write_headers() -> Path:
     return include
 
 
-def engine() -> list[Path]:
-    """The CPU engine's objects as setup.py makes them, made now where they are missing or old."""
-    machine = os.environ.get("ANEX_MACHINE", platform.machine()).replace("AMD64", "x86_64").replace("aarch64", "arm64")
-    folder = ROOT / "build" / f"objects-{machine}{SUFFIX}"
-    made_of = [path for part in ("csrc", "csrc/cpu") for path in (ROOT / part).glob("*.[chi]*")]
-    names = {path.stem for path in made_of if path.suffix == ".c"}
-
-    def objects() -> list[Path]:
-        found = [path for part in ("csrc", "csrc/cpu") for path in folder.glob(f"*/{part}/*.o")]
-        return [path for path in found if path.stem in names]
-
-    def is_stale(found: list[Path]) -> bool:
-        return {path.stem for path in found} != names or min(p.stat().st_mtime for p in found) < newest(made_of)
-
-    if is_stale(objects()):
-        # The extension that comes with them is nobody's: the one in place may have been built otherwise.
-        aside = [f"--build-temp={OUT / 'temp'}", f"--build-lib={OUT / 'lib'}"]
-        subprocess.run([sys.executable, "setup.py", "--quiet", "build_ext", *aside], cwd=ROOT, check=True)
-    return objects()
+def engine() -> Path:
+    """The CPU engine as setup.py links it for C, made now where it is missing or old."""
+    machine = platform.machine().replace("aarch64", "arm64")
+    built_for = "-".join([sys.platform, machine, os.environ.get("CC", "cc").split()[0], *EXTRA])
+    target = ROOT / "build" / f"engine-{''.join(c if c.isalnum() else '-' for c in built_for)}.o"
+    sources = [path for pattern in ("*.[ch]", "*.inc") for path in (ROOT / "csrc").rglob(pattern)]
+    if not target.exists() or target.stat().st_mtime < newest(sources):
+        subprocess.run([sys.executable, "setup.py", "--quiet", "build_engine"], cwd=ROOT, check=True)
+        target.touch()
+    return target
 
 
 def compile_one(source: Path, include: Path, objects: Path = OUT / "objects") -> Path:
@@ -117,7 +108,7 @@ def build() -> Path:
     sources = [*sorted([*HERE.glob("*.m"), *HERE.glob("*.c")]), ROOT / "csrc/ane/absent.c"]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compile_one(source, include), sources))
-    objects += engine()
+    objects.append(engine())
     # The engine in here must never be the one in anex._native, nor the other way round.
     write(OUT / "exports", "{ global: fake_ane_*; IOSurface*; kIOSurface*; kANEF*; CF*; local: *; };\n")
     if not LIBRARY.exists() or LIBRARY.stat().st_mtime < newest([*objects, OUT / "exports"]):
