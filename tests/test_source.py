@@ -25,7 +25,7 @@ LAYERS = [
     {"passes"},
     {"store"},
     {"load", "torch_frontend"},
-    {"mil", "ops", "tidy", "state"},
+    {"mil", "ops", "tidy", "agree", "state"},
     {"creation"},
     {"_native", "_coremltools", "spec"},
     {"errors"},
