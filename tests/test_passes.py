@@ -310,6 +310,7 @@ def test_an_embedding_of_torch_is_accepted_when_no_index_is_negative(rng):
     refused = [f for f in program_findings(program, "h16g") if f.refuses]
     assert {f.op_type for f in refused} == {"greater_equal", "add"}
     assert all("plain_indices" in f.text for f in refused)
+    assert not [f for f in program_findings(program, "h16g", cures=chosen({"plain_indices": True})) if f.refuses]
 
 
 def test_an_output_may_be_named_as_an_input(rng):
