@@ -40,6 +40,7 @@ SYSTEM, MACHINE = TARGET.split("-")
 # Each compiler that is chosen has objects of its own; flags of a sanitizer come with the one they are for.
 COMPILER = [] if EXTRA else [Path(part).name for part in os.environ.get("CC", "").split()[:1]]
 BUILT_FOR = "-".join([MACHINE if TARGET == HERE else TARGET, *COMPILER])
+FLAVOUR = "".join(c if c.isalnum() else "-" for c in "".join(EXTRA))
 
 
 def objective_c():
@@ -86,7 +87,7 @@ class BuildKernels(build_ext):
 
     def compile_engine(self, ane):
         # The engine does not know Python: its objects serve every interpreter, and editable installs too.
-        objects = Path("build", f"objects-{BUILT_FOR}" + "".join(c if c.isalnum() else "-" for c in "".join(EXTRA)))
+        objects = Path("build", f"objects-{BUILT_FOR}{FLAVOUR}")
         jobs = [
             (source, objects / isa, [*FLAGS, *flags, *EXTRA], [("ANEX_ISA", isa)])
             for isa, flags in INSTRUCTION_SETS.get(MACHINE, {"generic": []}).items()
@@ -126,7 +127,7 @@ class BuildEngine(BuildKernels):
 
     def build_extension(self, extension):
         objects = self.compile_engine(["csrc/ane/absent.c"])
-        self.spawn([*self.compiler.compiler, "-r", "-o", f"build/engine-{BUILT_FOR}.o", *objects])
+        self.spawn([*self.compiler.compiler, "-r", "-o", f"build/engine-{BUILT_FOR}{FLAVOUR}.o", *objects])
 
 
 setup(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _coremltools
 from ._coremltools import coremltools
+from .agree import agree
 from .errors import ArgumentError, CompileError, Error, FormatError, MissingFileError
 from .load import as_path, from_model
 
@@ -45,6 +46,7 @@ def to_proto(program: Program, weights_dir: str | os.PathLike[str]) -> Model_pb2
         model = ct.proto.Model_pb2.Model(specificationVersion=version)
         model.mlProgram.CopyFrom(exporter.export())
         exporter.blob_writers.clear()  # closes the file
+        agree(model.mlProgram, version)
         return model
 
 

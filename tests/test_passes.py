@@ -6,7 +6,7 @@ from passes_case import only, op_types, run, same, texts
 
 import anex
 from anex import mb
-from anex.ops import CURES, ane_findings
+from anex.ops import CURES, ane_findings, program_findings
 from anex.passes import PASSES, carrier, chosen, prepare
 
 
@@ -44,7 +44,7 @@ def test_the_cures_that_rules_count_on_are_passes_that_are_on():
 
 
 def test_unknown_switches_are_refused_with_the_names_there_are():
-    with pytest.raises(anex.ArgumentError, match=r"passes gelu: the passes are fold, .*gelu_tanh"):
+    with pytest.raises(anex.ArgumentError, match=r"passes gelu: the passes are .*fold, .*gelu_tanh"):
         prepare(plain, {"gelu": True})
 
 
@@ -282,6 +282,35 @@ def test_an_identity_that_tells_an_output_from_an_input_stays(rng):
     prepared = same(program, rng)
     assert op_types(prepared.program) == ["identity", "relu"]
     assert dict(prepared.outputs) == {"y": "o00_y", "z": "o01_z"}
+
+
+def test_default_arguments_take_the_dtype_of_the_tensors(rng):
+    from anex import store
+
+    @anex.graph("iOS15", x=(1, 4, 8))
+    def program(x):
+        scale = np.ones(8, np.float16)
+        y = mb.layer_norm(x=x, axes=[-1], gamma=scale, beta=scale)
+        return mb.l2_norm(x=mb.layer_norm(x=y, axes=[-1]), name="y")
+
+    same(program, rng)
+    text = store.text(program)
+    assert "fp32" not in text
+    assert store.text(store.loads(store.dumps(program))) == text
+
+
+def test_an_embedding_of_torch_is_accepted_when_no_index_is_negative(rng):
+    import torch
+
+    module = torch.nn.Embedding(9, 4)
+    program = anex.from_torch(module, input=anex.spec((1, 6), "int32"))
+    ids = rng.integers(0, 9, (1, 6)).astype(np.int32)
+    prepared = same(program, rng, {"plain_indices": True}, arguments=[ids])
+    assert not [f for f in program_findings(prepared.program, "h16g", cures=()) if f.refuses]
+    refused = [f for f in program_findings(program, "h16g") if f.refuses]
+    assert {f.op_type for f in refused} == {"greater_equal", "add"}
+    assert all("plain_indices" in f.text for f in refused)
+    assert not [f for f in program_findings(program, "h16g", cures=chosen({"plain_indices": True})) if f.refuses]
 
 
 def test_an_output_may_be_named_as_an_input(rng):

@@ -144,7 +144,8 @@ FP16 = Rule(
 INTEGERS = Rule(
     "integer-compute", "there is no integer arithmetic", "E", "high", computes_with_integers,
     ("FRG", "TRN", "APM: the compiler calls int32 tensors an unsupported type"),
-    "cast to fp16 first, exact up to 2048, or compute it on the host",
+    "cast to fp16 first, exact up to 2048, or compute it on the host; for indices that are never negative switch on "
+    "the pass plain_indices", cure="plain_indices",
 )  # fmt: skip
 INTEGER_DATA = Rule(
     "integer-data", "whether the engine moves tensors that are not floating is not settled", "E", "medium",

@@ -21,7 +21,7 @@ from ..load import from_proto
 from ..ops.rule import family
 from ..store import to_proto
 from .attention import SDPA_DECOMPOSE, SOFTMAX_DECOMPOSE
-from .forms import CONV_BIAS, GELU_TANH, LINEAR_TO_CONV, MATMUL_PAD_K32, SUM_BY_MATMUL
+from .forms import CONV_BIAS, GELU_TANH, LINEAR_TO_CONV, MATMUL_PAD_K32, PLAIN_INDICES, SUM_BY_MATMUL
 from .ports import BOOL_PORTS, DEDUPLICATE, FINITE_CONSTANTS, FOLD, FP16_COMPUTE, PORT_NAMES, PORT_RANKS, carrier
 from .record import Pass
 from .refused import REWRITE_REFUSED
@@ -34,9 +34,9 @@ __all__ = ["PASSES", "Pass", "Ports", "Prepared", "carrier", "chosen", "prepare"
 PASSES: Mapping[str, Pass] = MappingProxyType({
     each.name: each
     for each in (
-        FOLD, PORT_RANKS, FINITE_CONSTANTS, FP16_COMPUTE, BOOL_PORTS, SDPA_DECOMPOSE, SOFTMAX_DECOMPOSE, GELU_TANH,
-        REWRITE_REFUSED, LINEAR_TO_CONV, CONV_BIAS, SUM_BY_MATMUL, MATMUL_PAD_K32, DEDUPLICATE,
-        PORT_NAMES,
+        PLAIN_INDICES, FOLD, PORT_RANKS, FINITE_CONSTANTS, FP16_COMPUTE, BOOL_PORTS, SDPA_DECOMPOSE,
+        SOFTMAX_DECOMPOSE, GELU_TANH, REWRITE_REFUSED, LINEAR_TO_CONV, CONV_BIAS, SUM_BY_MATMUL, MATMUL_PAD_K32,
+        DEDUPLICATE, PORT_NAMES,
     )
 })  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops.limits import EXACT_SUM, M1, contraction
-from ..ops.record import shape, value
+from ..ops.record import dtype_name, shape, value
 from .record import Pass, like, rewrite
 
 if TYPE_CHECKING:
@@ -116,6 +116,16 @@ def _sum_by_matmul(op: Operation, mb: Any) -> Var | None:
     return total if value(op, "keep_dims", False) else mb.squeeze(x=total, axes=[axis])
 
 
+def _plain_indices(op: Operation, mb: Any) -> Var | None:
+    """``i`` for ``select(i >= 0, i, i + n)``, by which converters count negative indices from the end."""
+    test, index, wrapped = op.inputs["cond"].op, op.inputs["a"], op.inputs["b"].op
+    if test is None or wrapped is None or test.op_type != "greater_equal" or wrapped.op_type != "add":
+        return None
+    zero = test.inputs["y"].val
+    same = test.inputs["x"] is index and index in (wrapped.inputs["x"], wrapped.inputs["y"])
+    return index if same and zero is not None and not np.any(zero) and dtype_name(index).startswith("int") else None
+
+
 def _each(to: Any, *op_types: str) -> Any:
     def apply(program: Program) -> None:
         rewrite(program, *op_types, to=to)
@@ -155,5 +165,12 @@ SUM_BY_MATMUL = Pass(
     f"sums more than {EXACT_SUM} elements of one of the last two axes by a product with ones",
     ("FRG: reduce_sum adds in fp16, matmul wide; M2 Pro and M5",),
     _each(_sum_by_matmul, "reduce_sum"),
+    default=False,
+)
+PLAIN_INDICES = Pass(
+    "plain_indices",
+    "takes indices as they are, where converted models count negative ones from the end; for programs that get none",
+    ("FRG, APM: the int32 arithmetic of the count is refused",),
+    _each(_plain_indices, "select"),
     default=False,
 )

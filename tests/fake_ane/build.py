@@ -79,8 +79,8 @@ def write_headers() -> Path:
 def engine() -> Path:
     """The CPU engine as setup.py links it for C, made now where it is missing or old."""
     machine = platform.machine().replace("aarch64", "arm64")
-    built_for = "-".join([sys.platform, machine, os.environ.get("CC", "cc").split()[0], *EXTRA])
-    target = ROOT / "build" / f"engine-{''.join(c if c.isalnum() else '-' for c in built_for)}.o"
+    compiler = [] if EXTRA else [Path(part).name for part in os.environ.get("CC", "").split()[:1]]
+    target = ROOT / "build" / f"engine-{'-'.join([machine, *compiler])}{SUFFIX}.o"
     sources = [path for pattern in ("*.[ch]", "*.inc") for path in (ROOT / "csrc").rglob(pattern)]
     if not target.exists() or target.stat().st_mtime < newest(sources):
         subprocess.run([sys.executable, "setup.py", "--quiet", "build_engine"], cwd=ROOT, check=True)
