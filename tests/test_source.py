@@ -28,13 +28,8 @@ LAYERS = [
     {"devices"},
     {"passes"},
     {"store"},
-<<<<<<< HEAD
     {"load", "torch_frontend", "cache", "submit"},
-    {"mil", "ops", "tidy", "state"},
-=======
-    {"load", "torch_frontend"},
     {"mil", "ops", "tidy", "agree", "state"},
->>>>>>> 1ce78104bfd9c13bfccb140bacbfaac6f71a33d6
     {"creation"},
     {"_native", "_coremltools", "spec"},
     {"errors"},

@@ -104,8 +104,7 @@ def compile_one(source: Path, include: Path, objects: Path = OUT / "objects") ->
 def build() -> Path:
     """The library, up to date."""
     include = write_headers()
-    # absent.c: the engine's tensors ask whether there are surfaces, and for this copy of it there are none
-    sources = [*sorted([*HERE.glob("*.m"), *HERE.glob("*.c")]), ROOT / "csrc/ane/absent.c"]
+    sources = sorted([*HERE.glob("*.m"), *HERE.glob("*.c")])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compile_one(source, include), sources))
     objects.append(engine())
