@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _native
-from .errors import ArgumentError, Error
+from .errors import ArgumentError, Error, UnsupportedError
 
 if TYPE_CHECKING:
     from .program import Program
@@ -90,7 +90,11 @@ def list() -> tuple[Entry, ...]:
         return tuple(found)  # nobody here can say what has become of them
     held = []
     for entry in found:
-        if _native.ane_cache_has(entry.identifier):
+        try:
+            holds = _native.ane_cache_has(entry.identifier)
+        except UnsupportedError:  # a system that does not tell
+            holds = True
+        if holds:
             held.append(entry)
         else:
             _path(entry.identifier).unlink(missing_ok=True)
