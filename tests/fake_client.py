@@ -1,4 +1,4 @@
-"""A client of the stand-in that sends what the framework's users send, without anex: for tests of the stand-in itself."""
+"""A client of the stand-in that sends what the framework's users send, without anex: to test the stand-in itself."""
 
 from __future__ import annotations
 

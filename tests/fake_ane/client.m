@@ -116,6 +116,15 @@ static BOOL process(SEL selector, fake_switch point, id model, NSDictionary *opt
     return [self buffersReadyWithModel:model inputBuffers:set options:options qos:qos error:error];
 }
 
+- (BOOL)sessionHintWithModel:(id)model
+                        hint:(NSString *)hint
+                     options:(NSDictionary *)options
+                      report:(NSMutableDictionary *)report
+                       error:(NSError **)error {
+    (void)model, (void)hint, (void)options, (void)report;
+    return fake_fail(error, fake_generic_error(25, _cmd));
+}
+
 /* ---- what is refused for want of an entitlement ---- */
 
 - (BOOL)compileModel:(id)model options:(NSDictionary *)options qos:(unsigned)qos error:(NSError **)error {

@@ -36,6 +36,9 @@ NSError *fake_status_error(unsigned status) {
     return fake_error(8, selector, text);
 }
 
+/* Programs of tests are small, and their clients have threads of their own. */
+__attribute__((constructor)) static void use_one_thread(void) { anex_set_num_threads(1); }
+
 static bool is_wanted(fake_switch at, bool by_itself) {
     return fake_is(at, "yes") || (by_itself && fake_is(at, "auto"));
 }
