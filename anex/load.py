@@ -131,7 +131,7 @@ def from_proto(
 def _together(proto: MIL_pb2.Program, folder: Path | None, weights: str | os.PathLike[str] | None) -> Program:
     """One program of all functions: coremltools' reader takes them one at a time."""
     with coremltools():
-        parts = {name: from_proto(proto, folder, weights=weights, function=name) for name in proto.functions}
+        parts = {name: from_proto(proto, folder, weights=weights, function=name) for name in sorted(proto.functions)}
         whole = next(iter(parts.values()))
         functions = {name: part.functions["main"] for name, part in parts.items()}
         whole.functions.clear()

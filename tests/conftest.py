@@ -14,11 +14,11 @@ if "ANEX_CACHE_DIR" not in os.environ:
     _notes = tempfile.TemporaryDirectory(prefix="anex-notes-")  # removed when the tests end
     os.environ["ANEX_CACHE_DIR"] = _notes.name
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from mil_facts import sample  # noqa: E402
+import numpy as np
+import pytest
+from mil_facts import sample
 
-from anex import devices, store  # noqa: E402
+from anex import devices, store
 
 
 @pytest.fixture(params=devices.available())
