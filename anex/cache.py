@@ -17,13 +17,11 @@ import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _native
+from ._native import Caller
 from .errors import ArgumentError, Error, UnsupportedError
-
-if TYPE_CHECKING:
-    from .program import Program
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def clear(*, kept: bool = False) -> int:
     return len(entries)
 
 
-def keep(program: Program, keep: bool = True) -> None:
+def keep(program: Caller, keep: bool = True) -> None:
     """Never unload ``program`` for others, nor ``clear`` it; ``keep=False`` takes that back."""
     executable: Any = getattr(program, "_executable", None)
     if not hasattr(executable, "keep"):

@@ -34,8 +34,8 @@ def from_mlpackage(path: str | os.PathLike[str], function: str | None = None) ->
     """The MIL program of a ``.mlpackage``, or of an ML program's bare ``.mlmodel``.
 
     ``function`` picks one of several, and ``"*"`` takes them all, see ``Program.functions``; without it
-    the package's default function is taken, or ``main``. Inputs and outputs keep their names, shapes and dtypes, weights stay as compressed as
-    they are. Raises ``MissingFileError``, ``FormatError`` (malformed or truncated),
+    the package's default function is taken, or ``main``. Inputs and outputs keep their names, shapes and
+    dtypes, weights stay as compressed as they are. Raises ``MissingFileError``, ``FormatError`` (malformed or truncated),
     ``UnsupportedError`` (a neural network, a pipeline, an unknown op), ``CompileError`` (an op with
     wrong inputs), ``ArgumentError`` (no such function).
 

@@ -1,4 +1,4 @@
-"""device="ane" from Python, on the stand-in: compiling, operands, tensors on surfaces, options, faults, device information."""
+"""device="ane" from Python, on the stand-in: operands, tensors on surfaces, options, faults, device information."""
 
 import gc
 import os
@@ -321,8 +321,8 @@ def test_device_info_names_the_chip():
 
 @pytest.mark.parametrize(
     ("architecture", "chip", "family"),
-    [("h13g", "M1", "H13"), ("h14g", "M2", "H14"), ("h15g", "M3", "H15"), ("h16g", "M4", "H16"), ("h17s", "M5 Pro", "H17"),
-     ("h18g", "M6", "H18"), ("h11", "", ""), ("", "", ""), ("t8132", "", "")],
+    [("h13g", "M1", "H13"), ("h14g", "M2", "H14"), ("h15g", "M3", "H15"), ("h16g", "M4", "H16"),
+     ("h17s", "M5 Pro", "H17"), ("h18g", "M6", "H18"), ("h11", "", ""), ("", "", ""), ("t8132", "", "")],
 )  # fmt: skip
 def test_chips_follow_from_architectures(architecture, chip, family):
     assert chip_of(architecture) == (chip, family)
