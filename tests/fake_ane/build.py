@@ -125,7 +125,8 @@ def build() -> Path:
         flags = ["-shared", "-pthread", "-Wl,-Bsymbolic", "-Wl,-z,defs", f"-Wl,--version-script={OUT / 'exports'}"]
         if "-fsanitize" in " ".join(EXTRA):
             flags.remove("-Wl,-z,defs")  # the runtime is in the process, by LD_PRELOAD
-        libraries = [f"-L{folder}", "-lgnustep-base", "-lobjc", "-lBlocksRuntime", "-lm"]
+        # The blocks first: GNUstep has functions of the same names that copy nothing.
+        libraries = [f"-L{folder}", "-lBlocksRuntime", "-lgnustep-base", "-lobjc", "-lm"]
         run(COMPILER, *flags, *EXTRA, *objects, *libraries, "-o", part)
         part.replace(LIBRARY)
     return LIBRARY
