@@ -121,7 +121,7 @@ static bool slide(const mil_op *op, int32_t i, int32_t n, int64_t *extent, int64
     const anex_tensor *pad = mil_type_of(op, "pad"), *dilations = mil_type_of(op, "dilations");
     if (!mil_is_list(strides, n) || !mil_is_list(dilations, n) || !mil_is_list(pad, 2 * n)) return false;
     int64_t stride = strides ? mil_item(strides, i) : 1, dilation = dilations ? mil_item(dilations, i) : 1;
-    if (stride < 1 || dilation < 1 || size < 1) return false;
+    if (stride < 1 || dilation < 1 || dilation > MIL_MOST || size < 1) return false;
     const char *kind = type ? type->data : "valid";
     if (!strcmp(kind, "same") || !strcmp(kind, "same_lower")) {
         *extent = (*extent + stride - 1) / stride;
@@ -139,7 +139,8 @@ static mil_verdict of_conv(const mil_op *op, anex_tensor *y) {
     const anex_tensor *weight = mil_type_of(op, "weight"), *bias = mil_type_of(op, "bias");
     int64_t groups = mil_number(op, "groups", 1);
     if (y->rank < 3 || y->rank > 5 || weight->rank != y->rank || weight->dtype != y->dtype) return MIL_WRONG;
-    if (groups < 1 || groups > y->shape[1] || y->shape[1] != weight->shape[1] * groups || weight->shape[0] % groups) return MIL_WRONG;
+    if (groups < 1 || y->shape[1] % groups || y->shape[1] / groups != weight->shape[1] || weight->shape[0] % groups)
+        return MIL_WRONG;
     if (bias && (bias->dtype != y->dtype || anex_tensor_size(bias) != weight->shape[0])) return MIL_WRONG;
     y->shape[1] = weight->shape[0];
     for (int32_t i = 2; i < y->rank; i++)
@@ -280,7 +281,10 @@ static mil_verdict of_tile(const mil_op *op, anex_tensor *y) {
     const anex_tensor *reps = mil_type_of(op, "reps");
     if (!reps->data) return MIL_UNKNOWN;
     if (!mil_is_list(reps, y->rank)) return MIL_WRONG;
-    for (int32_t i = 0; i < y->rank; i++) y->shape[i] *= mil_item(reps, i);
+    for (int32_t i = 0; i < y->rank; i++) {
+        if (mil_item(reps, i) < 1 || mil_item(reps, i) > MIL_MOST) return MIL_WRONG;
+        y->shape[i] *= mil_item(reps, i);
+    }
     return MIL_KNOWN;
 }
 

@@ -7,6 +7,9 @@
 /* Of the type worked out. Wrong: the arguments do not fit. */
 typedef enum mil_verdict { MIL_KNOWN, MIL_UNKNOWN, MIL_WRONG } mil_verdict;
 
+/* Factors that a size of up to 2^46 can be multiplied by, the second of them twice. */
+enum { MIL_MOST = 1 << 16, MIL_MOST_BLOCK = 1 << 8 };
+
 /* mil_check.c */
 const anex_tensor *mil_type_of(const mil_op *op, const char *name); /* of an argument; NULL: left out */
 int64_t mil_item(const anex_tensor *t, int64_t i);                  /* of a constant of integers or bools */

@@ -68,7 +68,7 @@ mil_verdict mil_of_shuffle(const mil_op *op, anex_tensor *y, bool to_space) {
     int64_t b = 0;
     for (int32_t i = 0; i < 3; i++) b = mil_type_of(op, names[i]) ? mil_number(op, names[i], 0) : b;
     int64_t *s = y->shape;
-    if (y->rank != 4 || b < 1 || b > 1 << 15) return MIL_WRONG;
+    if (y->rank != 4 || b < 1 || b > MIL_MOST_BLOCK) return MIL_WRONG;
     if (to_space ? s[1] % (b * b) : s[2] % b || s[3] % b) return MIL_WRONG;
     s[1] = to_space ? s[1] / (b * b) : s[1] * b * b;
     s[2] = to_space ? s[2] * b : s[2] / b;
@@ -83,7 +83,7 @@ mil_verdict mil_of_blocks(const mil_op *op, anex_tensor *y, bool to_space) {
     for (int32_t i = 0; i < 2; i++) {
         int64_t b = mil_item(block, i), before = mil_item(margin, 2 * i), after = mil_item(margin, 2 * i + 1);
         int64_t *n = &y->shape[2 + i], more = before + after;
-        if (b < 1 || b > 1 << 15 || before < 0 || after < 0) return MIL_WRONG;
+        if (b < 1 || b > MIL_MOST_BLOCK || before < 0 || after < 0) return MIL_WRONG;
         if (to_space ? y->shape[0] % b : (*n + more) % b) return MIL_WRONG;
         y->shape[0] = to_space ? y->shape[0] / b : y->shape[0] * b;
         *n = to_space ? *n * b - more : (*n + more) / b;
