@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,6 +144,14 @@ def test_a_compiled_program_loads_without_its_files_in_another_process(tmp_path)
         model.remove_files()
     assert child(code, cache_dir=tmp_path / "cache")[0] == "False"
     Model().remove_files()
+
+
+def test_the_cache_of_a_killed_process_is_swept_by_the_next():
+    code = "import os\nwith RUNTIME.pool():\n    m = Model().write_files()\n    assert m.compile().ok\n    m.remove_files()"
+    (gone,) = child(f"{code}\nprint(os.getpid(), flush=True)\nos._exit(0)")
+    assert list(Path("/tmp").glob(f"fake_ane_cache_{gone}_*"))
+    child(code)
+    assert not list(Path("/tmp").glob(f"fake_ane_cache_{gone}_*"))
 
 
 def test_a_loaded_program_keeps_the_weights_it_was_compiled_with():
