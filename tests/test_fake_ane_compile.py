@@ -147,7 +147,8 @@ def test_a_compiled_program_loads_without_its_files_in_another_process(tmp_path)
 
 
 def test_the_cache_of_a_killed_process_is_swept_by_the_next():
-    code = "import os\nwith RUNTIME.pool():\n    m = Model().write_files()\n    assert m.compile().ok\n    m.remove_files()"
+    code = "import os\nwith RUNTIME.pool():\n    m = Model().write_files()\n    assert m.compile().ok"
+    code += "\n    m.remove_files()"
     (gone,) = child(f"{code}\nprint(os.getpid(), flush=True)\nos._exit(0)")
     assert list(Path("/tmp").glob(f"fake_ane_cache_{gone}_*"))
     child(code)
