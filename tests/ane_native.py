@@ -14,7 +14,8 @@ from fake_ane import control
 
 from anex import _native
 
-os.environ.setdefault(control.VARIABLE, str(control.path()))  # read when the framework is opened, at first use
+if control.VARIABLE not in os.environ:  # read when the framework is opened, at first use
+    os.environ[control.VARIABLE] = str(control.path())
 HEADERS = Path(__file__).parent.parent / "csrc"
 STATUSES = ["OK", *re.findall(r"^ANEX_STATUS\((\w+),", (HEADERS / "status.inc").read_text(), re.MULTILINE)]
 native = ctypes.CDLL(_native.__file__)
