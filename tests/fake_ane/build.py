@@ -80,21 +80,25 @@ def engine() -> list[Path]:
     """The CPU engine's objects as setup.py makes them, made now where they are missing or old."""
     machine = os.environ.get("ANEX_MACHINE", platform.machine()).replace("AMD64", "x86_64").replace("aarch64", "arm64")
     folder = ROOT / "build" / f"objects-{machine}{SUFFIX}"
-    sources = [*(ROOT / "csrc").glob("*.c"), *(ROOT / "csrc/cpu").glob("*.c")]
-    headers = [path for pattern in ("*.h", "*.inc") for path in (ROOT / "csrc").rglob(pattern) if "ane" not in path.parts]
-    names = {path.stem for path in sources}
-    for _ in range(2):
-        objects = [path for path in folder.rglob("*.o") if path.stem in names and "ane" not in path.parts]
-        if {path.stem for path in objects} == names and min(p.stat().st_mtime for p in objects) >= newest(
-            [path for path in sources if path.stem in names] + [path for path in headers if path.name != "anex.h"]
-        ):
-            break
-        subprocess.run([sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], cwd=ROOT, check=True)
-    return objects
+    made_of = [path for part in ("csrc", "csrc/cpu") for path in (ROOT / part).glob("*.[chi]*")]
+    names = {path.stem for path in made_of if path.suffix == ".c"}
+
+    def objects() -> list[Path]:
+        found = [path for part in ("csrc", "csrc/cpu") for path in folder.glob(f"*/{part}/*.o")]
+        return [path for path in found if path.stem in names]
+
+    def is_stale(found: list[Path]) -> bool:
+        return {path.stem for path in found} != names or min(p.stat().st_mtime for p in found) < newest(made_of)
+
+    if is_stale(objects()):
+        # The extension that comes with them is nobody's: the one in place may have been built otherwise.
+        aside = [f"--build-temp={OUT / 'temp'}", f"--build-lib={OUT / 'lib'}"]
+        subprocess.run([sys.executable, "setup.py", "--quiet", "build_ext", *aside], cwd=ROOT, check=True)
+    return objects()
 
 
-def compile_one(source: Path, include: Path) -> Path:
-    target = OUT / "objects" / f"{source.stem}.o"
+def compile_one(source: Path, include: Path, objects: Path = OUT / "objects") -> Path:
+    target = objects / f"{source.stem}.o"
     depends = [path for pattern in ("*.h", "*.inc") for path in [*HERE.glob(pattern), *include.glob(pattern)]]
     depends += [*(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc").glob("*.inc"), Path(__file__), source]
     if target.exists() and target.stat().st_mtime >= newest(depends):

@@ -1,4 +1,4 @@
-/* Chained requests and shared events: made and checked as the framework does, refused by the client. */
+/* Chained requests: made and checked as the framework does, refused by the client. */
 #import "fake.h"
 
 @interface _ANEBuffer : NSObject <ANEBufferClass> {
@@ -99,8 +99,9 @@
 }
 /* A number where a list belongs does not know `count`, and raises. */
 - (BOOL)validate {
-    BOOL has_all = [inputBuffer count] && [outputSets count];
-    return has_all && [loopbackInputSymbolIndex count] == [loopbackOutputSymbolIndex count] && [signalEvents count] <= 64;
+    if (![inputBuffer count] || ![outputSets count]) return NO;
+    if ([loopbackInputSymbolIndex count] != [loopbackOutputSymbolIndex count]) return NO;
+    return [signalEvents count] <= 64;
 }
 - (NSArray *)inputBuffer {
     return inputBuffer;
@@ -110,32 +111,5 @@
 }
 - (NSNumber *)procedureIndex {
     return procedureIndex;
-}
-@end
-
-@implementation _ANESharedEvents
-+ (id)new {
-    return nil;
-}
-+ (id)sharedEventsWithSignalEvents:(NSArray *)signals waitEvents:(NSArray *)waits {
-    _ANESharedEvents *made = NSAllocateObject(self, 0, NULL);
-    made->signalEvents = [signals retain];
-    made->waitEvents = [waits retain];
-    return [made autorelease];
-}
-- (id)init {
-    [super dealloc];
-    return nil;
-}
-- (void)dealloc {
-    [signalEvents release];
-    [waitEvents release];
-    [super dealloc];
-}
-- (NSArray *)signalEvents {
-    return signalEvents;
-}
-- (NSArray *)waitEvents {
-    return waitEvents;
 }
 @end

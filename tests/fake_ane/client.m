@@ -1,4 +1,4 @@
-/* _ANEClient: the connection to the daemon. Compiling and loading through it needs an entitlement that nobody here has. */
+/* _ANEClient: the connection to the daemon. To compile and load through it, one needs an entitlement. */
 #import "fake.h"
 
 @implementation _ANEClient
@@ -114,6 +114,15 @@ static BOOL process(SEL selector, fake_switch point, id model, NSDictionary *opt
                          qos:(unsigned)qos
                        error:(NSError **)error {
     return [self buffersReadyWithModel:model inputBuffers:set options:options qos:qos error:error];
+}
+
+- (BOOL)sessionHintWithModel:(id)model
+                        hint:(NSString *)hint
+                     options:(NSDictionary *)options
+                      report:(NSMutableDictionary *)report
+                       error:(NSError **)error {
+    (void)model, (void)hint, (void)options, (void)report;
+    return fake_fail(error, fake_generic_error(25, _cmd));
 }
 
 /* ---- what is refused for want of an entitlement ---- */

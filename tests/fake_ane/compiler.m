@@ -84,8 +84,28 @@ mil_program *fake_parse(NSData *text, NSDictionary *blobs, NSString **why) {
     return program;
 }
 
-/* An op of the switch `reject`, or a name for nothing: what the interpreter accepts and the compiler would not. */
+/* The largest axes that were seen to compile: [N, C, H, W], and at most five of them (FRG). */
+static NSString *check_limits(const mil_program *program, int f, int side) {
+    char arch[FAKE_TEXT];
+    int64_t axis = atoi(fake_text(FAKE_AT_arch, arch) + (*arch != 0)) < 16 ? 16384 : 65536, channels = 65536;
+    for (int i = 0; i < mil_port_count(program, f, side); i++) {
+        const anex_tensor *type = mil_port_type(program, f, side, i);
+        if (type->rank > 5) return objection(@"rank %d", type->rank);
+        for (int a = 0; a < type->rank; a++)
+            if (type->shape[a] > (a == type->rank - 3 ? channels : axis))
+                return objection(@"axis %d of %s has %lld elements", a, mil_port_name(program, f, side, i),
+                                 (long long)type->shape[a]);
+    }
+    return nil;
+}
+
+/* What the interpreter accepts and the compiler would not. */
 static NSString *check_program(const mil_program *program) {
+    for (int f = 0; f < mil_function_count(program) && fake_flag(FAKE_AT_chip_limits); f++)
+        for (int side = 0; side < 2; side++) {
+            NSString *why = check_limits(program, f, side);
+            if (why) return why;
+        }
     for (int f = 0; f < mil_function_count(program); f++)
         for (int i = 0; i < mil_op_count(program, f); i++) {
             const char *op = mil_op_type(program, f, i);

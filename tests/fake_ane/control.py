@@ -40,7 +40,7 @@ def library() -> ctypes.CDLL:
 
 def names(*, counters: bool = False) -> list[str]:
     """All switches, or all counters."""
-    found = []
+    found: list[str] = []
     while name := library().fake_ane_name(counters, len(found)):
         found.append(name.decode())
     return found

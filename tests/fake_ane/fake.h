@@ -38,7 +38,7 @@ typedef struct fake_surface fake_surface; /* what processes share of a surface: 
 FAKE_EXPORT IOSurfaceRef IOSurfaceCreate(CFDictionaryRef properties);
 FAKE_EXPORT void *IOSurfaceGetBaseAddress(IOSurfaceRef surface);
 FAKE_EXPORT size_t IOSurfaceGetAllocSize(IOSurfaceRef surface);
-/* Before an evaluation: count surfaces that are locked or were written without a lock. After: remember what it wrote. */
+/* Before an evaluation: count surfaces that are locked or were written without a lock. After it: remember. */
 void fake_surface_inspect(IOSurfaceRef surface);
 void fake_surface_wrote(IOSurfaceRef surface);
 
@@ -51,7 +51,7 @@ void fake_cache_purge(NSString *identifier);
 
 /* ---- compiler.m ---- */
 
-/* What the compiler daemon does with <tmp>/<identifier>: nil if it likes it, otherwise why not. Puts it into the cache. */
+/* What the compiler daemon does with <tmp>/<identifier>: why not, or nil, and it is in the cache. */
 NSString *fake_compile(NSString *identifier, NSString *directory, NSData *text);
 mil_program *fake_parse(NSData *text, NSDictionary *blobs, NSString **why);
 

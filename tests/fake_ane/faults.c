@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-typedef enum kind { FAULT, FLAG, NUMBER, TEXT, START } kind;
+typedef enum kind { FAULT, FLAG, NUMBER, TEXT, CHOICE, START } kind;
 
 static const struct {
     const char *name, *value;
@@ -60,25 +60,41 @@ static bool is_number(const char *text, int64_t *number) {
 }
 
 static bool is_fault(const char *text) {
-    static const char *const words[] = {"ok", "no", "silent", "once", "throw"};
+    static const char *const words[] = {"ok", "yes", "no", "silent", "once", "throw"};
     int64_t ms;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (!strcmp(text, words[i])) return true;
     return (starts(text, "slow:") && is_number(text + 5, &ms)) || (starts(text, "once:") && is_number(text + 5, &ms));
 }
 
-static bool is_flag(const char *text) { return !strcmp(text, "yes") || !strcmp(text, "no"); }
+/* Whether `value` stands in "one|two|three". */
+static bool is_choice(const char *choices, const char *value) {
+    size_t length = strlen(value);
+    for (const char *at = choices; length && (at = strstr(at, value)); at++)
+        if ((at == choices || at[-1] == '|') && (!at[length] || at[length] == '|')) return true;
+    return false;
+}
 
 static int put(int i, const char *value) { /* with the mutex held */
-    int64_t number = 0;
+    int64_t number = !strcmp(value, "yes");
+    bool is_flag = number || !strcmp(value, "no");
     if (strlen(value) >= FAKE_TEXT || (switches[i].kind == FAULT && !is_fault(value)) ||
-        (switches[i].kind == FLAG && !is_flag(value)) || (switches[i].kind == NUMBER && !is_number(value, &number)))
+        (switches[i].kind == FLAG && !is_flag) ||
+        (switches[i].kind == CHOICE && !is_choice(switches[i].value, value)) ||
+        (switches[i].kind == NUMBER && !is_flag && !is_number(value, &number)))
         return -2;
     memset(&settings[i], 0, sizeof settings[i]);
     strcpy(settings[i].text, value);
-    settings[i].number = switches[i].kind == FLAG ? !strcmp(value, "yes") : number;
+    settings[i].number = number;
     if (i == FAKE_AT_empty_evaluate) evaluates_nothing = settings[i].number;
     return 0;
+}
+
+static void put_default(int i) {
+    char value[FAKE_TEXT];
+    snprintf(value, sizeof value, "%s", switches[i].value);
+    if (switches[i].kind == CHOICE) value[strcspn(value, "|")] = 0;
+    put(i, value);
 }
 
 static int find(const char *name) {
@@ -89,7 +105,7 @@ static int find(const char *name) {
 
 /* Before any class is registered: see missing.c, whose constructor comes next. */
 __attribute__((constructor(101))) static void read_environment(void) {
-    for (int i = 0; i < FAKE_SWITCH_COUNT; i++) put(i, switches[i].value);
+    for (int i = 0; i < FAKE_SWITCH_COUNT; i++) put_default(i);
     const char *variable = getenv("FAKE_ANE");
     char *text = variable ? strdup(variable) : NULL, *rest = NULL;
     for (char *item = text ? strtok_r(text, ";", &rest) : NULL; item; item = strtok_r(NULL, ";", &rest)) {
@@ -131,7 +147,7 @@ void fake_ane_reset(void) {
     fake_forget_cache();
     pthread_mutex_lock(&mutex);
     for (int i = 0; i < FAKE_SWITCH_COUNT; i++)
-        if (switches[i].kind != START && i != FAKE_AT_cache_dir) put(i, switches[i].value);
+        if (switches[i].kind != START && i != FAKE_AT_cache_dir) put_default(i);
     for (int i = 0; i < FAKE_COUNTER_COUNT; i++)
         if (!counters[i].is_live) counts[i] = 0;
     *reason = 0;

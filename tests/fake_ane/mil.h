@@ -137,6 +137,8 @@ typedef enum mil_rule {
     MIL_PRODUCT, MIL_LINEAR, MIL_CONV, MIL_POOL,
     MIL_VIEW,    /* as many elements */
     MIL_TURN, MIL_CONCAT, MIL_STACK, MIL_SPLIT, MIL_INDEX, MIL_SIZE, MIL_PAD, MIL_TILE,
+    MIL_EINSUM, MIL_ATTEND, MIL_TO_SPACE, MIL_TO_DEPTH, MIL_FROM_BATCH, MIL_TO_BATCH, MIL_SAMPLE, MIL_WINDOWS,
+    MIL_ALONG, MIL_TOPK, MIL_SUPPRESS, MIL_RANK, MIL_RECURRENT,
     MIL_KERNEL,  /* left to the kernel */
 } mil_rule;
 void mil_check_op(mil_parser *p, const mil_op *op, mil_rule rule, const char *first, int32_t results);

@@ -1,22 +1,20 @@
 /* Types of results. The kernels believe the types they are given, so those that an op makes are worked out here
    for the ops that programs are mostly made of, and compared with the declared ones; the kernels' own checks
    have the last word on the others. */
-#include "mil.h"
+#include "mil_check.h"
 
 #include <stdio.h>
 #include <string.h>
 
-typedef enum verdict { KNOWN, UNKNOWN, WRONG } verdict; /* of the type worked out; wrong: the arguments do not fit */
-
 /* ---- arguments ------------------------------------------------------------------------------ */
 
-static const anex_tensor *argument(const mil_op *op, const char *name) {
+const anex_tensor *mil_type_of(const mil_op *op, const char *name) {
     const mil_value *value = mil_argument_of(op, name);
     return value ? &value->tensor : NULL;
 }
 
 /* Element i of a constant tensor of integers or bools */
-static int64_t item(const anex_tensor *t, int64_t i) {
+int64_t mil_item(const anex_tensor *t, int64_t i) {
     switch (t->dtype) {
     case ANEX_I8: return ((const int8_t *)t->data)[i];
     case ANEX_U16: return ((const uint16_t *)t->data)[i];
@@ -27,17 +25,17 @@ static int64_t item(const anex_tensor *t, int64_t i) {
     }
 }
 
-static bool is_list_of(const anex_tensor *t, int64_t n) {
+bool mil_is_list(const anex_tensor *t, int64_t n) {
     return !t || (t->data && t->dtype != ANEX_F16 && t->dtype != ANEX_F32 && anex_tensor_size(t) == n);
 }
 
-static int64_t number(const mil_op *op, const char *name, int64_t otherwise) {
-    const anex_tensor *t = argument(op, name);
-    return t && t->data && is_list_of(t, 1) ? item(t, 0) : otherwise;
+int64_t mil_number(const mil_op *op, const char *name, int64_t otherwise) {
+    const anex_tensor *t = mil_type_of(op, name);
+    return t && t->data && mil_is_list(t, 1) ? mil_item(t, 0) : otherwise;
 }
 
-static bool find_axis(const mil_op *op, const char *name, int64_t otherwise, int32_t rank, int32_t *axis) {
-    int64_t i = number(op, name, otherwise);
+bool mil_axis(const mil_op *op, const char *name, int64_t otherwise, int32_t rank, int32_t *axis) {
+    int64_t i = mil_number(op, name, otherwise);
     *axis = (int32_t)(i < 0 ? i + rank : i);
     return i >= -rank && i < rank;
 }
@@ -48,7 +46,7 @@ static bool is_same_shape(const anex_tensor *a, const anex_tensor *b) {
     return a->rank == b->rank && !memcmp(a->shape, b->shape, (size_t)a->rank * sizeof *a->shape);
 }
 
-static bool broadcast(anex_tensor *to, const anex_tensor *with) {
+bool mil_broadcast(anex_tensor *to, const anex_tensor *with) {
     int32_t rank = to->rank > with->rank ? to->rank : with->rank;
     anex_tensor all = {.dtype = to->dtype, .rank = rank};
     for (int32_t i = 0; i < rank; i++) {
@@ -61,68 +59,68 @@ static bool broadcast(anex_tensor *to, const anex_tensor *with) {
     return true;
 }
 
-static verdict of_pair(const mil_op *op, anex_tensor *y, bool is_truth) {
-    const anex_tensor *other = argument(op, "y");
-    if (other->dtype != y->dtype || !broadcast(y, other)) return WRONG;
+static mil_verdict of_pair(const mil_op *op, anex_tensor *y, bool is_truth) {
+    const anex_tensor *other = mil_type_of(op, "y");
+    if (other->dtype != y->dtype || !mil_broadcast(y, other)) return MIL_WRONG;
     if (is_truth) y->dtype = ANEX_BOOL;
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
-static verdict of_select(const mil_op *op, anex_tensor *y) {
-    const anex_tensor *a = argument(op, "a"), *b = argument(op, "b");
-    if (a->dtype != b->dtype || !broadcast(y, a) || !broadcast(y, b)) return WRONG;
+static mil_verdict of_select(const mil_op *op, anex_tensor *y) {
+    const anex_tensor *a = mil_type_of(op, "a"), *b = mil_type_of(op, "b");
+    if (a->dtype != b->dtype || !mil_broadcast(y, a) || !mil_broadcast(y, b)) return MIL_WRONG;
     y->dtype = a->dtype;
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
-static verdict of_reduction(const mil_op *op, anex_tensor *y, const char *name) {
-    const anex_tensor *axes = argument(op, name);
-    bool reduced[ANEX_MAX_RANK], keep = number(op, "keep_dims", 0);
+static mil_verdict of_reduction(const mil_op *op, anex_tensor *y, const char *name) {
+    const anex_tensor *axes = mil_type_of(op, name);
+    bool reduced[ANEX_MAX_RANK], keep = mil_number(op, "keep_dims", 0);
     bool is_one = !strcmp(name, "axis"); /* -1 unless given; several: all */
     for (int32_t i = 0; i < y->rank; i++) reduced[i] = is_one ? !axes && i == y->rank - 1 : !axes;
     int64_t n = axes ? anex_tensor_size(axes) : 0;
-    if (!is_list_of(axes, n)) return WRONG;
+    if (!mil_is_list(axes, n)) return MIL_WRONG;
     for (int64_t i = 0; i < n; i++) {
-        int64_t axis = item(axes, i);
-        if (axis < -y->rank || axis >= y->rank) return WRONG;
+        int64_t axis = mil_item(axes, i);
+        if (axis < -y->rank || axis >= y->rank) return MIL_WRONG;
         reduced[axis < 0 ? axis + y->rank : axis] = true;
     }
     int32_t rank = 0;
     for (int32_t i = 0; i < y->rank; i++)
         if (!reduced[i] || keep) y->shape[rank++] = reduced[i] ? 1 : y->shape[i];
     y->rank = rank;
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
-static verdict of_matmul(const mil_op *op, anex_tensor *y) {
-    anex_tensor b = *argument(op, "y");
-    if (b.dtype != y->dtype) return WRONG;
-    if (y->rank < 2 || b.rank < 2) return UNKNOWN;
-    bool turn_x = number(op, "transpose_x", 0), turn_y = number(op, "transpose_y", 0);
+static mil_verdict of_matmul(const mil_op *op, anex_tensor *y) {
+    anex_tensor b = *mil_type_of(op, "y");
+    if (b.dtype != y->dtype) return MIL_WRONG;
+    if (y->rank < 2 || b.rank < 2) return MIL_UNKNOWN;
+    bool turn_x = mil_number(op, "transpose_x", 0), turn_y = mil_number(op, "transpose_y", 0);
     int64_t *x_tail = y->shape + y->rank - 2, *y_tail = b.shape + b.rank - 2;
     int64_t rows = x_tail[turn_x], columns = y_tail[!turn_y];
-    if (x_tail[!turn_x] != y_tail[turn_y]) return WRONG;
+    if (x_tail[!turn_x] != y_tail[turn_y]) return MIL_WRONG;
     x_tail[0] = x_tail[1] = y_tail[0] = y_tail[1] = 1;
-    if (!broadcast(y, &b)) return WRONG;
+    if (!mil_broadcast(y, &b)) return MIL_WRONG;
     y->shape[y->rank - 2] = rows, y->shape[y->rank - 1] = columns;
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
-static verdict of_linear(const mil_op *op, anex_tensor *y) {
-    const anex_tensor *weight = argument(op, "weight"), *bias = argument(op, "bias");
+static mil_verdict of_linear(const mil_op *op, anex_tensor *y) {
+    const anex_tensor *weight = mil_type_of(op, "weight"), *bias = mil_type_of(op, "bias");
     if (y->rank < 1 || weight->rank != 2 || weight->dtype != y->dtype || weight->shape[1] != y->shape[y->rank - 1])
-        return WRONG;
-    if (bias && (bias->dtype != y->dtype || anex_tensor_size(bias) != weight->shape[0])) return WRONG;
+        return MIL_WRONG;
+    if (bias && (bias->dtype != y->dtype || anex_tensor_size(bias) != weight->shape[0])) return MIL_WRONG;
     y->shape[y->rank - 1] = weight->shape[0];
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
 /* How many windows of `size` fit along spatial axis i, and whether there is one */
 static bool slide(const mil_op *op, int32_t i, int32_t n, int64_t *extent, int64_t size) {
-    const anex_tensor *type = argument(op, "pad_type"), *strides = argument(op, "strides");
-    const anex_tensor *pad = argument(op, "pad"), *dilations = argument(op, "dilations");
-    if (!is_list_of(strides, n) || !is_list_of(dilations, n) || !is_list_of(pad, 2 * n)) return false;
-    int64_t stride = strides ? item(strides, i) : 1, dilation = dilations ? item(dilations, i) : 1;
+    const anex_tensor *type = mil_type_of(op, "pad_type"), *strides = mil_type_of(op, "strides");
+    const anex_tensor *pad = mil_type_of(op, "pad"), *dilations = mil_type_of(op, "dilations");
+    if (!mil_is_list(strides, n) || !mil_is_list(dilations, n) || !mil_is_list(pad, 2 * n)) return false;
+    int64_t stride = strides ? mil_item(strides, i) : 1, dilation = dilations ? mil_item(dilations, i) : 1;
     if (stride < 1 || dilation < 1 || size < 1) return false;
     const char *kind = type ? type->data : "valid";
     if (!strcmp(kind, "same") || !strcmp(kind, "same_lower")) {
@@ -130,75 +128,76 @@ static bool slide(const mil_op *op, int32_t i, int32_t n, int64_t *extent, int64
         return true;
     }
     bool is_custom = !strcmp(kind, "custom") && pad;
-    int64_t room = *extent + (is_custom ? item(pad, 2 * i) + item(pad, 2 * i + 1) : 0) - dilation * (size - 1) - 1;
+    int64_t padding = is_custom ? mil_item(pad, 2 * i) + mil_item(pad, 2 * i + 1) : 0;
+    int64_t room = *extent + padding - dilation * (size - 1) - 1;
     if (room < 0) return false;
-    *extent = (number(op, "ceil_mode", 0) ? room + stride - 1 : room) / stride + 1;
+    *extent = (mil_number(op, "ceil_mode", 0) ? room + stride - 1 : room) / stride + 1;
     return true;
 }
 
-static verdict of_conv(const mil_op *op, anex_tensor *y) {
-    const anex_tensor *weight = argument(op, "weight"), *bias = argument(op, "bias");
-    int64_t groups = number(op, "groups", 1);
-    if (y->rank < 3 || y->rank > 5 || weight->rank != y->rank || weight->dtype != y->dtype || groups < 1) return WRONG;
-    if (y->shape[1] != weight->shape[1] * groups || weight->shape[0] % groups) return WRONG;
-    if (bias && (bias->dtype != y->dtype || anex_tensor_size(bias) != weight->shape[0])) return WRONG;
+static mil_verdict of_conv(const mil_op *op, anex_tensor *y) {
+    const anex_tensor *weight = mil_type_of(op, "weight"), *bias = mil_type_of(op, "bias");
+    int64_t groups = mil_number(op, "groups", 1);
+    if (y->rank < 3 || y->rank > 5 || weight->rank != y->rank || weight->dtype != y->dtype) return MIL_WRONG;
+    if (groups < 1 || groups > y->shape[1] || y->shape[1] != weight->shape[1] * groups || weight->shape[0] % groups) return MIL_WRONG;
+    if (bias && (bias->dtype != y->dtype || anex_tensor_size(bias) != weight->shape[0])) return MIL_WRONG;
     y->shape[1] = weight->shape[0];
     for (int32_t i = 2; i < y->rank; i++)
-        if (!slide(op, i - 2, y->rank - 2, &y->shape[i], weight->shape[i])) return WRONG;
-    return KNOWN;
+        if (!slide(op, i - 2, y->rank - 2, &y->shape[i], weight->shape[i])) return MIL_WRONG;
+    return MIL_KNOWN;
 }
 
-static verdict of_pool(const mil_op *op, anex_tensor *y) {
-    const anex_tensor *sizes = argument(op, "kernel_sizes");
-    if (y->rank < 3 || y->rank > 5 || !is_list_of(sizes, y->rank - 2)) return WRONG;
+static mil_verdict of_pool(const mil_op *op, anex_tensor *y) {
+    const anex_tensor *sizes = mil_type_of(op, "kernel_sizes");
+    if (y->rank < 3 || y->rank > 5 || !mil_is_list(sizes, y->rank - 2)) return MIL_WRONG;
     const anex_tensor *made = &op->results[0]->tensor;
-    bool is_ceil = number(op, "ceil_mode", 0);
+    bool is_ceil = mil_number(op, "ceil_mode", 0);
     for (int32_t i = 2; i < y->rank; i++) {
-        if (!slide(op, i - 2, y->rank - 2, &y->shape[i], item(sizes, i - 2))) return WRONG;
+        if (!slide(op, i - 2, y->rank - 2, &y->shape[i], mil_item(sizes, i - 2))) return MIL_WRONG;
         /* a last window that would begin in the padding is left out */
         if (is_ceil && made->rank == y->rank && made->shape[i] == y->shape[i] - 1) y->shape[i]--;
     }
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
 /* ---- moving ---------------------------------------------------------------------------------- */
 
-static verdict of_reshape(const mil_op *op, anex_tensor *y) {
-    const anex_tensor *made = &op->results[0]->tensor, *shape = argument(op, "shape");
-    if (anex_tensor_size(made) != anex_tensor_size(y)) return WRONG;
+static mil_verdict of_reshape(const mil_op *op, anex_tensor *y) {
+    const anex_tensor *made = &op->results[0]->tensor, *shape = mil_type_of(op, "shape");
+    if (anex_tensor_size(made) != anex_tensor_size(y)) return MIL_WRONG;
     if (shape && shape->data) {
-        if (!is_list_of(shape, made->rank)) return WRONG;
+        if (!mil_is_list(shape, made->rank)) return MIL_WRONG;
         for (int32_t i = 0; i < made->rank; i++)
-            if (item(shape, i) > 0 && item(shape, i) != made->shape[i]) return WRONG;
+            if (mil_item(shape, i) > 0 && mil_item(shape, i) != made->shape[i]) return MIL_WRONG;
     }
     y->rank = made->rank;
     memcpy(y->shape, made->shape, sizeof y->shape);
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
-static verdict of_transpose(const mil_op *op, anex_tensor *y) {
-    const anex_tensor x = *y, *perm = argument(op, "perm");
-    if (!is_list_of(perm, x.rank)) return WRONG;
+static mil_verdict of_transpose(const mil_op *op, anex_tensor *y) {
+    const anex_tensor x = *y, *perm = mil_type_of(op, "perm");
+    if (!mil_is_list(perm, x.rank)) return MIL_WRONG;
     for (int32_t i = 0; i < x.rank; i++) {
-        int64_t axis = item(perm, i) + (item(perm, i) < 0 ? x.rank : 0);
-        if (axis < 0 || axis >= x.rank) return WRONG;
+        int64_t axis = mil_item(perm, i) + (mil_item(perm, i) < 0 ? x.rank : 0);
+        if (axis < 0 || axis >= x.rank) return MIL_WRONG;
         y->shape[i] = x.shape[axis];
     }
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
-static verdict of_join(const mil_op *op, anex_tensor *y, bool is_stack) {
+static mil_verdict of_join(const mil_op *op, anex_tensor *y, bool is_stack) {
     const mil_argument *list = op->arguments;
     int32_t axis;
     while (strcmp(list->name, "values")) list = list->next;
     *y = list->values[0]->tensor;
-    if (y->rank + is_stack > ANEX_MAX_RANK || !find_axis(op, "axis", 0, y->rank + is_stack, &axis)) return WRONG;
+    if (y->rank + is_stack > ANEX_MAX_RANK || !mil_axis(op, "axis", 0, y->rank + is_stack, &axis)) return MIL_WRONG;
     int64_t along = 0;
     for (int32_t i = 0; i < list->n; i++) {
         const anex_tensor *x = &list->values[i]->tensor;
-        if (x->dtype != y->dtype || x->rank != y->rank) return WRONG;
+        if (x->dtype != y->dtype || x->rank != y->rank) return MIL_WRONG;
         for (int32_t k = 0; k < x->rank; k++)
-            if (x->shape[k] != y->shape[k] && (is_stack || k != axis)) return WRONG;
+            if (x->shape[k] != y->shape[k] && (is_stack || k != axis)) return MIL_WRONG;
         along += is_stack ? 1 : x->shape[axis];
     }
     if (is_stack) {
@@ -206,95 +205,95 @@ static verdict of_join(const mil_op *op, anex_tensor *y, bool is_stack) {
         y->rank++;
     }
     y->shape[axis] = along;
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
 /* The parts are the results' shapes; together they are the axis. */
-static verdict of_split(const mil_op *op, const anex_tensor *x) {
+static mil_verdict of_split(const mil_op *op, const anex_tensor *x) {
     int32_t axis;
     int64_t along = 0;
-    if (!find_axis(op, "axis", 0, x->rank, &axis)) return WRONG;
+    if (!mil_axis(op, "axis", 0, x->rank, &axis)) return MIL_WRONG;
     for (int32_t i = 0; i < op->n_results; i++) {
         anex_tensor part = op->results[i]->tensor;
-        if (part.rank != x->rank || part.dtype != x->dtype) return WRONG;
+        if (part.rank != x->rank || part.dtype != x->dtype) return MIL_WRONG;
         along += part.shape[axis];
         part.shape[axis] = x->shape[axis];
-        if (!is_same_shape(&part, x)) return WRONG;
+        if (!is_same_shape(&part, x)) return MIL_WRONG;
     }
-    return along == x->shape[axis] ? UNKNOWN : WRONG;
+    return along == x->shape[axis] ? MIL_UNKNOWN : MIL_WRONG;
 }
 
 static bool mask_at(const mil_op *op, const char *name, int32_t i) {
-    const anex_tensor *mask = argument(op, name);
-    return mask && item(mask, i);
+    const anex_tensor *mask = mil_type_of(op, name);
+    return mask && mil_item(mask, i);
 }
 
-static verdict of_slice_by_index(const mil_op *op, anex_tensor *y) {
-    const anex_tensor x = *y, *begin = argument(op, "begin"), *end = argument(op, "end");
-    const anex_tensor *stride = argument(op, "stride");
-    if (anex_tensor_size(begin) != x.rank || anex_tensor_size(end) != x.rank) return WRONG;
-    if (!is_list_of(stride, x.rank) || !is_list_of(argument(op, "begin_mask"), x.rank) || !is_list_of(argument(op, "end_mask"), x.rank) ||
-        !is_list_of(argument(op, "squeeze_mask"), x.rank))
-        return WRONG;
-    if (!begin->data || !end->data) return UNKNOWN;
-    if (!is_list_of(begin, x.rank) || !is_list_of(end, x.rank)) return WRONG;
+static mil_verdict of_slice_by_index(const mil_op *op, anex_tensor *y) {
+    const anex_tensor x = *y, *begin = mil_type_of(op, "begin"), *end = mil_type_of(op, "end");
+    const anex_tensor *stride = mil_type_of(op, "stride");
+    if (anex_tensor_size(begin) != x.rank || anex_tensor_size(end) != x.rank) return MIL_WRONG;
+    static const char *const lists[] = {"stride", "begin_mask", "end_mask", "squeeze_mask"};
+    for (int32_t i = 0; i < 4; i++)
+        if (!mil_is_list(mil_type_of(op, lists[i]), x.rank)) return MIL_WRONG;
+    if (!begin->data || !end->data) return MIL_UNKNOWN;
+    if (!mil_is_list(begin, x.rank) || !mil_is_list(end, x.rank)) return MIL_WRONG;
     y->rank = 0;
     for (int32_t i = 0; i < x.rank; i++) {
-        int64_t n = x.shape[i], from = item(begin, i), to = item(end, i), step = stride ? item(stride, i) : 1;
-        bool is_one = mask_at(op, "squeeze_mask", i);
-        if (is_one) continue;
-        if (step < 1) return UNKNOWN; /* backwards */
+        int64_t n = x.shape[i], from = mil_item(begin, i), to = mil_item(end, i);
+        int64_t step = stride ? mil_item(stride, i) : 1;
+        if (mask_at(op, "squeeze_mask", i)) continue;
+        if (step < 1) return MIL_UNKNOWN; /* backwards */
         from = mask_at(op, "begin_mask", i) ? 0 : from < 0 ? from + n : from;
         to = mask_at(op, "end_mask", i) ? n : to < 0 ? to + n : to > n ? n : to;
-        if (from < 0 || to <= from) return WRONG;
+        if (from < 0 || to <= from) return MIL_WRONG;
         y->shape[y->rank++] = (to - from + step - 1) / step;
     }
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
-static verdict of_slice_by_size(const mil_op *op, anex_tensor *y) {
-    const anex_tensor *begin = argument(op, "begin"), *size = argument(op, "size");
-    if (anex_tensor_size(begin) != y->rank || anex_tensor_size(size) != y->rank) return WRONG;
-    if (!begin->data || !size->data) return UNKNOWN;
-    if (!is_list_of(begin, y->rank) || !is_list_of(size, y->rank)) return WRONG;
+static mil_verdict of_slice_by_size(const mil_op *op, anex_tensor *y) {
+    const anex_tensor *begin = mil_type_of(op, "begin"), *size = mil_type_of(op, "size");
+    if (anex_tensor_size(begin) != y->rank || anex_tensor_size(size) != y->rank) return MIL_WRONG;
+    if (!begin->data || !size->data) return MIL_UNKNOWN;
+    if (!mil_is_list(begin, y->rank) || !mil_is_list(size, y->rank)) return MIL_WRONG;
     for (int32_t i = 0; i < y->rank; i++) {
-        int64_t from = item(begin, i) + (item(begin, i) < 0 ? y->shape[i] : 0), n = item(size, i);
+        int64_t from = mil_item(begin, i) + (mil_item(begin, i) < 0 ? y->shape[i] : 0), n = mil_item(size, i);
         if (n < 0) n = y->shape[i] - from;
-        if (from < 0 || n < 1 || from + n > y->shape[i]) return WRONG;
+        if (from < 0 || n < 1 || from + n > y->shape[i]) return MIL_WRONG;
         y->shape[i] = n;
     }
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
-static verdict of_pad(const mil_op *op, anex_tensor *y) {
-    const anex_tensor *pad = argument(op, "pad");
+static mil_verdict of_pad(const mil_op *op, anex_tensor *y) {
+    const anex_tensor *pad = mil_type_of(op, "pad");
     int64_t n = anex_tensor_size(pad) / 2;
-    if (!pad->data || !is_list_of(pad, 2 * n) || n > y->rank) return WRONG;
+    if (!pad->data || !mil_is_list(pad, 2 * n) || n > y->rank) return MIL_WRONG;
     for (int64_t i = 0; i < n; i++) {
-        if (item(pad, 2 * i) < 0 || item(pad, 2 * i + 1) < 0) return WRONG;
-        y->shape[y->rank - n + i] += item(pad, 2 * i) + item(pad, 2 * i + 1);
+        if (mil_item(pad, 2 * i) < 0 || mil_item(pad, 2 * i + 1) < 0) return MIL_WRONG;
+        y->shape[y->rank - n + i] += mil_item(pad, 2 * i) + mil_item(pad, 2 * i + 1);
     }
-    return KNOWN;
+    return MIL_KNOWN;
 }
 
-static verdict of_tile(const mil_op *op, anex_tensor *y) {
-    const anex_tensor *reps = argument(op, "reps");
-    if (!reps->data) return UNKNOWN;
-    if (!is_list_of(reps, y->rank)) return WRONG;
-    for (int32_t i = 0; i < y->rank; i++) y->shape[i] *= item(reps, i);
-    return KNOWN;
+static mil_verdict of_tile(const mil_op *op, anex_tensor *y) {
+    const anex_tensor *reps = mil_type_of(op, "reps");
+    if (!reps->data) return MIL_UNKNOWN;
+    if (!mil_is_list(reps, y->rank)) return MIL_WRONG;
+    for (int32_t i = 0; i < y->rank; i++) y->shape[i] *= mil_item(reps, i);
+    return MIL_KNOWN;
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 /* `y` comes as the first argument's type, and leaves as the first result's. */
-static verdict work_out(const mil_op *op, mil_rule rule, anex_tensor *y) {
+static mil_verdict work_out(const mil_op *op, mil_rule rule, anex_tensor *y) {
     switch (rule) {
-    case MIL_SAME: return KNOWN;
+    case MIL_SAME: return MIL_KNOWN;
     case MIL_PAIR: return of_pair(op, y, false);
     case MIL_TRUTH: return of_pair(op, y, true);
     case MIL_SELECT: return of_select(op, y);
-    case MIL_SHAPED: y->dtype = op->results[0]->tensor.dtype; return KNOWN;
+    case MIL_SHAPED: y->dtype = op->results[0]->tensor.dtype; return MIL_KNOWN;
     case MIL_AXES: return of_reduction(op, y, "axes");
     case MIL_AXIS: y->dtype = op->results[0]->tensor.dtype; return of_reduction(op, y, "axis");
     case MIL_PRODUCT: return of_matmul(op, y);
@@ -310,9 +309,22 @@ static verdict work_out(const mil_op *op, mil_rule rule, anex_tensor *y) {
     case MIL_SIZE: return of_slice_by_size(op, y);
     case MIL_PAD: return of_pad(op, y);
     case MIL_TILE: return of_tile(op, y);
+    case MIL_EINSUM: return mil_of_einsum(op, y);
+    case MIL_ATTEND: return mil_of_attention(op, y);
+    case MIL_TO_SPACE: return mil_of_shuffle(op, y, true);
+    case MIL_TO_DEPTH: return mil_of_shuffle(op, y, false);
+    case MIL_FROM_BATCH: return mil_of_blocks(op, y, true);
+    case MIL_TO_BATCH: return mil_of_blocks(op, y, false);
+    case MIL_SAMPLE: return mil_of_sample(op, y);
+    case MIL_WINDOWS: return mil_of_windows(op, y);
+    case MIL_ALONG: return mil_of_gather_along(op, y);
+    case MIL_TOPK: return mil_of_topk(op, y);
+    case MIL_SUPPRESS: return mil_of_suppression(op, y);
+    case MIL_RANK: return mil_of_shape(op, y);
+    case MIL_RECURRENT: return mil_of_recurrent(op, y);
     case MIL_KERNEL: break;
     }
-    return UNKNOWN;
+    return MIL_UNKNOWN;
 }
 
 static const char *shown(const anex_tensor *t, char *text, size_t room) {
@@ -334,14 +346,14 @@ void mil_check_op(mil_parser *p, const mil_op *op, mil_rule rule, const char *fi
     }
     char word[32];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(first, " ?!$"), first);
-    const anex_tensor *x = argument(op, word), *made = &op->results[0]->tensor;
+    const anex_tensor *x = mil_type_of(op, word), *made = &op->results[0]->tensor;
     anex_tensor y = x ? *x : *made;
-    verdict found = work_out(op, rule, &y);
+    mil_verdict found = work_out(op, rule, &y);
     char left[160], right[160];
-    if (found == WRONG)
+    if (found == MIL_WRONG)
         mil_fail(p, "%.100s '%.200s': the shapes or dtypes of its arguments do not fit together or its result, %s",
                  op->type, op->name, shown(made, left, sizeof left));
-    else if (found == KNOWN && (y.dtype != made->dtype || !is_same_shape(&y, made)))
+    else if (found == MIL_KNOWN && (y.dtype != made->dtype || !is_same_shape(&y, made)))
         mil_fail(p, "%.100s '%.200s' makes %s; its result is declared as %s", op->type, op->name,
                  shown(&y, left, sizeof left), shown(made, right, sizeof right));
 }

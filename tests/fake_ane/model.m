@@ -239,6 +239,12 @@ static void check_options(NSDictionary *options) {
 - (id)descriptor {
     return descriptor;
 }
+- (void)setDescriptor:(id)other {
+    @synchronized(self) {
+        [descriptor autorelease];
+        descriptor = [other retain];
+    }
+}
 - (NSURL *)modelURL {
     return modelURL;
 }

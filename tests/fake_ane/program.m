@@ -30,10 +30,14 @@ NSError *fake_status_error(unsigned status) {
         NSString *what = status == DRIVER_BAD_SYMBOL ? @"invalid argument or state" : @"ANE firmware/hardware failure";
         return fake_error(8, selector, [NSString stringWithFormat:@"%@ (underlying=0x%X)", what, status]);
     }
-    return fake_error(8, selector, [NSString stringWithFormat:@"ANEProgramProcessRequestDirect() Failed with status=0x%x : "
-                                                              @"statusType=0x%x: Program Inference error",
-                                                              status, STATUS_TYPE]);
+    NSString *text = [NSString stringWithFormat:@"ANEProgramProcessRequestDirect() Failed with status=0x%x : "
+                                                @"statusType=0x%x: Program Inference error",
+                                                status, STATUS_TYPE];
+    return fake_error(8, selector, text);
 }
+
+/* Programs of tests are small, and their clients have threads of their own. */
+__attribute__((constructor)) static void use_one_thread(void) { anex_set_num_threads(1); }
 
 static bool is_wanted(fake_switch at, bool by_itself) {
     return fake_is(at, "yes") || (by_itself && fake_is(at, "auto"));
@@ -133,8 +137,8 @@ static mil_numerics numerics(void) {
         IOSurfaceRef surface = [(_ANEIOSurfaceObject *)[surfaces objectAtIndex:i] ioSurface];
         size_t needed = (size_t)(symbol->batches * symbol->batch_stride);
         if (IOSurfaceGetAllocSize(surface) < needed) {
-            fake_explain("the surface at index %u has %zu bytes of %zu", (unsigned)index, IOSurfaceGetAllocSize(surface),
-                         needed);
+            fake_explain("the surface at index %u has %zu bytes of %zu", (unsigned)index,
+                         IOSurfaceGetAllocSize(surface), needed);
             return DRIVER_TOO_SMALL;
         }
         fake_surface_inspect(surface);

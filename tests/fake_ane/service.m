@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { QUEUE_DEPTH = 127 };
+enum { QUEUE_DEPTH = 127, FAILED = 0x16 };
 
 typedef struct job {
     _ANEProgramForEvaluation *program;
@@ -28,18 +28,23 @@ static void leave(void) {
     pthread_mutex_unlock(&mutex);
 }
 
+/* An exception here has nobody to catch it: it becomes the error that the handler is given. */
+static unsigned status_of(job *work) {
+    unsigned status = FAILED;
+    @try {
+        if (!fake_enter(FAKE_AT_completion)) status = [work->program run:work->request mask:work->mask];
+    } @catch (NSException *exception) {
+        fake_explain("completion: %s", [[exception reason] UTF8String]);
+    }
+    return status;
+}
+
 static void run(job *work) {
     @autoreleasepool {
-        @try {
-            ANECompletion handler = [work->request completionHandler];
-            fake_fault fault = fake_enter(FAKE_AT_completion);
-            unsigned status = fault ? 0x16 : [work->program run:work->request mask:work->mask];
-            NSError *error = status ? fake_status_error(status) : nil;
-            leave(); /* before the handler, which may submit again */
-            if (handler) handler(error);
-        } @catch (NSException *exception) {
-            NSLog(@"fake_ane: an exception on the service's thread: %@", exception);
-        }
+        unsigned status = status_of(work);
+        ANECompletion handler = [work->request completionHandler];
+        leave(); /* before the handler, which may submit again */
+        if (handler) handler(status ? fake_status_error(status) : nil);
         [work->request release];
         [work->program release];
         free(work);

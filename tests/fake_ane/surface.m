@@ -130,13 +130,17 @@ static void remember(fake_surface *shared) {
 /* ---- the object ---- */
 
 @implementation IOSurface
+/* The last release and IOSurfaceLookup exclude each other: what is looked up is not about to go. */
+- (oneway void)release {
+    pthread_mutex_lock(&mutex);
+    BOOL is_last = NSDecrementExtraRefCountWasZero(self);
+    if (is_last && *file) NSHashRemove(mine, self);
+    pthread_mutex_unlock(&mutex);
+    if (is_last) [self dealloc];
+}
+
 - (void)dealloc {
-    if (*file) {
-        pthread_mutex_lock(&mutex);
-        NSHashRemove(mine, self);
-        pthread_mutex_unlock(&mutex);
-        if (owner == getpid()) unlink(file);
-    }
+    if (*file && owner == getpid()) unlink(file);
     if (shared) munmap(shared, shared->mapped);
     fake_add(FAKE_COUNT_live_surfaces, -1);
     [super dealloc];
@@ -210,12 +214,20 @@ FAKE_EXPORT IOSurfaceRef IOSurfaceCreate(CFDictionaryRef asked) {
     }
 }
 
-/* A file that is empty names a surface of its maker's own. Within the maker, too, one looks up what is global. */
+/* The maker finds the very object; others what is global: other surfaces' files hold no bytes. */
 FAKE_EXPORT IOSurfaceRef IOSurfaceLookup(uint32_t id) {
     @autoreleasepool {
         char name[96];
         struct stat facts;
         if (fake_enter(FAKE_AT_surface)) return NULL;
+        pthread_mutex_lock(&mutex);
+        for (IOSurface *surface in mine)
+            if (surface->shared->id == id && surface->owner == getpid()) {
+                [surface retain];
+                pthread_mutex_unlock(&mutex);
+                return (IOSurfaceRef)surface;
+            }
+        pthread_mutex_unlock(&mutex);
         name_of(id, name);
         int file = open(name, O_RDWR | O_CLOEXEC);
         if (file < 0) return NULL;

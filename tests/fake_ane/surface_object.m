@@ -1,4 +1,4 @@
-/* _ANEIOSurfaceObject: a surface in the framework's wrapper. The start offset is kept, and ignored, as on the in-memory path. */
+/* _ANEIOSurfaceObject: a surface in the framework's wrapper. Its start offset is kept and ignored, as in memory. */
 #import "fake.h"
 
 @implementation _ANEIOSurfaceObject
