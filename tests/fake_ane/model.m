@@ -239,7 +239,7 @@ static void check_options(NSDictionary *options) {
 - (id)descriptor {
     return descriptor;
 }
-- (void)setDescriptor:(id)other {
+- (void)setDescriptor:(id<ANEDescriptor>)other {
     @synchronized(self) {
         [descriptor autorelease];
         descriptor = [other retain];
