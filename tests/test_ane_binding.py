@@ -94,7 +94,7 @@ def test_blobs_are_found_where_the_text_names_them(rng):
         x = values(rng, 1, 4, 1, 32)
         np.testing.assert_array_equal(program.bind({"x": ROW}, {"y": ROW})(x)[0], x * weight)
     for wrong in ("weights/w.bin", "@model_path/../w.bin", "@model_path/", "@model_path//w.bin", "@model_path/a/."):
-        with pytest.raises(Failure, match="INVALID: .*leads out of the program's directory"):
+        with pytest.raises(Failure, match=r"INVALID: .*leads out of the program's directory"):
             Program(mil, {wrong: blob})
 
 
@@ -201,7 +201,7 @@ def test_kept_programs_stay_and_say_so_when_there_is_no_room_left():
     kept, _ = scaled(30)
     kept.keep()
     with limits(loaded=base.loaded + 1):
-        with pytest.raises(Failure, match="DEVICE: .* programs are loaded .* all are kept; close one"):
+        with pytest.raises(Failure, match=r"DEVICE: .* programs are loaded .* all are kept; close one"):
             scaled(31)
         kept.keep(False)
         with scaled(31)[0]:

@@ -96,7 +96,8 @@ def test_what_the_framework_refuses_is_put_into_words_and_passes(standing, at, f
     assert found == status
     assert re.search(message, text)
     after = account(), fake.count("live_surfaces"), fake.count("live_requests"), fake.count("live_models")
-    assert after[0].loaded == before[0].loaded
+    # a load that fails makes room for its second try
+    assert after[0].loaded == before[0].loaded - (at == "load")
     assert after[1:] == before[1:]
     program, function = scaled(number)
     check(function, number)
@@ -137,7 +138,7 @@ def test_other_calls_are_not_repeated_in_silence(standing, at):
 
 
 def test_an_op_that_the_compiler_refuses_makes_the_program_wrong(standing):
-    with fake.switched(reject="mul"), pytest.raises(Failure, match="INVALID: .*InvalidMILProgram"):
+    with fake.switched(reject="mul"), pytest.raises(Failure, match=r"INVALID: .*InvalidMILProgram"):
         scaled(160)
 
 
@@ -146,7 +147,7 @@ def test_a_program_that_the_daemon_forgot_is_loaded_again(standing):
     with fake.switched(forgets=1):
         check(function, 151)
     assert program.info.loads == 2
-    with fake.switched(forgets=2), pytest.raises(Failure, match="Program not found.*code 23.*compile it again"):
+    with fake.switched(forgets=2), pytest.raises(Failure, match=r"Program not found.*code 23.*compile it again"):
         function(X)
     check(function, 151)
     program.close()
@@ -166,7 +167,7 @@ def test_memory_that_is_no_surface_is_refused_by_name(standing):
     memories = function.memories()
     plain, block = pointer(), np.zeros(4096, "uint8")
     call("memory_wrap", pointer(block.ctypes.data), None, None, ctypes.byref(plain))
-    with pytest.raises(Failure, match="ARGUMENT: output y is not in an IOSurface.*copy it to a tensor made now"):
+    with pytest.raises(Failure, match=r"ARGUMENT: output y is not in an IOSurface.*copy it to a tensor made now"):
         function.run([memories[0], Memory(plain)])
     with pytest.raises(Failure, match="ARGUMENT: input x is missing"):
         call("ane_run", function.handle, (pointer * 2)(None, memories[1].handle))
