@@ -98,6 +98,23 @@ static anex_ane_program *find_victim(const anex_ane_program *not_this, int32_t *
     return best;
 }
 
+/* With the ledger, which is free meanwhile. */
+static void unload_victim(anex_ane_program *victim) {
+    account.evictions++;
+    pthread_mutex_unlock(&ledger);
+    anex_ane_unload_now(victim, NULL); /* gives its place, whatever the framework says */
+    pthread_mutex_unlock(&victim->mutex);
+    pthread_mutex_lock(&ledger);
+}
+
+void anex_ane_evict(const anex_ane_program *not_this) {
+    int32_t n_busy;
+    pthread_mutex_lock(&ledger);
+    anex_ane_program *victim = find_victim(not_this, &n_busy);
+    if (victim) unload_victim(victim);
+    pthread_mutex_unlock(&ledger);
+}
+
 static anex_status fail_full(anex_error *error) {
     return anex_fail(error, ANEX_DEVICE,
                      "%d programs are loaded onto the Neural Engine, which is the limit set for this process, and none "
@@ -113,11 +130,7 @@ anex_status anex_ane_take_place(anex_ane_program *program, anex_error *error) {
         int32_t n_busy;
         anex_ane_program *victim = find_victim(program, &n_busy);
         if (victim) {
-            account.evictions++;
-            pthread_mutex_unlock(&ledger);
-            anex_ane_unload_now(victim, NULL); /* gives its place, whatever the framework says */
-            pthread_mutex_unlock(&victim->mutex);
-            pthread_mutex_lock(&ledger);
+            unload_victim(victim);
         } else if (n_busy || loading) {
             pthread_cond_wait(&idle, &ledger);
         } else {

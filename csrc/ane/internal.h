@@ -158,6 +158,7 @@ void anex_ane_strike_off(anex_ane_program *program);
 anex_status anex_ane_spend_compile(anex_error *error);
 /* A place among the loaded programs for one whose mutex is held, unloading idle ones or waiting for one to be. */
 anex_status anex_ane_take_place(anex_ane_program *program, anex_error *error);
+void anex_ane_evict(const anex_ane_program *not_this); /* an idle program, if there is one */
 void anex_ane_give_place(anex_ane_program *program); /* is_loaded becomes false */
 void anex_ane_confirm_place(anex_ane_program *program);
 void anex_ane_touch(anex_ane_program *program); /* used now */

@@ -217,20 +217,33 @@ static anex_status compile_in_directory(anex_ane_program *program, const char *t
     return status;
 }
 
-/* With the program's and the directory's mutex, and a place taken. */
-static anex_status load_in_directory(anex_ane_program *program, anex_error *error) {
+/* The framework loads from the text and blobs if nothing is cached, and those we have let go. */
+static anex_status check_cached(anex_ane_program *program, anex_error *error) {
     bool exists = true;
+    anex_status status = program->info.loads ? send_exists(program, &exists, error) : ANEX_OK;
+    if (status || exists) return status;
+    return anex_fail(error, ANEX_DEVICE,
+                     "the program was unloaded and cannot be loaded again: its compiled form is no longer in the "
+                     "cache; compile it anew");
+}
+
+static anex_status load_in_directory(anex_ane_program *program, anex_error *error) {
+    pthread_mutex_lock(&program->directory->mutex);
+    anex_status status = send_load(program, error);
+    pthread_mutex_unlock(&program->directory->mutex);
+    return status;
+}
+
+/* With a place taken. How many programs can be loaded is not known for sure, and others share the number: one that
+   fails is tried once more, with one of ours less, after a while in which somebody else's may go. */
+static anex_status load(anex_ane_program *program, anex_error *error) {
     double start = now();
-    anex_status status = ANEX_OK;
-    if (program->info.loads) status = send_exists(program, &exists, error);
-    if (!status && !exists)
-        return anex_fail(error, ANEX_DEVICE,
-                         "the program was unloaded and cannot be loaded again: its compiled form is no longer in the "
-                         "cache; compile it anew");
-    if (!status && (status = send_load(program, error))) {
+    anex_status status = load_in_directory(program, error);
+    if (status) {
         anex_ane_count(0, 1);
-        nanosleep(&(struct timespec){.tv_nsec = 100 * 1000 * 1000}, NULL); /* a slot may be about to become free */
-        status = send_load(program, error);
+        anex_ane_evict(program);
+        nanosleep(&(struct timespec){.tv_nsec = 100 * 1000 * 1000}, NULL);
+        status = load_in_directory(program, error);
     }
     if (!status) status = send_after_load(program, error);
     program->info.load_seconds = now() - start;
@@ -240,11 +253,10 @@ static anex_status load_in_directory(anex_ane_program *program, anex_error *erro
 anex_status anex_ane_ensure_loaded(anex_ane_program *program, anex_error *error) {
     if (atomic_exchange(&program->is_forgotten, false)) anex_ane_unload_now(program, NULL);
     if (program->is_loaded) return ANEX_OK;
-    anex_status status = anex_ane_take_place(program, error);
+    anex_status status = check_cached(program, error);
+    if (!status) status = anex_ane_take_place(program, error);
     if (status) return status;
-    pthread_mutex_lock(&program->directory->mutex);
-    status = load_in_directory(program, error);
-    pthread_mutex_unlock(&program->directory->mutex);
+    status = load(program, error);
     if (status) {
         anex_ane_give_place(program);
         return status;
