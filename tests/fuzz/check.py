@@ -40,9 +40,13 @@ EXACT = {
     "space_to_batch", "batch_to_space", "concat", "stack", "split", "tile", "pad", "crop", "sliding_windows",
     "band_part", "fill_like", "one_hot", "slice_by_index", "slice_by_size", "slice_update", "gather", "gather_nd",
     "gather_along_axis", "reduce_max", "reduce_min", "reduce_argmax", "reduce_argmin", "max_pool", "topk", "argsort",
-    "upsample_nearest_neighbor", "resize_nearest_neighbor", "cast", "constexpr_lut_to_dense", "constexpr_sparse_to_dense",
+    "upsample_nearest_neighbor", "resize_nearest_neighbor", "cast", "constexpr_lut_to_dense",
+    "constexpr_sparse_to_dense",
 }  # fmt: skip
 DISCRETE = {"quantize", "floor_div", "mod"}
+CELLS = {"lstm", "gru", "rnn"}  # errors add up from step to step
+# constants that are moved like operands: where to sample is computed in float32
+PLACES = {"coordinates", "transform_matrix"}
 
 
 class Wrong(AssertionError):
@@ -104,13 +108,14 @@ def check_strict(graph: Graph, seed: int, count: Count) -> None:
     compiled = anex.compile(program, device="cpu")
     function = program.functions["main"]
 
+    best, *others = isas = _native.instruction_sets()
+    plans = {isa: lower(function, compiled.inputs, compiled.outputs, isa, strict=True) for isa in isas}
+
     def run(isa: str, workers: int) -> list[np.ndarray]:
         with threads(workers):
-            plan = lower(function, compiled.inputs, compiled.outputs, isa, strict=True)
-            found = plan.run(tuple(graph.inputs.values()))
+            found = plans[isa].run(tuple(graph.inputs.values()))
         return [np.array(t) for t in (found if isinstance(found, tuple) else (found,))]
 
-    best, *others = _native.instruction_sets()
     first = run(best, 1)
     for isa, workers in [(best, THREADS), *((isa, n) for isa in others for n in (1, THREADS))]:
         for name, left, right in zip(names, first, run(isa, workers), strict=True):
@@ -132,9 +137,11 @@ def check_step(step: Step, opset: str, values: dict[str, np.ndarray], rng: Any, 
         up = {name: rng.choice([-1.0, 1.0], values[name].shape) for name in step.reads()}
         unit = 2.0**-9 if step.op in DISCRETE else 2.0**-22
         for sign in (-1, 1):
-            moved.append(evaluate(step.op, opset, resolve(step.arguments, nudged(values, up, sign * unit))))
+            given = resolve(step.arguments, nudged(values, up, sign * unit))
+            moved.append(evaluate(step.op, opset, displaced(given, sign * 4 * unit)))
     for i, (name, y) in enumerate(zip(step.results, found, strict=True)):
-        compare(f"{step.op} {name}", name, y, wanted[i], [m[i] for m in moved], 16, count)
+        times = 128 if step.op in CELLS else 16
+        compare(f"{step.op} {name}", name, y, wanted[i], [m[i] for m in moved], times, count)
 
 
 def nudged(values: dict[str, np.ndarray], up: dict[str, np.ndarray], unit: float) -> Callable[[str], np.ndarray]:
@@ -143,6 +150,10 @@ def nudged(values: dict[str, np.ndarray], up: dict[str, np.ndarray], unit: float
         return v.astype(np.float64) * (1 + unit * up[name]) if v.dtype.kind == "f" else v
 
     return value
+
+
+def displaced(arguments: dict[str, Any], unit: float) -> dict[str, Any]:
+    return {n: v.astype(np.float64) * (1 + unit) if n in PLACES else v for n, v in arguments.items()}
 
 
 # ---- as users run it ------------------------------------------------------------------------
@@ -163,13 +174,11 @@ def check_whole(graph: Graph, seed: int, count: Count) -> None:
     for name, y in zip(wanted, again if isinstance(again, tuple) else (again,), strict=True):
         if not same_bits(found[name], np.array(y)):
             raise Wrong(f"{name}: one thread gives other bits", name)
-    dtypes = {var.name: var.dtype for var in ()}
     exact = follow(graph, None, 0)
     moved = []
     for pair in range(2):
         for sign in (-1, 1):
             moved.append(follow(graph, np.random.default_rng(seed + pair), sign))
-    del dtypes
     for name in wanted:
         compare(f"{name} of the whole", name, found[name], exact[name], [m[name] for m in moved], 8, count)
 
@@ -179,7 +188,8 @@ def follow(graph: Graph, rng: Any, sign: int) -> dict[str, np.ndarray]:
     values: dict[str, np.ndarray] = dict(graph.inputs)
     unit = {name: UNIT.get(v.dtype.name, 0) for name, v in graph.inputs.items()}
     for step in graph.steps:
-        results = evaluate(step.op, graph.opset, resolve(step.arguments, values.__getitem__))
+        given = resolve(step.arguments, values.__getitem__)
+        results = evaluate(step.op, graph.opset, displaced(given, sign * 2.0**-21))
         coarsest = max([unit[name] for name in step.reads()], default=0) or UNIT["float16"]
         for name, y in zip(step.results, results, strict=True):
             unit[name] = UNIT["float16"] if step.arguments.get("dtype") == "fp16" else coarsest
@@ -195,11 +205,11 @@ def follow(graph: Graph, rng: Any, sign: int) -> dict[str, np.ndarray]:
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     """Equal to the last bit; any NaN is as good as another."""
+    a, b = a.reshape(-1), b.reshape(-1)
     if a.dtype.kind != "f":
         return np.array_equal(a, b)
     bits = {2: np.uint16, 4: np.uint32}[a.dtype.itemsize]
-    return bool(((a.view(bits) if a.ndim else a.reshape(1).view(bits)) == (b.view(bits) if b.ndim else b.reshape(1).view(bits))).all() or  # fmt: skip
-                ((a.reshape(-1).view(bits) == b.reshape(-1).view(bits)) | np.isnan(a.reshape(-1)) & np.isnan(b.reshape(-1))).all())  # fmt: skip
+    return bool(((a.view(bits) == b.view(bits)) | (np.isnan(a) & np.isnan(b))).all())
 
 
 def difference(left: np.ndarray, right: np.ndarray) -> str:

@@ -155,9 +155,8 @@ def einsum(g: Maker, op: str) -> None:
     x = g.pick("f", 3, 4)
     shape, n = g.dims(x), g.one(1, 3, 9)
     if len(shape) == 4:
-        equation, y_shape = g.one(
-            ("nchw,nwhu->nchu", (shape[0], shape[3], shape[2], n)), ("abcd,adce->abce", (shape[0], shape[3], shape[2], n))
-        )
+        equation = g.one("nchw,nwhu->nchu", "abcd,adce->abce")
+        y_shape: tuple[int, ...] = (shape[0], shape[3], shape[2], n)
     else:
         equation, y_shape = "chw,whr->chr", (shape[2], shape[1], n)
     g.emit(op, values=[x, g.fresh(y_shape, g.dtype(x), -0.5, 0.5)], equation=equation)

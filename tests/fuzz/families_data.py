@@ -304,7 +304,8 @@ def argsort(g: Maker, op: str) -> None:
 @family("upsample_nearest_neighbor", "upsample_bilinear")
 def upsample(g: Maker, op: str) -> None:
     more = {"align_corners": g.chance(0.5)} if op == "upsample_bilinear" else {}
-    g.emit(op, x=g.pick("f", 3, 5 if not more else 4), scale_factor_height=g.int(1, 4), scale_factor_width=g.int(1, 4), **more)  # fmt: skip
+    x = g.pick("f", 3, 5 if op == "upsample_nearest_neighbor" else 4)
+    g.emit(op, x=x, scale_factor_height=g.int(1, 4), scale_factor_width=g.int(1, 4), **more)
 
 
 @family("resize_bilinear", "resize_nearest_neighbor")

@@ -82,8 +82,7 @@ def placeholders(inputs: Mapping[str, Any]) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {
-            name: mb.placeholder(v.shape, dtype=mil_type(v.dtype), allow_rank0_input=True)
-            for name, v in inputs.items()
+            name: mb.placeholder(v.shape, dtype=mil_type(v.dtype), allow_rank0_input=True) for name, v in inputs.items()
         }
 
 

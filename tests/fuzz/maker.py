@@ -18,6 +18,10 @@ SIZES, WEIGHTS = (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 40), (6, 6, 6, 5, 4, 3, 3,
 LIMITS = {"fp16": 2e3, "fp32": 1e6, "int32": 2**20}  # larger values are not made: their products overflow
 KINDS = {"f": ("fp16", "fp32"), "i": ("int32",), "b": ("bool",), "s": ("int8", "uint8", "int16", "uint16")}
 
+Bound = float | None
+
+STRANGE = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1.0, -1.0, 65504.0, 2.0**-24, -3.0 * 2**-24, 2.0**-14, 100.0])
+
 
 class Refused(Exception):
     """Nothing came of this op: what it gives is too large, or not finite, or not defined."""
@@ -44,6 +48,8 @@ class Maker:
         self.dtypes: dict[str, str] = {}
         self.weights: dict[str, Step] = {}  # values that coremltools wants to see made
         self.floating = str(self.rng.choice(["fp16", "fp32"]))  # of new inputs
+        self.graph.opset = self.one("iOS18", "iOS18", "iOS17", "iOS16" if self.floating == "fp16" else "iOS15")
+        self.wild = self.chance(0.1)  # with infinities, NaN, subnormals: only ops that say what these become
         self.most = 200_000 if self.rng.random() < 0.15 else 4_000  # elements: now and then enough for two threads
         self.refused = 0
 
@@ -69,14 +75,20 @@ class Maker:
             if np.prod(shape) <= self.most / 2:
                 return shape
 
-    def array(self, shape: Iterable[int], dtype: str | None = None, low: float | None = None, high: float | None = None) -> np.ndarray:
+    def array(
+        self, shape: Iterable[int], dtype: str | None = None, low: Bound = None, high: Bound = None
+    ) -> np.ndarray:
         """Normal floats, or uniform ones between low and high when given; integers from low to high."""
         dtype, shape = dtype or self.floating, tuple(shape)
         if dtype == "bool":
             return self.rng.random(shape) < 0.5
         if DTYPES[dtype] in (np.float16, np.float32):
             drawn = self.rng.normal(size=shape) if low is None else self.rng.uniform(low, high, shape)
-            return np.asarray(drawn).astype(DTYPES[dtype])
+            drawn = np.asarray(drawn).astype(DTYPES[dtype])
+            if self.wild and low is None and shape:
+                strange = self.rng.choice(STRANGE, shape).astype(DTYPES[dtype])
+                drawn = np.where(self.rng.random(shape) < 0.1, strange, drawn)
+            return drawn
         if low is None or high is None:
             low, high = 0 if dtype.startswith("u") else -9, 9
         return np.asarray(self.rng.integers(int(np.ceil(low)), int(high) + 1, shape)).astype(DTYPES[dtype])
@@ -86,7 +98,7 @@ class Maker:
 
     # ---- values
 
-    def fresh(self, shape: Iterable[int], dtype: str | None = None, low: float | None = None, high: float | None = None) -> Ref:
+    def fresh(self, shape: Iterable[int], dtype: str | None = None, low: Bound = None, high: Bound = None) -> Ref:
         """A new input of the program."""
         name = f"x{len(self.graph.inputs)}"
         array = self.array(shape, dtype, low, high)
@@ -136,7 +148,7 @@ class Maker:
         kept = [n if self.chance(0.65) else 1 for n in shape]
         return tuple(kept[self.int(0, len(kept)) if self.chance(0.3) else 0 :])
 
-    def mate(self, ref: Ref, low: float | None = None, high: float | None = None) -> Any:
+    def mate(self, ref: Ref, low: Bound = None, high: Bound = None) -> Any:
         """Another operand of an elementwise op: a value, a weight or a scalar of the same dtype."""
         shape, dtype = self.dims(ref), self.dtype(ref)
         if low is None and self.chance(0.5):
@@ -156,7 +168,8 @@ class Maker:
 
     def between(self, low: float, high: float) -> Ref:
         x = self.pick("f", 0)
-        return self.emit("clip", x=x, alpha=self.scalar(self.dtype(x), low, low), beta=self.scalar(self.dtype(x), high, high))[0]  # fmt: skip
+        alpha, beta = (self.scalar(self.dtype(x), n, n) for n in (low, high))
+        return self.emit("clip", x=x, alpha=alpha, beta=beta)[0]
 
     # ---- steps
 
@@ -168,14 +181,19 @@ class Maker:
             known = dict(function.inputs)
             for weight in {n: self.weights[n] for n in step.reads() if n in self.weights}.values():
                 known[weight.name] = add(weight, known.__getitem__)[0]
-            made = add(step, known.__getitem__)
+            try:
+                made = add(step, known.__getitem__)
+            except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+                if self.graph.opset == "iOS18":
+                    raise
+                raise Refused(f"{op} in {self.graph.opset}: {error}") from error
         values = evaluate(op, self.graph.opset, self._arrays(step))
         step.results = (step.name,) if len(made) == 1 else tuple(f"{step.name}_{i}" for i in range(len(made)))
         dtypes = [dtype_name(var) for var in made]
         for value, dtype in zip(values, dtypes, strict=True):
             if value.size > self.most or value.size == 0 or value.ndim > 5:
                 raise Refused(f"{op}: {value.shape}")
-            if dtype in LIMITS and not (np.abs(value) <= LIMITS[dtype]).all():
+            if dtype in LIMITS and not self.wild and not (np.abs(value) <= LIMITS[dtype]).all():
                 raise Refused(f"{op}: too large")
         self.graph.steps.append(step)
         if op.startswith("constexpr_"):
@@ -202,12 +220,29 @@ def joins(a: tuple[int, ...], b: tuple[int, ...], most: int) -> bool:
         return False
 
 
+# what these make of an infinity or a NaN is what numpy does
+TAME = {
+    "abs", "add", "sub", "mul", "maximum", "minimum", "exp", "tanh", "sigmoid", "relu", "relu6", "floor", "ceil", "round",
+    "sign", "square", "sin", "cos", "atan", "erf", "softsign", "silu", "greater", "less", "equal", "not_equal",
+    "greater_equal", "less_equal", "logical_not", "logical_and", "select", "transpose", "reshape", "concat", "stack",
+    "split", "tile", "pad", "slice_by_index", "slice_by_size", "slice_update", "gather", "gather_along_axis", "reverse",
+    "expand_dims", "reduce_max", "reduce_min", "reduce_sum", "max_pool", "upsample_nearest_neighbor", "space_to_depth",
+    "identity", "crop", "sliding_windows", "matmul", "cumsum",
+}  # fmt: skip
+
+
 def random_graph(seed: int, ops: Iterable[str] = ()) -> tuple[Graph, Maker]:
-    """A program of 2 to 10 ops, chosen evenly from the table (or from ``ops``)."""
-    from . import families, families_data  # noqa: F401  they fill the table
+    """A program of 2 to 10 ops: each chosen evenly from the table (or from ``ops``), or from a few of them.
+
+    The few make programs that the whole table makes too seldom: chains of elementwise ops behind a product, one op
+    upon itself.
+    """
+    from . import families, families_data, reference_data  # noqa: F401  they fill the tables
 
     maker = Maker(seed)
-    choice = sorted(ops) or sorted(FAMILIES)
+    choice = sorted(ops) or sorted(TAME if maker.wild else FAMILIES)
+    if maker.chance(0.5) and not ops:
+        choice = [str(op) for op in maker.rng.choice(choice, maker.int(2, 12))]
     wanted = maker.int(2, 10)
     for _ in range(60):
         if len(maker.graph.steps) >= wanted:

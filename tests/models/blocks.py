@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class ConvNorm(nn.Sequential):
@@ -45,7 +45,7 @@ class FusedAttention(Attention):
     def forward(self, x, mask=None):
         b, s, d = x.shape
         q, k, v = self.split(x)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(y.transpose(1, 2).reshape(b, s, d))
 
 

@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from .blocks import Attention, FeedForward, FusedAttention, PreNormBlock, causal
 
@@ -115,10 +115,10 @@ class LlamaBlock(nn.Module):
         values = torch.cat([values, self.split(self.value(h), self.groups)], 2)
         k, v = (t.repeat_interleave(self.heads // self.groups, 1) for t in (keys, values))
         seen = causal(keys.shape[2])[-x.shape[1] :]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         x = x + self.out(y.transpose(1, 2).reshape(x.shape))
         h = self.norm2(x)
-        return x + self.down(F.silu(self.gate(h)) * self.up(h)), keys, values
+        return x + self.down(functional.silu(self.gate(h)) * self.up(h)), keys, values
 
 
 class Llama(nn.Module):
@@ -153,7 +153,7 @@ class WhisperEncoder(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], 1)
 
     def forward(self, mel):
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        x = functional.gelu(self.conv2(functional.gelu(self.conv1(mel)))).transpose(1, 2)
         x = x + self.positions(x.shape[1], x.dtype)
         for block in self.blocks:
             x = block(x)

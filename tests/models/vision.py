@@ -1,8 +1,10 @@
 """Convolutional networks: ResNet-18, MobileNetV2, an EfficientNet, U-Net."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from .blocks import ConvNorm
 
@@ -15,7 +17,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if same else ConvNorm(inputs, outputs, 1, stride, act=None)
 
     def forward(self, x):
-        return F.relu(self.second(self.first(x)) + self.shortcut(x))
+        return functional.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
 class ResNet18(nn.Module):
@@ -30,7 +32,7 @@ class ResNet18(nn.Module):
         self.stages, self.head = nn.Sequential(*stages), nn.Linear(inputs, classes)
 
     def forward(self, x):
-        return self.head(F.adaptive_avg_pool2d(self.stages(self.stem(x)), 1).flatten(1))
+        return self.head(functional.adaptive_avg_pool2d(self.stages(self.stem(x)), 1).flatten(1))
 
 
 class InvertedResidual(nn.Module):
@@ -51,7 +53,15 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    PLAN = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    PLAN: ClassVar = [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ]
 
     def __init__(self, classes=100):
         super().__init__()
@@ -73,14 +83,14 @@ class SqueezeExcite(nn.Module):
         self.squeeze, self.excite = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x):
-        gate = self.excite(F.silu(self.squeeze(F.adaptive_avg_pool2d(x, 1))))
+        gate = self.excite(functional.silu(self.squeeze(functional.adaptive_avg_pool2d(x, 1))))
         return x * torch.sigmoid(gate)
 
 
 class EfficientNet(nn.Module):
     """B0's plan: expand, channels, repeats, stride, kernel."""
 
-    PLAN = [
+    PLAN: ClassVar = [
         (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
         (6, 320, 1, 1, 3),
     ]  # fmt: skip
@@ -97,7 +107,7 @@ class EfficientNet(nn.Module):
         self.head = nn.Linear(640, classes)
 
     def forward(self, x):
-        return self.head(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+        return self.head(functional.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
 
 
 class UNet(nn.Module):
@@ -106,7 +116,7 @@ class UNet(nn.Module):
     def __init__(self, width=16, classes=3):
         super().__init__()
         sizes = [width << i for i in range(5)]
-        self.down = nn.ModuleList(self.pair(a, b) for a, b in zip([3, *sizes], sizes))
+        self.down = nn.ModuleList(self.pair(a, b) for a, b in zip([3, *sizes], sizes, strict=False))
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(2 * n, n, 2, 2)
             if i % 2
@@ -125,7 +135,7 @@ class UNet(nn.Module):
     def forward(self, x):
         seen = []
         for i, level in enumerate(self.down):
-            x = level(x if i == 0 else F.max_pool2d(x, 2))
+            x = level(x if i == 0 else functional.max_pool2d(x, 2))
             seen.append(x)
         for i in reversed(range(len(self.up))):
             x = self.merge[i](torch.cat([seen[i], self.up[i](x)], 1))
