@@ -18,10 +18,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first program; the next has the next")
     parser.add_argument("--ops", nargs="*", default=(), help="only these")
     given = parser.parse_args()
-    count, ops, failed, begin = Count(), Counter(), [], time.perf_counter()
+    count, ops, broken, failed, begin = Count(), Counter(), Counter(), [], time.perf_counter()
     for seed in range(given.seed, given.seed + given.programs):
         with quiet():
             graph, maker = random_graph(seed, given.ops)
+        broken.update(reason.split(":")[0] for reason in maker.broken)
         ops.update(step.op for step in graph.steps)
         try:
             check(graph, seed, count)
@@ -36,6 +37,8 @@ def main() -> int:
         f"{count.elements} values, {count.compared / max(count.elements, 1):.2%} of them compared, "
         f"{time.perf_counter() - begin:.0f} s; {len(failed)} failed {failed or ''}"
     )
+    if broken:
+        print(f"not made by coremltools: {', '.join(f'{n} {what}' for what, n in broken.most_common(8))}")
     if missing and not given.ops:
         print(f"not among them: {', '.join(missing)}")
     return 1 if failed else 0

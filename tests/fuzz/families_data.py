@@ -59,8 +59,8 @@ def squeeze(g: Maker, op: str) -> None:
 
 @family("flatten2d")
 def flatten2d(g: Maker, op: str) -> None:
-    x = g.pick(NOT_SMALL)
-    g.emit(op, x=x, axis=g.int(0, g.rank(x) - 1))
+    x = g.pick(NOT_SMALL, 2)
+    g.emit(op, x=x, axis=g.int(1, g.rank(x) - 1))  # of 0 coremltools cannot infer a value
 
 
 @family("identity", "shape")
@@ -315,6 +315,14 @@ def resize(g: Maker, op: str) -> None:
     g.emit(op, x=g.pick("f", 3, 4), target_size_height=g.int(1, 20), target_size_width=g.int(1, 20), **more)
 
 
+@family("resize")
+def resize_axes(g: Maker, op: str) -> None:
+    modes = ("DEFAULT", "STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "OFFSET_CORNERS", "UNALIGN_CORNERS")
+    shape = [g.int(1, 20), g.int(1, 20)]
+    g.emit(op, x=g.pick("f", 2, 5), shape=shape, resized_dims=np.uint32(2), interpolation_mode="LINEAR",
+           sampling_mode=g.one(*modes))  # fmt: skip
+
+
 @family("resample")
 def resample(g: Maker, op: str) -> None:
     x = g.pick("f", 4, 4)
@@ -366,7 +374,8 @@ def narrow(g: Maker, shape: Any, name: str) -> np.ndarray:
     return g.rng.integers(limits.low, limits.high + 1, shape).astype(types.nptype_from_builtin(dtype))
 
 
-@family("constexpr_blockwise_shift_scale", "constexpr_lut_to_dense", "constexpr_sparse_to_dense")
+@family("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale", "constexpr_lut_to_dense",
+        "constexpr_sparse_to_dense")  # fmt: skip
 def compressed(g: Maker, op: str) -> None:
     """A product with a compressed weight."""
     x = g.pick("f", 2, 4)
@@ -376,6 +385,9 @@ def compressed(g: Maker, op: str) -> None:
         blocks = (g.one(1, n), g.one(*[d for d in range(1, k + 1) if k % d == 0]))
         given: dict[str, Any] = {"data": narrow(g, (n, k), g.one("int4", "uint4", "int8", "uint8")),
                                  "scale": g.array(blocks, g.dtype(x), 0.001, 0.01)}  # fmt: skip
+    elif op == "constexpr_affine_dequantize":
+        given = {"quantized_data": narrow(g, (n, k), "uint8"), "zero_point": np.uint8(g.int(0, 255)),
+                 "scale": g.scalar(g.dtype(x), 0.001, 0.01), "axis": np.int32(0)}  # fmt: skip
     elif op == "constexpr_lut_to_dense":
         bits = g.one(1, 2, 3, 4, 6, 8)
         given = {"indices": narrow(g, (n, k), f"uint{bits}"), "lut": g.array((g.one(1, n), 1, 2**bits, 1), g.dtype(x))}

@@ -45,6 +45,7 @@ class Graph:
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     opset: str = "iOS18"
+    wild: bool = False  # with infinities and NaN among the inputs
 
     def needed(self, wanted: Iterable[str]) -> Graph:
         """Only what these values depend on."""
@@ -53,7 +54,7 @@ class Graph:
             if names & set(step.results):
                 names |= set(step.reads())
                 steps.append(step)
-        return Graph({n: v for n, v in self.inputs.items() if n in names}, steps[::-1], self.opset)
+        return Graph({n: v for n, v in self.inputs.items() if n in names}, steps[::-1], self.opset, self.wild)
 
     def sinks(self) -> list[str]:
         """Results that nobody reads."""

@@ -11,7 +11,7 @@ from coremltools.converters.mil.mil import Function
 
 from anex.ops import dtype_name
 
-from .graph import DTYPES, MIL_NAMES, Graph, Ref, Step, add, placeholders, resolve
+from .graph import DTYPES, MIL_NAMES, Graph, Ref, Step, add, build, placeholders, resolve
 from .reference import evaluate
 
 SIZES, WEIGHTS = (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 40), (6, 6, 6, 5, 4, 3, 3, 2, 2, 2, 1, 1)
@@ -49,9 +49,12 @@ class Maker:
         self.weights: dict[str, Step] = {}  # values that coremltools wants to see made
         self.floating = str(self.rng.choice(["fp16", "fp32"]))  # of new inputs
         self.graph.opset = self.one("iOS18", "iOS18", "iOS17", "iOS16" if self.floating == "fp16" else "iOS15")
-        self.wild = self.chance(0.1)  # with infinities, NaN, subnormals: only ops that say what these become
+        self.wild = self.graph.wild = self.chance(
+            0.1
+        )  # with infinities, NaN, subnormals: only ops that say what these become
         self.most = 200_000 if self.rng.random() < 0.15 else 4_000  # elements: now and then enough for two threads
         self.refused = 0
+        self.broken: list[str] = []  # what coremltools would not build or evaluate: older opsets know fewer forms
 
     # ---- choices
 
@@ -177,17 +180,16 @@ class Maker:
         """Add an op; Refused when its values would be useless."""
         step = Step(op, f"v{len(self.graph.steps)}", {n: v for n, v in arguments.items() if v is not None})
         inputs = {n: self._typed(n) for n in step.reads() if n not in self.weights}
-        with Function(placeholders(inputs), ct.target[self.graph.opset]) as function:
-            known = dict(function.inputs)
-            for weight in {n: self.weights[n] for n in step.reads() if n in self.weights}.values():
-                known[weight.name] = add(weight, known.__getitem__)[0]
-            try:
+        try:
+            with Function(placeholders(inputs), ct.target[self.graph.opset]) as function:
+                known = dict(function.inputs)
+                for weight in {n: self.weights[n] for n in step.reads() if n in self.weights}.values():
+                    known[weight.name] = add(weight, known.__getitem__)[0]
                 made = add(step, known.__getitem__)
-            except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
-                if self.graph.opset == "iOS18":
-                    raise
-                raise Refused(f"{op} in {self.graph.opset}: {error}") from error
-        values = evaluate(op, self.graph.opset, self._arrays(step))
+            values = evaluate(op, self.graph.opset, self._arrays(step))
+        except Exception as error:
+            self.broken.append(f"{op} in {self.graph.opset}: {error}")
+            raise Refused from error
         step.results = (step.name,) if len(made) == 1 else tuple(f"{step.name}_{i}" for i in range(len(made)))
         dtypes = [dtype_name(var) for var in made]
         for value, dtype in zip(values, dtypes, strict=True):
@@ -222,8 +224,8 @@ def joins(a: tuple[int, ...], b: tuple[int, ...], most: int) -> bool:
 
 # what these make of an infinity or a NaN is what numpy does
 TAME = {
-    "abs", "add", "sub", "mul", "maximum", "minimum", "exp", "tanh", "sigmoid", "relu", "relu6", "floor", "ceil", "round",
-    "sign", "square", "sin", "cos", "atan", "erf", "softsign", "silu", "greater", "less", "equal", "not_equal",
+    "abs", "add", "sub", "mul", "maximum", "minimum", "exp", "tanh", "sigmoid", "relu", "relu6", "floor", "ceil",
+    "round", "sign", "square", "sin", "cos", "atan", "erf", "softsign", "silu", "greater", "less", "equal", "not_equal",
     "greater_equal", "less_equal", "logical_not", "logical_and", "select", "transpose", "reshape", "concat", "stack",
     "split", "tile", "pad", "slice_by_index", "slice_by_size", "slice_update", "gather", "gather_along_axis", "reverse",
     "expand_dims", "reduce_max", "reduce_min", "reduce_sum", "max_pool", "upsample_nearest_neighbor", "space_to_depth",
@@ -252,4 +254,10 @@ def random_graph(seed: int, ops: Iterable[str] = ()) -> tuple[Graph, Maker]:
             FAMILIES[op](maker, op)
         except Refused:
             maker.refused += 1
+    while maker.graph.steps:  # coremltools evaluates what is constant, and now and then cannot
+        try:
+            build(maker.graph, maker.graph.sinks())
+            break
+        except Exception as error:
+            maker.broken.append(f"{maker.graph.steps.pop().op} of constants: {error}")
     return maker.graph, maker

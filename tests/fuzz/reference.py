@@ -91,6 +91,11 @@ def real_div(op, x, y):
     return x / y if x.dtype.kind == "f" else np.trunc(x / y).astype(x.dtype)
 
 
+@own("thresholded_relu")
+def thresholded_relu(op, x, alpha):
+    return np.where(x >= alpha, x, 0)
+
+
 @own("cast")
 def cast(op, x, dtype):
     if dtype in ("fp16", "fp32"):

@@ -101,6 +101,14 @@ def one_hot(op, indices, one_hot_vector_size, axis, on_value, off_value):
     return np.moveaxis(hot, -1, axis)
 
 
+@own("slice_by_index")
+def slice_by_index(op, x, begin, end, stride, begin_mask, end_mask, squeeze_mask):
+    index: list = []
+    for b, e, s, from_edge, to_edge, alone in zip(begin, end, stride, begin_mask, end_mask, squeeze_mask, strict=True):
+        index.append(b if alone else slice(None if from_edge else b, None if to_edge else e, s))
+    return np.asarray(x[tuple(index)])
+
+
 @own("gather_nd")
 def gather_nd(op, x, indices, batch_dims=0):
     grid = np.ix_(*(np.arange(n) for n in indices.shape[:-1]))[:batch_dims]
@@ -146,6 +154,11 @@ def resize(op, x, target_size_height=0, target_size_width=0, sampling_mode="DEFA
     else:
         more = {"mode": "nearest"}
     return torch.nn.functional.interpolate(image, size=size, **more).reshape(*x.shape[:-2], *size).numpy()
+
+
+@own("resize")
+def resize_axes(op, x, shape, sampling_mode, **_):
+    return test_resize.linear(x, shape, sampling_mode)
 
 
 @own("resample")
