@@ -239,10 +239,10 @@ static void check_options(NSDictionary *options) {
 - (id)descriptor {
     return descriptor;
 }
-- (void)setDescriptor:(id)other {
+- (void)setDescriptor:(id<ANEDescriptor>)other {
     @synchronized(self) {
         [descriptor autorelease];
-        descriptor = [other retain];
+        descriptor = (id)[other retain];
     }
 }
 - (NSURL *)modelURL {
