@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     AllocationError,
+    AneWarning,
     ArgumentError,
     ClosedError,
     CompileError,
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllocationError",
+    "AneWarning",
     "ArgumentError",
     "ClosedError",
     "CompileError",

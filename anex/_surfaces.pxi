@@ -13,30 +13,30 @@ cdef bint is_laid_out(const anex_tensor *found, const anex_tensor *wanted) noexc
 
 
 cdef int lay_out(anex_tensor *spec, const anex_tensor *port, str label) except -1:
-    """Give `spec`, as the user has it, the strides of `port`, as the compiled program has it: dimensions of 1 may differ."""
-    cdef int32_t i, k = 0
-    cdef int64_t step = anex_dtypes[spec.dtype].bits // 8
-    for i in range(spec.rank):
-        spec.strides[i] = 0
-        if spec.shape[i] == 1:
-            continue
-        while k < port.rank and port.shape[k] == 1:
-            k += 1
-        if k == port.rank or port.shape[k] != spec.shape[i]:
-            raise errors.CompileError(f"{label} is {shape_text(spec)}, and {shape_text(port)} in the compiled program")
-        spec.strides[i] = port.strides[k]
-        k += 1
-    while k < port.rank:
-        if port.shape[k] != 1:
-            raise errors.CompileError(f"{label} is {shape_text(spec)}, and {shape_text(port)} in the compiled program")
-        k += 1
+    """Give `spec`, as the user has it, the strides of `port`, the same elements as the compiled program has them.
+
+    An axis of the port may be several of the user's, and dimensions of 1 may come and go.
+    """
+    cdef int32_t i = spec.rank - 1, k
+    cdef int64_t left, step = anex_dtypes[spec.dtype].bits // 8
     if anex_dtypes[spec.dtype].bits != anex_dtypes[port.dtype].bits:
-        raise errors.CompileError(f"{label} is {anex_dtypes[spec.dtype].name.decode()}, and "
-                                  f"{anex_dtypes[port.dtype].name.decode()} in the compiled program")
-    for i in range(spec.rank - 1, -1, -1):  # what numpy shows for a dimension of 1 is as good as any
-        if spec.shape[i] == 1:
+        raise errors.UnsupportedError(f"{label} is {anex_dtypes[spec.dtype].name.decode()}, and "
+                                      f"{anex_dtypes[port.dtype].name.decode()} in the compiled program, which nothing converts")
+    for k in range(port.rank - 1, -1, -1):
+        left, step = port.shape[k], port.strides[k]
+        while i >= 0 and (left > 1 or spec.shape[i] == 1):
+            if left % spec.shape[i]:
+                break
             spec.strides[i] = step
-        step = max(step, spec.strides[i] * spec.shape[i])
+            step *= spec.shape[i]
+            left //= spec.shape[i]
+            i -= 1
+            if left == 1 and k > 0 and i >= 0 and spec.shape[i] == 1 and port.shape[k - 1] == 1:
+                break  # the next dimension of 1 of the one is that of the other
+        if left != 1:
+            raise errors.CompileError(f"{label} is {shape_text(spec)}, and {shape_text(port)} in the compiled program")
+    if i >= 0:
+        raise errors.CompileError(f"{label} is {shape_text(spec)}, and {shape_text(port)} in the compiled program")
     return 0
 
 

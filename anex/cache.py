@@ -17,13 +17,11 @@ import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _native
-from .errors import ArgumentError, Error
-
-if TYPE_CHECKING:
-    from .program import Program
+from ._native import Caller
+from .errors import ArgumentError, Error, UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,11 @@ def list() -> tuple[Entry, ...]:
         return tuple(found)  # nobody here can say what has become of them
     held = []
     for entry in found:
-        if _native.ane_cache_has(entry.identifier):
+        try:
+            holds = _native.ane_cache_has(entry.identifier)
+        except UnsupportedError:  # a system that does not tell
+            holds = True
+        if holds:
             held.append(entry)
         else:
             _path(entry.identifier).unlink(missing_ok=True)
@@ -115,7 +117,7 @@ def clear(*, kept: bool = False) -> int:
     return len(entries)
 
 
-def keep(program: Program, keep: bool = True) -> None:
+def keep(program: Caller, keep: bool = True) -> None:
     """Never unload ``program`` for others, nor ``clear`` it; ``keep=False`` takes that back."""
     executable: Any = getattr(program, "_executable", None)
     if not hasattr(executable, "keep"):

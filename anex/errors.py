@@ -55,3 +55,7 @@ class ClosedError(Error, ValueError):
 
 class ViewError(Error, BufferError):
     """A tensor cannot be closed or resized while views of its memory are alive."""
+
+
+class AneWarning(UserWarning):
+    """The Neural Engine may refuse, get wrong or run slowly what a program does; the text says who found so."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from . import _coremltools
 from ._coremltools import coremltools
 from .errors import ArgumentError, CompileError, Error, FormatError, MissingFileError
-from .load import as_path, from_model
+from .load import EVERY, as_path, from_model
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program
@@ -118,7 +118,7 @@ def loads(data: bytes) -> Program:
                     path.write_bytes(archive.read(WEIGHTS))
         except Exception as error:  # zipfile has no common base of what it raises
             raise FormatError(f"not what anex.store.dumps makes, or damaged: {error}") from error
-        return from_model(model, path.parent.parent, "the dumped program")
+        return from_model(model, path.parent.parent, "the dumped program", EVERY)
 
 
 def _save_text(program: Program, folder: Path) -> None:

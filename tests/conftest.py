@@ -1,6 +1,18 @@
 """Fixtures for every test: a device to run on, and random numbers that can be had again."""
 
+import os
+import shutil
+import tempfile
 import zlib
+
+from fake_ane import build
+
+# Before anex is imported: the stand-in is the Neural Engine, and its notes are not the user's.
+if "ANEX_ANE_FRAMEWORK" not in os.environ and shutil.which(build.COMPILER):
+    os.environ["ANEX_ANE_FRAMEWORK"] = str(build.build())
+if "ANEX_CACHE_DIR" not in os.environ:
+    _notes = tempfile.TemporaryDirectory(prefix="anex-notes-")  # removed when the tests end
+    os.environ["ANEX_CACHE_DIR"] = _notes.name
 
 import numpy as np
 import pytest

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import _native, cache
+from .. import _native, cache, passes
 from ..errors import ArgumentError, UnsupportedError
+from ..ops.findings import ane_findings, program_findings, warn_contested
 from . import info, isolate
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ class Ane:
         return info.unavailable()
 
     def objections(self, op: Operation) -> Sequence[str]:
-        return []
+        chip = info.device_info().architecture
+        return [found.text for found in ane_findings(op, chip) if found.refuses]
 
     def compile(
         self, program: Program, signatures: Mapping[str, Signature], options: AneOptions
@@ -116,10 +118,16 @@ class Ane:
                 "cannot; pass it as an input and return it as an output"
             )
         system = info.device_info()
-        source = render(program, signatures)
-        compiled = (
-            isolate.Program(source, options.native, options.perf_stats) if options.isolate else Local(source, options)
-        )
+        switches = passes.chosen(options.passes, system.architecture)
+        warn_contested(program_findings(program, system.architecture, cures=switches), stacklevel=3)
+        prepared = passes.prepare(program, options.passes, system.architecture).program
+        if left := [str(found) for found in program_findings(prepared, system.architecture, cures=()) if found.refuses]:
+            raise UnsupportedError("device='ane' cannot run what the passes leave:\n  " + "\n  ".join(left[:20]))
+        source = render(prepared, signatures)
+        if options.isolate:
+            compiled: Local | isolate.Program = isolate.Program(source, options.native, options.perf_stats)
+        else:
+            compiled = Local(source, options)
         cache.enter(compiled.registered, source.name, source.bytes, f"macOS {system.build}" if system.build else "")
         if options.keep:
             compiled.keep(True)
