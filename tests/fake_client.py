@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import shutil
 import struct
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from fake_ane import control
 from objc import Runtime
 
@@ -214,3 +217,27 @@ class Block(ctypes.Structure):
         made = cls(isa, cls.IS_GLOBAL, 0, INVOKE(lambda _, error: function(error)), ctypes.addressof(size))
         made.size = size
         return made
+
+
+def child(code: str, **switches: control.Value) -> list[str]:
+    """Python code in a process of its own that sees the same stand-in."""
+    setup = f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]\nfrom fake_client import *\n"
+    done = subprocess.run(
+        [sys.executable, "-c", setup + code],
+        env=control.environment(**switches),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """A pool, as every client needs one, and the stand-in as it is at first."""
+    was_at = control.get("cache_dir")
+    control.reset()
+    with RUNTIME.pool():
+        yield
+    control.reset()
+    assert control.get("cache_dir") == was_at

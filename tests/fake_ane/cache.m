@@ -3,15 +3,31 @@
    By default a folder of this process's own, removed at exit. With the switch cache_dir processes share one. */
 #import "fake.h"
 
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+static const char prefix[] = "/tmp/fake_ane_cache_"; /* and the process, and what makes it unique */
 static NSString *own; /* made at first use */
 static pid_t owner;
 
 static void remove_own(void) {
     @autoreleasepool {
         if (own && owner == getpid()) [[NSFileManager defaultManager] removeFileAtPath:own handler:nil];
+    }
+}
+
+/* Folders of processes that were killed. */
+static void sweep(void) {
+    NSFileManager *files = [NSFileManager defaultManager];
+    NSString *folder = [[NSString stringWithUTF8String:prefix] stringByDeletingLastPathComponent];
+    NSString *start = [[NSString stringWithUTF8String:prefix] lastPathComponent];
+    for (NSString *name in [files directoryContentsAtPath:folder]) {
+        int maker = [name hasPrefix:start] ? [[name substringFromIndex:[start length]] intValue] : 0;
+        if (maker > 0 && kill(maker, 0) && errno == ESRCH)
+            [files removeFileAtPath:[folder stringByAppendingPathComponent:name] handler:nil];
     }
 }
 
@@ -27,7 +43,9 @@ static NSString *root(void) {
     }
     @synchronized([_ANEClient class]) {
         if (!own || owner != getpid()) { /* a forked child has one of its own */
-            char path[] = "/tmp/fake_ane_cache_XXXXXX";
+            char path[64];
+            sweep();
+            snprintf(path, sizeof path, "%s%d_XXXXXX", prefix, (int)getpid());
             if (!mkdtemp(path)) return @"/nonexistent";
             if (!own) atexit(remove_own);
             own = [[NSString alloc] initWithUTF8String:path];
