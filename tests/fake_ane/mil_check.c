@@ -92,9 +92,14 @@ static mil_verdict of_reduction(const mil_op *op, anex_tensor *y, const char *na
     return MIL_KNOWN;
 }
 
+/* From iOS17 on weights may be of another dtype than x. */
+static bool is_weight(const anex_tensor *t) {
+    return t->dtype == ANEX_F16 || t->dtype == ANEX_F32 || t->dtype == ANEX_I32;
+}
+
 static mil_verdict of_matmul(const mil_op *op, anex_tensor *y) {
     anex_tensor b = *mil_type_of(op, "y");
-    if (b.dtype != y->dtype) return MIL_WRONG;
+    if (!is_weight(&b)) return MIL_WRONG;
     if (y->rank < 2 || b.rank < 2) return MIL_UNKNOWN;
     bool turn_x = mil_number(op, "transpose_x", 0), turn_y = mil_number(op, "transpose_y", 0);
     int64_t *x_tail = y->shape + y->rank - 2, *y_tail = b.shape + b.rank - 2;
@@ -108,9 +113,9 @@ static mil_verdict of_matmul(const mil_op *op, anex_tensor *y) {
 
 static mil_verdict of_linear(const mil_op *op, anex_tensor *y) {
     const anex_tensor *weight = mil_type_of(op, "weight"), *bias = mil_type_of(op, "bias");
-    if (y->rank < 1 || weight->rank != 2 || weight->dtype != y->dtype || weight->shape[1] != y->shape[y->rank - 1])
+    if (y->rank < 1 || weight->rank != 2 || !is_weight(weight) || weight->shape[1] != y->shape[y->rank - 1])
         return MIL_WRONG;
-    if (bias && (bias->dtype != y->dtype || anex_tensor_size(bias) != weight->shape[0])) return MIL_WRONG;
+    if (bias && (!is_weight(bias) || anex_tensor_size(bias) != weight->shape[0])) return MIL_WRONG;
     y->shape[y->rank - 1] = weight->shape[0];
     return MIL_KNOWN;
 }
@@ -138,10 +143,10 @@ static bool slide(const mil_op *op, int32_t i, int32_t n, int64_t *extent, int64
 static mil_verdict of_conv(const mil_op *op, anex_tensor *y) {
     const anex_tensor *weight = mil_type_of(op, "weight"), *bias = mil_type_of(op, "bias");
     int64_t groups = mil_number(op, "groups", 1);
-    if (y->rank < 3 || y->rank > 5 || weight->rank != y->rank || weight->dtype != y->dtype) return MIL_WRONG;
+    if (y->rank < 3 || y->rank > 5 || weight->rank != y->rank || !is_weight(weight)) return MIL_WRONG;
     if (groups < 1 || y->shape[1] % groups || y->shape[1] / groups != weight->shape[1] || weight->shape[0] % groups)
         return MIL_WRONG;
-    if (bias && (bias->dtype != y->dtype || anex_tensor_size(bias) != weight->shape[0])) return MIL_WRONG;
+    if (bias && (!is_weight(bias) || anex_tensor_size(bias) != weight->shape[0])) return MIL_WRONG;
     y->shape[1] = weight->shape[0];
     for (int32_t i = 2; i < y->rank; i++)
         if (!slide(op, i - 2, y->rank - 2, &y->shape[i], weight->shape[i])) return MIL_WRONG;

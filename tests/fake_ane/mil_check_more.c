@@ -99,8 +99,8 @@ mil_verdict mil_of_sample(const mil_op *op, anex_tensor *y) {
         y->shape[2] = at->shape[1], y->shape[3] = at->shape[2];
         return MIL_KNOWN;
     }
-    if (matrix->rank != 2 || matrix->shape[1] != 6 || matrix->shape[0] != y->shape[0] || matrix->dtype != y->dtype)
-        return MIL_WRONG;
+    bool fits = matrix->rank == 2 && matrix->shape[1] == 6 && matrix->dtype == y->dtype;
+    if (!fits || (matrix->shape[0] != 1 && matrix->shape[0] != y->shape[0])) return MIL_WRONG;
     y->shape[2] = mil_number(op, "output_height", 0), y->shape[3] = mil_number(op, "output_width", 0);
     return MIL_KNOWN;
 }
