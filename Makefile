@@ -48,9 +48,10 @@ sanitize: $(VENV)/demo $(VENV)/test $(VENV)/apt
 	$(call sanitized,$(ADDRESS),asan,ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0:allocator_may_return_null=1) \
 	tests $(UNSANITIZED)
 
-# ThreadSanitizer, where threads meet: programs that several run, the engine's own, surfaces and requests
+# ThreadSanitizer, where threads meet: programs that several run, the engine's own, surfaces and requests. What it
+# finds ends the test's process and stands in build/sanitized/tsan.*
 tsan: $(VENV)/demo $(VENV)/test $(VENV)/apt
-	$(call sanitized,$(THREAD),tsan,TSAN_OPTIONS=halt_on_error=0:exitcode=66 setarch -R) -k thread \
+	$(call sanitized,$(THREAD),tsan,TSAN_OPTIONS=halt_on_error=1:log_path=tsan:suppressions=tests/tsan.supp setarch -R) -k thread \
 	tests $(UNSANITIZED)
 
 # Apple's own operator tests, as coremltools ships them, with anex in Core ML's place: one case in EVERY.

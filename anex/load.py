@@ -35,7 +35,8 @@ def from_mlpackage(path: str | os.PathLike[str], function: str | None = None) ->
 
     ``function`` picks one of several, and ``"*"`` takes them all, see ``Program.functions``; without it
     the package's default function is taken, or ``main``. Inputs and outputs keep their names, shapes and
-    dtypes, weights stay as compressed as they are. Raises ``MissingFileError``, ``FormatError`` (malformed or truncated),
+    dtypes, weights stay as compressed as they are. Raises ``MissingFileError``, ``FormatError``
+    (malformed or truncated),
     ``UnsupportedError`` (a neural network, a pipeline, an unknown op), ``CompileError`` (an op with
     wrong inputs), ``ArgumentError`` (no such function).
 
