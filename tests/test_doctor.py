@@ -95,10 +95,10 @@ def test_doctor_gives_the_reason_of_a_machine_without_hardware(switch, reason):
     assert reason in found["ane"]["reason"]
 
 
-def test_doctor_loads_neither_coremltools_nor_numpy():
-    program = "import sys; from anex import doctor; doctor.examine(); print({'coremltools', 'numpy'} & {*sys.modules})"
+def test_doctor_does_not_wait_for_coremltools():
+    program = "import sys; from anex import doctor; doctor.examine(); print('coremltools' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], env=fake_ane.environment(), capture_output=True, text=True)
-    assert done.stdout.strip() == "set()", done.stdout + done.stderr
+    assert done.stdout.strip() == "False", done.stdout + done.stderr
 
 
 def test_the_page_and_the_facts_agree(monkeypatch, tmp_path):

@@ -73,7 +73,7 @@ class Text:
         self._lines.append(f"{self._type(shape, dtype)} {name} = const()[{self._name(name)}, val = {literal}];")
         return name
 
-    def op(self, result: str, shape: Sequence[int], op: str, *, of: str = "fp16", **arguments: Any) -> str:
+    def op(self, result: str, shape: Sequence[int], op: str, /, *, of: str = "fp16", **arguments: Any) -> str:
         """One op whose result is ``of`` that dtype; an argument names a value or a tuple of them, or is a constant."""
         written = []
         for name, value in arguments.items():

@@ -242,7 +242,7 @@ static void check_options(NSDictionary *options) {
 - (void)setDescriptor:(id<ANEDescriptor>)other {
     @synchronized(self) {
         [descriptor autorelease];
-        descriptor = [other retain];
+        descriptor = (id)[other retain];
     }
 }
 - (NSURL *)modelURL {

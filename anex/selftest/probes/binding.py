@@ -102,15 +102,21 @@ def surface_floor() -> Answer:
             model.start()
             (symbol,), _ = model.symbols()
             array = values(1, channels, 1, 1)
-            sizes = {}
+            sizes, allocated = {}, {}
             for size in sorted({symbol.bytes, symbol.bytes // 2, 49152, channels * 2}):
                 given, wanted, outputs = model.bind({"x": array}, size=size)
                 reply = model.raw.evaluate(given, wanted)
                 sizes[size] = said(reply)
+                allocated[size] = len(wanted[0][0].read())  # the system may round up, and the hardware look at that
                 if reply["yes"] and size >= symbol.bytes:
                     right = bool((model.read(wanted[0][0], outputs[0]) == np.abs(array)).all())
                     sizes[size] = "right" if right else "wrong"
-            found[str(channels)] = {"row": symbol.row, "bytes": symbol.bytes, "evaluated": sizes}
+            found[str(channels)] = {
+                "row": symbol.row,
+                "bytes": symbol.bytes,
+                "evaluated": sizes,
+                "allocated": allocated,
+            }
     small = found["16"]
     floor = "none" if small["evaluated"][small["bytes"]] == "right" else "larger"
     return Answer(

@@ -46,7 +46,7 @@ def binary(
 
 
 @probe(
-    "concat",
+    "concat-compiles",
     group="question",
     question="Does concat compile?",
     ORI="no, every program with it is refused",
@@ -69,7 +69,7 @@ def concat() -> Answer:
     })  # fmt: skip
 
 
-@probe("gelu", group="question", question="Does gelu compile?", ORI_TRN="no, use the tanh form", FRG_RST="yes")
+@probe("gelu-compiles", group="question", question="Does gelu compile?", ORI_TRN="no, use the tanh form", FRG_RST="yes")
 def gelu() -> Answer:
     import math
 
