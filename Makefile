@@ -33,7 +33,7 @@ sanitize: $(VENV)/demo $(VENV)/test
 	cd build/sanitized && PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	$(CURDIR)/$(BIN)/python -m pytest -n 2 -p no:cacheprovider -m "not memory" tests/ops tests/test_tensor.py tests/test_program.py \
-	tests/test_program_withstands.py tests/test_control.py $(ARGS)
+	tests/test_program_withstands.py tests/test_control.py tests/test_fuzz.py $(ARGS)
 
 # Random programs over the op table against a reference; those that fail are printed as small as they get.
 N := 1000

@@ -116,28 +116,29 @@ static inline void gemm_widen(float *to, const void *from, anex_dtype dtype, int
     for (; i < n; i++) to[i] = anex_half_to_float(halves[i]);
 }
 
-/* x . row `at` of y, n long: element i joins lane i % DOT_LANES, whatever the width of a vector */
+/* x . row `at` of y, n long: two sums of DOT_LANES lanes in turns and the rest one by one, whatever a vector holds */
 static inline float gemm_dot(bool strict, const float *x, const void *y, anex_dtype dtype, int64_t at, int64_t n) {
-    enum { DOT_LANES = 32, VECTORS = DOT_LANES / VF };
-    vf sum[VECTORS];
-    float lanes[DOT_LANES];
+    enum { DOT_LANES = 16, VECTORS = DOT_LANES / VF };
+    vf sum[2][VECTORS];
+    float lanes[DOT_LANES], total = 0;
     int64_t i = 0;
-    for (int v = 0; v < VECTORS; v++) sum[v] = vf_zero();
-    for (; i + DOT_LANES <= n; i += DOT_LANES)
+    for (int v = 0; v < VECTORS; v++) sum[0][v] = sum[1][v] = vf_zero();
+    for (; i + 2 * DOT_LANES <= n; i += 2 * DOT_LANES)
+        for (int s = 0; s < 2; s++)
+            for (int v = 0; v < VECTORS; v++) {
+                int64_t k = i + s * DOT_LANES + v * VF;
+                sum[s][v] = vf_fma_if(strict, vf_load(x + k), gemm_load(y, dtype, at + k), sum[s][v]);
+            }
+    if (i + DOT_LANES <= n) {
         for (int v = 0; v < VECTORS; v++)
-            sum[v] = vf_fma_if(strict, vf_load(x + i + v * VF), gemm_load(y, dtype, at + i + v * VF), sum[v]);
-#pragma GCC unroll 8
-    for (int v = 0; v < VECTORS; v++) {
-        if (i + VF <= n) {
-            sum[v] = vf_fma_if(strict, vf_load(x + i), gemm_load(y, dtype, at + i), sum[v]);
-            i += VF;
-        }
-        vf_store(lanes + v * VF, sum[v]);
+            sum[0][v] = vf_fma_if(strict, vf_load(x + i + v * VF), gemm_load(y, dtype, at + i + v * VF), sum[0][v]);
+        i += DOT_LANES;
     }
-    for (; i < n; i++) lanes[i % DOT_LANES] = fma_if(strict, x[i], gemm_one(y, dtype, at + i), lanes[i % DOT_LANES]);
+    for (int v = 0; v < VECTORS; v++) vf_store(lanes + v * VF, sum[0][v] + sum[1][v]);
+    for (; i < n; i++) total += x[i] * gemm_one(y, dtype, at + i);
     for (int half = DOT_LANES / 2; half; half /= 2)
         for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
-    return lanes[0];
+    return total + lanes[0];
 }
 
 #endif
