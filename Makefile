@@ -25,7 +25,7 @@ sanitized = mkdir -p $(SANITIZED) && tar -c --exclude='*.so' --exclude=__pycache
 # Their subject is the source, or what they build themselves.
 UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64)
 
-.PHONY: demo test lint bench sanitize tsan apple dist build build-with-objc clean
+.PHONY: demo test lint bench sanitize tsan fuzz apple dist build build-with-objc clean
 
 demo: build $(VENV)/demo
 	$(BIN)/python examples/fused_ffn.py
@@ -53,6 +53,12 @@ sanitize: $(VENV)/demo $(VENV)/test $(VENV)/apt
 tsan: $(VENV)/demo $(VENV)/test $(VENV)/apt
 	$(call sanitized,$(THREAD),tsan,TSAN_OPTIONS=halt_on_error=1:log_path=tsan:suppressions=tests/tsan.supp setarch -R) -k thread \
 	tests $(UNSANITIZED)
+
+# Random programs over the op table against a reference; those that fail are printed as small as they get.
+N := 1000
+SEED := 0
+fuzz: build $(VENV)/test
+	PYTHONPATH=tests:tests/ops $(BIN)/python -m fuzz --programs $(N) --seed $(SEED) $(ARGS)
 
 # Apple's own operator tests, as coremltools ships them, with anex in Core ML's place: one case in EVERY.
 EVERY := 40

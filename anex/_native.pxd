@@ -64,7 +64,7 @@ cdef extern from "anex.h" nogil:
         int64_t live_bytes_peak
     const anex_kernel_info *anex_kernel_list(int32_t *)
     int32_t anex_isa_list(const char **, int32_t)
-    anex_status anex_plan_new(const char *, anex_plan **, anex_error *)
+    anex_status anex_plan_new(const char *, bint, anex_plan **, anex_error *)
     void anex_plan_free(anex_plan *)
     anex_status anex_plan_input(anex_plan *, anex_dtype, int32_t, const int64_t *, anex_value *, anex_error *)
     anex_status anex_plan_value(anex_plan *, anex_dtype, int32_t, const int64_t *, anex_value *, anex_error *)

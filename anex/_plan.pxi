@@ -8,13 +8,13 @@ cdef class Plan(Executable):
     cdef list constants        # what the plan reads until it is finished
     cdef list inputs           # their values before finish()
 
-    def __cinit__(self, str isa=None):
+    def __cinit__(self, str isa=None, bint strict=False):
         cdef anex_error error
         cdef bytes name = b"" if isa is None else isa.encode()
         cdef const char *text = NULL
         if isa is not None:
             text = name
-        check(anex_plan_new(text, &self.plan, &error), &error)
+        check(anex_plan_new(text, strict, &self.plan, &error), &error)
         self.constants, self.input_names, self.output_names = [], [], []
         self.inputs = []
 

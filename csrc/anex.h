@@ -104,8 +104,8 @@ typedef struct anex_kernel_info {
 const anex_kernel_info *anex_kernel_list(int32_t *count);
 int32_t anex_isa_list(const char **names, int32_t room); /* usable here, the best one first */
 
-/* `isa` NULL: the best this machine has. */
-anex_status anex_plan_new(const char *isa, anex_plan **plan, anex_error *error);
+/* `isa` NULL: the best this machine has. `strict`: every instruction set gives the same bits. */
+anex_status anex_plan_new(const char *isa, bool strict, anex_plan **plan, anex_error *error);
 void anex_plan_free(anex_plan *plan);
 anex_status anex_plan_input(anex_plan *plan, anex_dtype dtype, int32_t rank, const int64_t *shape, anex_value *value,
                             anex_error *error);

@@ -100,7 +100,8 @@ def lower(
     """Plan ``function`` for the instruction set ``isa``, or for the best one here.
 
     ``inputs``, states among them, come in the order the plan takes them. ``strict``: every op rounds
-    its result to its dtype; otherwise ops are fused, and what stays between them stays float32.
+    its result to its dtype, and every instruction set and number of threads gives the same bits;
+    otherwise ops are fused, and what stays between them stays float32.
     """
     lowering = _Lowering(isa, strict)
     for name, spec in inputs.items():
@@ -113,7 +114,7 @@ class _Lowering:
 
     def __init__(self, isa: str | None, strict: bool) -> None:
         self.isa, self.strict = isa, strict
-        self.plan = _native.Plan(isa)
+        self.plan = _native.Plan(isa, strict)
         self.values: dict[Var, int] = {}
 
     def add_input(self, var: Var, name: str, shape: Sequence[int], dtype: str) -> None:
