@@ -40,7 +40,8 @@ def described(shape: Any, dtype: str) -> bytes:
 class Recording:
     """The records, and what each run gave here."""
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict  # every plan, whatever its test asked for
         self.records: list[bytes] = []
         self.results: list[tuple[str, list[np.ndarray]]] = []  # the test and ops of each run, its outputs
         self.plans = itertools.count()
@@ -49,8 +50,8 @@ class Recording:
     def add(self, kind: str, plan: int, *parts: bytes) -> None:
         self.records.append(text(kind) + numbers(plan) + b"".join(parts))
 
-    def executable(self, isa: str | None = None) -> Recorded:
-        return Recorded(self, isa)
+    def plan(self, isa: str | None = None, strict: bool = False) -> Recorded:
+        return Recorded(self, isa, strict or self.strict)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,12 +60,12 @@ class Recording:
 
 
 class Recorded:
-    """In the place of a _native.Executable, and with one inside."""
+    """In the place of a _native.Plan, and with one inside."""
 
-    def __init__(self, recording: Recording, isa: str | None) -> None:
+    def __init__(self, recording: Recording, isa: str | None, strict: bool) -> None:
         self.recording, self.number, self.ops = recording, next(recording.plans), []
-        self.inside = _native.Executable(isa)
-        self.add("P")
+        self.inside = _native.Plan(isa, strict)
+        self.add("P", numbers(strict))
 
     def __getattr__(self, name):
         return getattr(self.inside, name)
@@ -116,6 +117,7 @@ class Recorded:
 def pytest_addoption(parser):
     parser.addoption("--records", type=Path)
     parser.addoption("--every", type=int, default=1)
+    parser.addoption("--strict-plans", action="store_true")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -129,11 +131,11 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def _record(request, recording, monkeypatch):
     recording.test = request.node.name
-    monkeypatch.setattr(cpu, "_native", SimpleNamespace(Executable=recording.executable, kernels=_native.kernels))
+    monkeypatch.setattr(cpu, "_native", SimpleNamespace(Plan=recording.plan, kernels=_native.kernels))
 
 
 @pytest.fixture(scope="session")
 def recording(request):
-    found = Recording()
+    found = Recording(request.config.option.strict_plans)
     yield found
     found.save(request.config.option.records)

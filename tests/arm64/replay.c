@@ -89,7 +89,7 @@ static void replay(void) {
         anex_value value;
         anex_tensor t;
         switch (kind) {
-        case 'P': need(anex_plan_new(isa, plan, &error), &error); break;
+        case 'P': need(anex_plan_new(isa, number(), plan, &error), &error); break;
         case 'I':
             t = tensor(false);
             need(anex_plan_input(*plan, t.dtype, t.rank, t.shape, &value, &error), &error);

@@ -139,7 +139,7 @@ static anex_plan *make_plan(mil_parser *p, mil_op *op, const anex_kernel_info *k
     anex_value *several = mil_new(p, ((size_t)n_list + 1) * sizeof *several);
     anex_value *results = mil_new(p, ((size_t)op->n_results + 1) * sizeof *results);
     if (p->failed) return NULL;
-    m.status = anex_plan_new(NULL, &m.plan, &m.error);
+    m.status = anex_plan_new(NULL, true, &m.plan, &m.error);
     int32_t n = add_inputs(&m, kernel->inputs, without, inputs);
     for (int32_t i = 0; i < n_list; i++) several[i] = add_value(&m, list->values[i]);
     for (; n_results < op->n_results && !m.status; n_results++) {
