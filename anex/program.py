@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import devices
 from ._coremltools import coremltools
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .profile import Profile
 
 
+# A device, its options as given, and as it takes them.
+_Candidate: TypeAlias = "tuple[devices.Device, dict[str, Any], Any]"
+
+
 def compile(program: mil.Program, *, device: str | None = None, fallback: str | None = None, **options: Any) -> Program:
     """Compile a MIL program in memory for ``device``: ``"cpu"`` (what None means) or ``"ane"``.
 
@@ -33,8 +37,8 @@ def compile(program: mil.Program, *, device: str | None = None, fallback: str | 
     ``CompileError``. Of several functions each is compiled: see ``Program.functions``.
 
     ``options`` are those of ``device``, and dropped where ``fallback`` takes over: none for ``"cpu"``; for
-    ``"ane"`` ``qos``, ``isolate``, ``way``, ``passes``, ``keep``, ``perf_stats`` and ``recompile``
-    (``anex.devices.ane.AneOptions``).
+    ``"ane"`` ``qos``, ``isolate``, ``way``, ``passes``, ``keep``, ``perf_stats``, ``recompile`` and
+    ``unchecked`` (``anex.devices.ane.AneOptions``).
 
     >>> @anex.graph(x=(1, 2))
     ... def twice(x):
@@ -42,13 +46,15 @@ def compile(program: mil.Program, *, device: str | None = None, fallback: str | 
     >>> anex.compile(twice)(np.ones((1, 2), np.float16)).tolist()
     [[2.0, 2.0]]
     """
-    chosen = devices.options_of(devices.get(device), options)
+    first = devices.get(device)
+    candidates = [(first, options, devices.options_of(first, options))]
+    if fallback is not None:
+        second = devices.get(fallback)
+        candidates.append((second, {}, devices.options_of(second, {})))
     with coremltools():
         functions = _functions(program)
         signatures = {name: _signature(function) for name, function in functions.items()}
-        target = _choose(functions, device, fallback)
-        if target.name != devices.get(device).name:
-            chosen, options = devices.options_of(target, {}), {}
+        target, options, chosen = _choose(functions, candidates)
         executables = target.compile(program, signatures, chosen)
         parts = {
             name: Program(program, target, name, signatures[name], executables[name], options) for name in functions
@@ -108,31 +114,27 @@ def _numpy_name(mil_dtype: str) -> str:
     return mil_dtype.replace("fp", "float")
 
 
-def _choose(functions: Mapping[str, Any], device: str | None, fallback: str | None) -> devices.Device:
-    """``device``, or ``fallback`` when that one cannot run the program."""
-    first = devices.get(device)
-    second = None if fallback is None else devices.get(fallback)
-    for candidate in (first, second):
-        if candidate is None:
-            continue
-        is_last = second is None or candidate is second
+def _choose(functions: Mapping[str, Any], candidates: list[_Candidate]) -> _Candidate:
+    """The first that can run the program."""
+    *earlier, last = candidates
+    for candidate in earlier:
         try:
-            devices.require(candidate)
             _refuse_objections(functions, candidate)
         except UnsupportedError:
-            if is_last:
-                raise
-        else:
-            return candidate
-    raise AssertionError("unreachable: the last candidate returns or raises")
+            continue
+        return candidate
+    _refuse_objections(functions, last)
+    return last
 
 
-def _refuse_objections(functions: Mapping[str, Any], device: devices.Device) -> None:
+def _refuse_objections(functions: Mapping[str, Any], candidate: _Candidate) -> None:
+    device, _, options = candidate
+    devices.require(device)
     reasons = [
         (f"{name}: " if len(functions) > 1 else "") + f"{op.op_type} {op.name!r}: {reason}"
         for name, function in functions.items()
         for op in function.operations
-        for reason in device.objections(op)
+        for reason in device.objections(op, options)
     ]
     if reasons:
         shown = "\n  ".join(reasons[:20]) + (f"\n  and {len(reasons) - 20} more" if len(reasons) > 20 else "")

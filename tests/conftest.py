@@ -29,7 +29,7 @@ def _any_number_of_compilations():
         _native.ane_set_limits(0, _native.ane_account()["load_limit"])
 
 
-@pytest.fixture(params=devices.available())
+@pytest.fixture(params=devices.available(), scope="session")
 def device(request):
     """Each device this machine can run programs on."""
     return request.param

@@ -58,8 +58,8 @@ class Device(Protocol):
     def unavailable(self) -> str | None:
         """Why this machine cannot run programs on the device; None when it can."""
 
-    def objections(self, op: Operation) -> Sequence[str]:
-        """Every reason why the device cannot run this op; empty when it can."""
+    def objections(self, op: Operation, options: Any) -> Sequence[str]:
+        """Every reason why the device cannot run this op when compiled with ``options``; empty when it can."""
 
     def compile(self, program: Program, signatures: Mapping[str, Signature], options: Any) -> Mapping[str, Executable]:
         """Each function of ``program``, whose ops have met no objection; it is read, never changed."""

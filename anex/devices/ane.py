@@ -18,6 +18,7 @@ from . import info, isolate
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program
 
+    from ..ops.rule import Finding
     from . import Executable, Signature
 
 QOS = {"real_time": 0, "background": 9, "utility": 17, "default": 21, "user_initiated": 25, "user_interactive": 33}
@@ -36,7 +37,8 @@ class AneOptions:
     framework's methods evaluates, ``"evaluate"``, ``"direct"`` or ``"real_time"``. ``passes``: rewrites
     of ``anex.mil.passes`` to turn on or off, by name. ``keep``: never unload it for other programs.
     ``perf_stats``: ask the hardware for its own clock and counters, which not every system tells.
-    ``recompile``: compile even what the system has compiled already.
+    ``recompile``: compile even what the system has compiled already. ``unchecked``: hand the framework also
+    what the rules of ``anex.ops`` refuse, and warn of nothing.
     """
 
     qos: int | str = "default"
@@ -46,6 +48,7 @@ class AneOptions:
     keep: bool = False
     perf_stats: bool = False
     recompile: bool = False
+    unchecked: bool = False
 
     def __post_init__(self) -> None:
         if self.qos not in QOS and (
@@ -54,7 +57,7 @@ class AneOptions:
             raise ArgumentError(f"qos={self.qos!r} is neither one of {', '.join(QOS)} nor a number from 0 to 63")
         if self.way not in WAYS:
             raise ArgumentError(f"way={self.way!r} is none of {', '.join(WAYS)}")
-        for name in ("isolate", "keep", "perf_stats", "recompile"):
+        for name in ("isolate", "keep", "perf_stats", "recompile", "unchecked"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentError(f"{name}={getattr(self, name)!r} is neither True nor False")
         if self.passes is not None and not isinstance(self.passes, Mapping):
@@ -105,9 +108,12 @@ class Ane:
             return "this Mac has an Intel processor, and the Neural Engine is part of Apple silicon"
         return info.unavailable()
 
-    def objections(self, op: Operation) -> Sequence[str]:
+    def objections(self, op: Operation, options: AneOptions) -> Sequence[str]:
+        if options.unchecked:
+            return []
         chip = info.device_info().architecture
-        return [found.text for found in ane_findings(op, chip) if found.refuses]
+        cures = passes.chosen(options.passes, chip)
+        return [found.text for found in ane_findings(op, chip, cures=cures) if found.refuses]
 
     def compile(
         self, program: Program, signatures: Mapping[str, Signature], options: AneOptions
@@ -118,11 +124,11 @@ class Ane:
                 "cannot; pass it as an input and return it as an output"
             )
         system = info.device_info()
-        switches = passes.chosen(options.passes, system.architecture)
-        warn_contested(program_findings(program, system.architecture, cures=switches), stacklevel=3)
         prepared = passes.prepare(program, options.passes, system.architecture).program
-        if left := [str(found) for found in program_findings(prepared, system.architecture, cures=()) if found.refuses]:
-            raise UnsupportedError("device='ane' cannot run what the passes leave:\n  " + "\n  ".join(left[:20]))
+        if not options.unchecked:
+            switches = passes.chosen(options.passes, system.architecture)
+            warn_contested(program_findings(program, system.architecture, cures=switches), stacklevel=3)
+            _refuse(program_findings(prepared, system.architecture, cures=()))
         source = render(prepared, signatures)
         if options.isolate:
             compiled: Local | isolate.Program = isolate.Program(source, options.native, options.perf_stats)
@@ -132,6 +138,11 @@ class Ane:
         if options.keep:
             compiled.keep(True)
         return compiled.functions
+
+
+def _refuse(findings: Sequence[Finding]) -> None:
+    if left := [str(found) for found in findings if found.refuses]:
+        raise UnsupportedError("device='ane' cannot run what the passes leave:\n  " + "\n  ".join(left[:20]))
 
 
 class Local:

@@ -59,7 +59,7 @@ class Cpu:
     def unavailable(self) -> str | None:
         return None
 
-    def objections(self, op: Operation) -> Sequence[str]:
+    def objections(self, op: Operation, options: CpuOptions) -> Sequence[str]:
         return [] if is_folded(op) else list(_objections(op))
 
     def compile(

@@ -33,7 +33,7 @@ ABOUT_INTEGERS = frozenset({
 # Ops whose result, or operand, is a truth value.
 ABOUT_TRUTH = frozenset({
     "equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "not_equal", "select",
+    "logical_xor", "not_equal", "scaled_dot_product_attention", "select",
 })  # fmt: skip
 # Arguments that say where, not what.
 PLACES = frozenset({"begin", "end", "indices", "lengths", "pred", "reps", "shape", "size", "stride", "cond"})

@@ -48,6 +48,7 @@ CASES = {
 }
 
 
+@pytest.mark.cpu_engine
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_strict_product_is_the_same_bits_on_every_instruction_set(rng, case, dtype):
