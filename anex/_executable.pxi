@@ -239,8 +239,8 @@ cdef class Submission:
             self.executable.let_go(&self.call)
 
 
-cdef class Caller:
-    """What is called as ``program(x, y=y, out=z)``, without a Python frame in between."""
+cdef class Binder:
+    """What a ``Caller`` knows of its program."""
 
     cdef object run
     cdef tuple names
@@ -249,16 +249,44 @@ cdef class Caller:
     def __init__(self, executable, names, bint stateful):
         self.run, self.names, self.stateful = executable.run, tuple(names), stateful
 
-    def __call__(self, *arguments, out=None, state=None, **named):
-        if named or self.stateful or state is not None:
-            arguments = self.bind(arguments, named, state)
-        return self.run(arguments, out)
-
     def bind(self, tuple arguments, dict named, state):
         """What a call with these runs on: the inputs by position, then the states."""
         if named:
             arguments = by_position(self.names, arguments, named)
         return arguments + self.state_tensors(state) if self.stateful or state is not None else arguments
+
+
+cdef object call_program(object caller, tuple arguments, PyObject *keywords):
+    """``program(x, y=y, out=z)``. Of the keywords `out` is read where it stands, and no dict of ours made for it."""
+    cdef Binder binder = <Binder> caller
+    cdef PyObject *out = NULL
+    if keywords != NULL:
+        out = PyDict_GetItemWithError(<dict> keywords, "out")
+    if binder.stateful or (keywords != NULL and len(<dict> keywords) > (out != NULL)):
+        named = {} if keywords == NULL else dict(<dict> keywords)
+        given, state = named.pop("out", None), named.pop("state", None)
+        return binder.run(binder.bind(arguments, named, state), given)
+    return binder.run(arguments, <object> out if out != NULL else None)
+
+
+cdef extern from *:
+    """
+    static PyObject *anex_new_caller(void *call, PyObject *bases) {
+        PyType_Slot slots[] = {
+            {Py_tp_call, call},
+            {Py_tp_doc, "What is called as ``program(x, y=y, out=z)``, without a Python frame in between."},
+            {0, NULL},
+        };
+        PyType_Spec spec = {"anex._native.Caller", 0, 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots};
+        return PyType_FromSpecWithBases(&spec, bases);
+    }
+    """
+    PyObject *PyDict_GetItemWithError(dict, object) except? NULL
+    object anex_new_caller(void *call, tuple bases)
+
+
+# A `__call__` of Cython's copies the keywords, which allocates; hence a type whose slot is the function itself.
+Caller = anex_new_caller(<void *> call_program, (Binder,))
 
 
 cdef tuple by_position(tuple names, tuple arguments, dict named):

@@ -25,6 +25,7 @@ static const struct advice {
     {2, ANEX_UNSUPPORTED, "real-time priority needs an entitlement that Apple gives to its own programs only"},
     {3, ANEX_OK, "the device did not answer in time: try again, or split the program"},
     {4, ANEX_OK, "the compiled program could not be set up: compile it again with recompile"},
+    {6, ANEX_OK, "too many programs may be loaded: close some, and if it lasts compile again with recompile=True"},
     {9, ANEX_OK, "the program's files cannot be read: is the temporary directory in place?"},
     {10, ANEX_OK, "the framework takes this for no model: files or blobs of it are missing or damaged"},
     {13, ANEX_UNSUPPORTED, "programs compiled from text cannot map surfaces; running them does not need it"},
@@ -40,14 +41,19 @@ static const struct advice {
 static const struct advice *find_advice(NSError *why, const char *domain, const char *text) {
     static const struct advice too_small = {0, ANEX_SHAPE, "a surface is smaller than the program expects"},
                                no_symbol = {0, ANEX_OK, "a surface was bound to an index that the program lacks"},
-                               bad_text = {0, ANEX_INVALID, NULL};
+                               bad_text = {0, ANEX_INVALID,
+                                           "an op, a shape or a dtype of the program is not for it; device=\"cpu\" runs "
+                                           "the program all the same"},
+                               other = {0, ANEX_OK,
+                                        "try again, and if it lasts compile with recompile=True; what `anex doctor` "
+                                        "says helps whoever looks into it"};
     if (!strcmp(domain, COMPILER) || strstr(text, "ANECCompile")) return &bad_text;
-    if (strcmp(domain, GENERIC)) return NULL;
+    if (strcmp(domain, GENERIC)) return &other;
     if (strstr(text, "status=0x1d") || strstr(text, "status=0x1D")) return &too_small;
     if (strstr(text, "status=0x2 ") || strstr(text, "underlying=0x2)")) return &no_symbol;
     for (size_t i = 0; i < sizeof advice / sizeof *advice; i++)
         if (advice[i].code == [why code]) return &advice[i];
-    return NULL;
+    return &other;
 }
 
 anex_status anex_ane_fail(anex_error *error, anex_status status, const char *what, NSError *why, const char *silent) {
@@ -57,9 +63,8 @@ anex_status anex_ane_fail(anex_error *error, anex_status status, const char *wha
     anex_ane_copy_text(text, sizeof text, [why localizedDescription]);
     anex_ane_copy_text(domain, sizeof domain, [why domain]);
     const struct advice *more = find_advice(why, domain, text);
-    return anex_fail(error, more && more->status ? more->status : status, "%s failed: %s (%s, code %ld)%s%s", what,
-                     text, domain, (long)[why code], more && more->text ? "; " : "",
-                     more && more->text ? more->text : "");
+    return anex_fail(error, more->status ? more->status : status, "%s failed: %s (%s, code %ld); %s", what, text,
+                     domain, (long)[why code], more->text);
 }
 
 bool anex_ane_was_forgotten(NSError *error) {

@@ -25,8 +25,8 @@ static BOOL process(SEL selector, fake_switch point, id model, NSDictionary *opt
     fake_add(FAKE_COUNT_evaluations, 1);
     if (fake_evaluates_nothing()) return YES;
     fake_fault fault = fake_enter(point);
-    if (!fault && point != FAKE_AT_evaluate) fault = fake_enter(FAKE_AT_evaluate);
-    if (fault) return fake_fail(error, fault == FAKE_NO ? fake_status_error(0x16) : nil);
+    if (!fault && point != FAKE_AT_evaluate) fault = fake_enter(point = FAKE_AT_evaluate);
+    if (fault) return fake_refuse(error, fault, point, selector, fake_status_error(0x16));
     if (![request validate]) return NO;
     _ANEProgramForEvaluation *program = [model respondsToSelector:@selector(program)] ? [model program] : nil;
     if (!program) {
@@ -96,7 +96,7 @@ static BOOL process(SEL selector, fake_switch point, id model, NSDictionary *opt
     (void)model, (void)options, (void)qos;
     fake_fault fault = fake_enter(FAKE_AT_chaining);
     if (![request validate]) return NO;
-    if (fault) return fake_fail(error, fault == FAKE_NO ? fake_generic_error(15, _cmd) : nil);
+    if (fault) return fake_refuse(error, fault, FAKE_AT_chaining, _cmd, fake_generic_error(15, _cmd));
     return YES;
 }
 - (BOOL)buffersReadyWithModel:(id)model
@@ -142,7 +142,7 @@ static BOOL process(SEL selector, fake_switch point, id model, NSDictionary *opt
 - (BOOL)mapIOSurfacesWithModel:(id)model request:(id)request cacheInference:(BOOL)cache error:(NSError **)error {
     (void)model, (void)cache;
     fake_fault fault = fake_enter(FAKE_AT_map);
-    if (fault) return fake_fail(error, fault == FAKE_NO ? fake_generic_error(13, _cmd) : nil);
+    if (fault) return fake_refuse(error, fault, FAKE_AT_map, _cmd, fake_generic_error(13, _cmd));
     return [request validate];
 }
 - (void)unmapIOSurfacesWithModel:(id)model request:(id)request {

@@ -1,6 +1,9 @@
 /* Errors in the framework's own words, and what every message does first. */
 #import "fake.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 NSString *const FakeDomain = @"com.apple.appleneuralengine";
 NSString *const FakeCompilerDomain = @"com.apple.appleneuralengine.compiler";
 
@@ -17,6 +20,7 @@ NSError *fake_error(int code, SEL selector, NSString *text) {
 NSError *fake_generic_error(int code, SEL selector) {
     static NSString *const texts[] = {
         [1] = @"requires restricted access connection and (com.apple.aned.private.allow) entitlement",
+        [2] = @"real-time priority requires restricted access connection and (com.apple.aned.private.allow) entitlement",
         [3] = @"timed out",
         [4] = @"Program creation failure",
         [5] = @"Program Inference overflow",
@@ -32,6 +36,8 @@ NSError *fake_generic_error(int code, SEL selector) {
         [15] = @"Program chaining prepare error",
         [16] = @"file not found",
         [17] = @"model identifier not found",
+        [18] = @"base model identifier of a new instance", /* 18, 19, 27 to 29: the facts give no text */
+        [19] = @"cache identifier of a new instance",
         [20] = @"invalid model instance",
         [21] = @"Program load new instance failure",
         [22] = @"Host too old, ANE hardware not available",
@@ -39,13 +45,29 @@ NSError *fake_generic_error(int code, SEL selector) {
         [24] = @"Data not found error",
         [25] = @"Not supported",
         [26] = @"Bad argument error",
+        [27] = @"virtualization",
+        [28] = @"virtualization",
+        [29] = @"virtualization",
     };
-    return fake_error(code, selector, texts[code]);
+    BOOL is_known = code >= 0 && code < (int)(sizeof texts / sizeof *texts) && texts[code];
+    return fake_error(code, selector, is_known ? texts[code] : @"an error of a newer framework");
+}
+
+NSError *fake_chosen_error(fake_switch point, SEL selector, NSError *usual) {
+    char text[FAKE_TEXT];
+    fake_text(point, text);
+    if (!strncmp(text, "code:", 5)) return fake_generic_error(atoi(text + 5), selector);
+    if (!strncmp(text, "status:", 7)) return fake_status_error((unsigned)atoi(text + 7));
+    return usual;
 }
 
 BOOL fake_fail(NSError **to, NSError *error) {
     if (to && error) *to = error;
     return NO;
+}
+
+BOOL fake_refuse(NSError **to, fake_fault fault, fake_switch point, SEL selector, NSError *usual) {
+    return fake_fail(to, fault == FAKE_NO ? fake_chosen_error(point, selector, usual) : nil);
 }
 
 void fake_raise(NSString *name, NSString *format, ...) {

@@ -23,8 +23,12 @@ extern NSString *const FakeDomain, *const FakeCompilerDomain;
 NSError *fake_error(int code, SEL selector, NSString *text);
 /* The generic code's own text: "<selector>: Program load failure". */
 NSError *fake_generic_error(int code, SEL selector);
+/* The error that the fault at this point names by code or status, or else the usual one. */
+NSError *fake_chosen_error(fake_switch point, SEL selector, NSError *usual);
 /* As the framework writes them: only a failure with an error is written. Always NO. */
 BOOL fake_fail(NSError **to, NSError *error);
+/* NO, with the chosen error if the fault is a loud one. */
+BOOL fake_refuse(NSError **to, fake_fault fault, fake_switch point, SEL selector, NSError *usual);
 void fake_raise(NSString *name, NSString *format, ...) NS_FORMAT_FUNCTION(2, 3);
 /* fake_fault_at, and the exception if that is what it shall be; counts messages that came without a pool. */
 fake_fault fake_enter(fake_switch point);

@@ -59,12 +59,16 @@ static bool is_number(const char *text, int64_t *number) {
     return true;
 }
 
+static const char *const fault_kinds[] = {"slow:", "once:", "code:", "status:", NULL}; /* those with a number */
+
 static bool is_fault(const char *text) {
     static const char *const words[] = {"ok", "yes", "no", "silent", "once", "throw"};
     int64_t ms;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (!strcmp(text, words[i])) return true;
-    return (starts(text, "slow:") && is_number(text + 5, &ms)) || (starts(text, "once:") && is_number(text + 5, &ms));
+    for (const char *const *kind = fault_kinds; *kind; kind++)
+        if (starts(text, *kind)) return is_number(text + strlen(*kind), &ms);
+    return false;
 }
 
 /* Whether `value` stands in "one|two|three". */
@@ -182,6 +186,7 @@ fake_fault fake_fault_at(fake_switch point) {
     pthread_mutex_lock(&mutex);
     setting *s = &settings[point];
     if (!strcmp(s->text, "no")) fault = FAKE_NO;
+    if (starts(s->text, "code:") || starts(s->text, "status:")) fault = FAKE_NO;
     if (!strcmp(s->text, "silent")) fault = FAKE_SILENT;
     if (!strcmp(s->text, "throw")) fault = FAKE_THROW;
     if (!strcmp(s->text, "once") && !s->has_failed) fault = FAKE_NO;

@@ -102,7 +102,7 @@ static void check_options(NSDictionary *options) {
     NSError *refusal = fake_error(COMPILER_ERROR, NULL, @"_ANECompiler : ANECCompile() FAILED : InvalidMILProgram");
     fake_fault fault = fake_enter(FAKE_AT_compile);
     check_options(options);
-    if (fault) return fake_fail(error, fault == FAKE_NO ? refusal : nil);
+    if (fault) return fake_refuse(error, fault, FAKE_AT_compile, _cmd, refusal);
     int64_t limit = fake_number(FAKE_AT_compile_limit);
     if (limit && fake_ane_count("compiles") > limit) {
         fake_explain("the process has compiled %lld times", (long long)limit);
@@ -126,7 +126,7 @@ static void check_options(NSDictionary *options) {
     fake_add(FAKE_COUNT_loads, 1);
     fake_fault fault = fake_enter(FAKE_AT_load);
     check_options(options);
-    if (fault) return fake_fail(error, fault == FAKE_NO ? fake_generic_error(6, _cmd) : nil);
+    if (fault) return fake_refuse(error, fault, FAKE_AT_load, _cmd, fake_generic_error(6, _cmd));
     NSError *absent = fake_no_hardware(_cmd);
     if (absent) return fake_fail(error, absent);
     NSData *cachedText = nil;
@@ -164,7 +164,7 @@ static void check_options(NSDictionary *options) {
     if (fake_evaluates_nothing()) return YES;
     fake_fault fault = fake_enter(FAKE_AT_evaluate);
     check_options(options);
-    if (fault) return fake_fail(error, fault == FAKE_NO ? fake_status_error(0x16) : nil);
+    if (fault) return fake_refuse(error, fault, FAKE_AT_evaluate, _cmd, fake_status_error(0x16));
     if (![request validate]) return NO;
     _ANEProgramForEvaluation *program = [self program];
     if (!program) {
@@ -195,14 +195,14 @@ static void check_options(NSDictionary *options) {
     }
     /* Whatever came of it. */
     [[NSFileManager defaultManager] removeFileAtPath:[self localModelPath] handler:nil];
-    if (fault) return fake_fail(error, fault == FAKE_NO ? fake_generic_error(10, _cmd) : nil);
+    if (fault) return fake_refuse(error, fault, FAKE_AT_unload, _cmd, fake_generic_error(10, _cmd));
     return YES;
 }
 
 - (BOOL)mapIOSurfacesWithRequest:(id<ANERequest>)request cacheInference:(BOOL)cache error:(NSError **)error {
     (void)cache;
     fake_fault fault = fake_enter(FAKE_AT_map);
-    if (fault) return fake_fail(error, fault == FAKE_NO ? fake_generic_error(13, _cmd) : nil);
+    if (fault) return fake_refuse(error, fault, FAKE_AT_map, _cmd, fake_generic_error(13, _cmd));
     return [request validate];
 }
 - (void)unmapIOSurfacesWithRequest:(id<ANERequest>)request {

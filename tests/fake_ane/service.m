@@ -44,7 +44,9 @@ static void run(job *work) {
         unsigned status = status_of(work);
         ANECompletion handler = [work->request completionHandler];
         leave(); /* before the handler, which may submit again */
-        if (handler) handler(status ? fake_status_error(status) : nil);
+        SEL selector = @selector(completionHandler);
+        NSError *why = fake_chosen_error(FAKE_AT_completion, selector, status ? fake_status_error(status) : nil);
+        if (handler) handler(status ? why : nil);
         [work->request release];
         [work->program release];
         free(work);
