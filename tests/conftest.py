@@ -1,4 +1,7 @@
-"""Fixtures for every test: a device to run on, and random numbers that can be had again."""
+"""Fixtures for every test: a device to run on, and random numbers that can be had again.
+
+What the Neural Engine's rules refuse is listed by name when the tests end.
+"""
 
 import os
 import shutil
@@ -16,9 +19,10 @@ if "ANEX_CACHE_DIR" not in os.environ:
 
 import numpy as np
 import pytest
+import refused
 from mil_facts import sample
 
-from anex import _native, devices, store
+from anex import UnsupportedError, _native, devices, store
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +65,25 @@ def folder(program, tmp_path):
     """The same as a folder of MIL text and weights."""
     store.save(program, tmp_path / "m.mlmodelc")
     return tmp_path / "m.mlmodelc"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """A refusal by rule ends the test, if it stands in the list of refusals: nothing is skipped silently."""
+    try:
+        return (yield)
+    except UnsupportedError as error:
+        on_ane = pyfuncitem.funcargs.get("device") == "ane"
+        found = refused.rules_of(str(error)) if on_ane else []
+        if not found or not refused.RULES.issuperset(found):
+            raise
+        pyfuncitem.user_properties += [("refused", f"{op}: {rule}") for op, rule in found]
+        return True
+
+
+def pytest_terminal_summary(terminalreporter):
+    names = [value for each in terminalreporter.stats.get("passed", []) for key, value in each.user_properties]
+    if names:
+        terminalreporter.section("ops refused by the Neural Engine's rules (op: rule, times)")
+        for name in sorted(set(names)):
+            terminalreporter.line(f"{name} {names.count(name)}")

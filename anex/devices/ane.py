@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 QOS = {"real_time": 0, "background": 9, "utility": 17, "default": 21, "user_initiated": 25, "user_interactive": 33}
 WAYS = ("evaluate", "direct", "real_time")
 BLOB_PATH = "@model_path/weights/weight.bin"
+NO_STATES = (
+    "[state] nobody has bound states to a program compiled from text, and this device does not; "
+    "pass what it keeps as an input and return it as an output"
+)
 PERF_STATS_MASK = 15  # every kind of counter
 
 
@@ -109,6 +113,8 @@ class Ane:
         return info.unavailable()
 
     def objections(self, op: Operation, options: AneOptions) -> Sequence[str]:
+        if op.op_type in ("read_state", "coreml_update_state"):
+            return [NO_STATES]
         if options.unchecked:
             return []
         chip = info.device_info().architecture
@@ -119,10 +125,7 @@ class Ane:
         self, program: Program, signatures: Mapping[str, Signature], options: AneOptions
     ) -> Mapping[str, Executable]:
         if stateful := [name for name, signature in signatures.items() if signature.states]:
-            raise UnsupportedError(
-                f"device='ane': {', '.join(stateful)} keeps state between calls, which programs compiled from text "
-                "cannot; pass it as an input and return it as an output"
-            )
+            raise UnsupportedError(f"device='ane' cannot run {', '.join(stateful)}: {NO_STATES}")
         system = info.device_info()
         prepared = passes.prepare(program, options.passes, system.architecture).program
         if not options.unchecked:

@@ -1,12 +1,11 @@
-"""Every test of an operator runs on every device; what the Neural Engine's rules refuse is listed by name."""
+"""Every test of an operator runs on every device."""
 
 from __future__ import annotations
 
 import harness
 import pytest
-import refused
 
-from anex import UnsupportedError, devices
+from anex import devices
 
 
 def pytest_generate_tests(metafunc):
@@ -20,24 +19,3 @@ def device(request):
     """The device that ``check`` and ``run`` take when they are told none."""
     harness.DEVICE = request.param
     return request.param
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem):
-    """A refusal by rule ends the test, if it stands in the list of refusals: nothing is skipped silently."""
-    try:
-        return (yield)
-    except UnsupportedError as error:
-        found = refused.rules_of(str(error)) if pyfuncitem.callspec.params["device"] == "ane" else []
-        if not found or not refused.RULES.issuperset(found):
-            raise
-        pyfuncitem.user_properties += [("refused", f"{op}: {rule}") for op, rule in found]
-        return True
-
-
-def pytest_terminal_summary(terminalreporter):
-    names = [value for each in terminalreporter.stats.get("passed", []) for key, value in each.user_properties]
-    if names:
-        terminalreporter.section("ops refused by the Neural Engine's rules (op: rule, times)")
-        for name in sorted(set(names)):
-            terminalreporter.line(f"{name} {names.count(name)}")
