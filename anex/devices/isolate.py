@@ -52,10 +52,17 @@ class Worker:
         self.last = 0
         self.is_dead = self.is_spent = False
 
-    def request(self, *message: Any) -> Any:
-        """Have the worker do something; what it answers, or raises."""
+    def request(self, *message: Any, timeout: float | None = None) -> Any:
+        """Have the worker do something; what it answers, or raises. Killed if it takes longer than ``timeout``."""
         with self._connection() as connection:
             connection.send(message)
+            if not connection.poll(timeout):
+                self.process.kill()
+                self.close()
+                raise DeviceError(
+                    f"the worker process of isolate=True has not answered for {timeout:g} s, its timeout, and was "
+                    "ended; the next call starts another"
+                )
             kind, answer = connection.recv()
         if kind == "ok":
             return answer
@@ -190,7 +197,8 @@ class _Home:
 class Remote:
     """A program in a worker, compiled again whenever that had to be replaced."""
 
-    def __init__(self, source: Source, options: Mapping[str, Any], measures: bool) -> None:
+    def __init__(self, source: Source, options: Mapping[str, Any], measures: bool, timeout: float | None) -> None:
+        self._timeout = timeout
         self._message = (source.text, dict(source.blobs), dict(options), dict(source.functions), measures)
         self._lock = threading.RLock()
         self._home = _Home()
@@ -203,7 +211,7 @@ class Remote:
 
     def request(self, what: str, *arguments: Any) -> Any:
         worker, number = self._settled()
-        return worker.request(what, number, *arguments)
+        return worker.request(what, number, *arguments, timeout=self._timeout)
 
     def _settled(self) -> tuple[Worker, int]:
         """The worker that has it, compiled there if it is not."""
@@ -217,7 +225,7 @@ class Remote:
             while True:
                 worker = _workers.take()
                 try:
-                    number, ports, self._info, spent = worker.request("compile", *self._message)
+                    number, ports, self._info, spent = worker.request("compile", *self._message, timeout=self._timeout)
                 except CompileLimitError:
                     fresh = worker.last == 0
                     worker.is_spent = True
@@ -235,7 +243,7 @@ class Remote:
                 raise DeviceError("the program was compiled again and wants its tensors laid out in another way")
             self.ports = ports
             if self._is_kept:
-                worker.request("keep", number, True)
+                worker.request("keep", number, True, timeout=self._timeout)
             return worker, number
 
     def keep(self, keep: bool) -> None:
@@ -297,8 +305,8 @@ class Function:
 class Program:
     """A program compiled in a worker."""
 
-    def __init__(self, source: Source, options: Mapping[str, Any], measures: bool) -> None:
-        self.registered = Remote(source, options, measures)
+    def __init__(self, source: Source, options: Mapping[str, Any], measures: bool, timeout: float | None) -> None:
+        self.registered = Remote(source, options, measures, timeout)
         self.functions = {
             name: Function(self.registered, name, inputs, outputs)
             for name, (inputs, outputs) in source.functions.items()
