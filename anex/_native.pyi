@@ -152,6 +152,7 @@ class RemoteFunction(SurfaceFunction):
         outputs: Sequence[Any],
         ports: Sequence[tuple[Sequence[int], int]],
         evaluate: Callable[[tuple[int, ...]], object],
+        closed: Callable[[], object],
     ) -> None: ...
     def stats(self) -> dict[str, Any]: ...
 

@@ -145,6 +145,16 @@ def _end() -> None:
             )
             break
     _native.ane_hang_up()
+    for then in _then:
+        then()
+
+
+_then: list[Callable[[], object]] = []
+
+
+def at_end(then: Callable[[], object]) -> None:
+    """Call it before the interpreter ends, when no call is under way any more."""
+    _then.append(then)
 
 
 _threads = _Threads()

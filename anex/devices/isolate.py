@@ -8,7 +8,6 @@ new ones get a fresh worker. The last program closes its worker, and so does the
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import socket
@@ -22,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import _native, errors
+from .. import _native, errors, submit
 from ..errors import ClosedError, CompileLimitError, DeviceError
 
 if TYPE_CHECKING:
@@ -56,14 +55,14 @@ class Worker:
         """Have the worker do something; what it answers, or raises. Killed if it takes longer than ``timeout``."""
         with self._connection() as connection:
             connection.send(message)
-            if not connection.poll(timeout):
+            if connection.poll(timeout):
+                kind, answer = connection.recv()
+            else:
                 self.process.kill()
                 self.close()
-                raise DeviceError(
-                    f"the worker process of isolate=True has not answered for {timeout:g} s, its timeout, and was "
-                    "ended; the next call starts another"
-                )
-            kind, answer = connection.recv()
+                kind = "DeviceError"
+                answer = f"the worker process of isolate=True has not answered for {timeout:g} s, its timeout, and was "
+                answer += "ended; the next call starts another"
         if kind == "ok":
             return answer
         raise getattr(errors, kind, DeviceError)(answer)
@@ -161,7 +160,7 @@ class _Workers:
 
 
 _workers = _Workers()
-atexit.register(lambda: _workers.close())
+submit.at_end(lambda: _workers.close())
 
 
 def _forget() -> None:
@@ -260,7 +259,7 @@ class Remote:
         return dict(self.request("info"))
 
     def let_go(self) -> None:
-        """One of its functions was closed."""
+        """One of its functions was closed, and runs no more."""
         with self._lock:
             self.open -= 1
             if self.open == 0:
@@ -275,11 +274,11 @@ class Function:
         self._remote, self._name = remote, name
         self._function = _native.RemoteFunction(
             [port[:3] for port in inputs], [port[:3] for port in outputs], remote.ports[name],
-            partial(remote.request, "run", name),
+            partial(remote.request, "run", name), remote.let_go,
         )  # fmt: skip
         self.run: Callable[..., Any] = self._function.run
         self.begin = self._function.begin
-        self._is_closed = False
+        self.close: Callable[[], None] = self._function.close
 
     def nodes(self) -> Sequence[tuple[str, str, int]]:
         nodes: Sequence[tuple[str, str, int]] = self._remote.request("nodes", self._name)
@@ -294,12 +293,6 @@ class Function:
 
     def keep(self, keep: bool) -> None:
         self._remote.keep(keep)
-
-    def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._function.close()
-            self._remote.let_go()
 
 
 class Program:
