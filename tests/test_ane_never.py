@@ -117,26 +117,19 @@ def test_the_process_ends_all_the_same_and_says_what_it_gave_up(isolate, stuck, 
     assert time.monotonic() - start < 60
 
 
-@pytest.mark.parametrize("call", ["evaluate", "completion"])
-def test_a_worker_that_does_not_answer_in_time_is_ended_and_replaced(monkeypatch, call):
-    """Of a worker, submissions are calls: a completion that never comes is of none of them."""
-    monkeypatch.setenv("FAKE_ANE", f"{call}=never")
-    with times(2, isolate=True, timeout=2) as program:
-        (worker,) = isolate._workers.alive
-        if call == "evaluate":
-            with pytest.raises(anex.DeviceError, match=r"has not answered for 2 s, its timeout, and was ended"):
-                program(X)
-            monkeypatch.delenv("FAKE_ANE")
-            assert worker.process.poll() == -9
-        np.testing.assert_array_equal(np.asarray(program(X)), X * 2)
-        np.testing.assert_array_equal(np.asarray(program.submit(X).result(30)), X * 2)
-    assert not isolate._workers.alive
-
-
-def test_a_future_of_such_a_worker_gets_the_error(monkeypatch):
+def test_a_worker_that_does_not_answer_in_time_is_ended_and_replaced(monkeypatch):
+    """The timeout leaves a busy machine the time to start a worker, which counts."""
     monkeypatch.setenv("FAKE_ANE", "evaluate=never")
-    with times(3, isolate=True, timeout=1) as program:
-        assert isinstance(program.submit(X).exception(60), anex.DeviceError)
+    with times(2, isolate=True, timeout=10) as program:
+        (worker,) = isolate._workers.alive
+        future = program.submit(X)
+        with pytest.raises(anex.DeviceError, match=r"has not answered for 10 s, its timeout, and was ended|signal 9"):
+            program(X)  # whichever of the two is the first to lose patience
+        assert isinstance(future.exception(30), anex.DeviceError)
+        assert worker.process.poll() == -9
+        monkeypatch.delenv("FAKE_ANE")
+        np.testing.assert_array_equal(np.asarray(program(X)), X * 2)
+    assert not isolate._workers.alive
 
 
 def test_a_compiler_that_does_not_answer_is_ended(monkeypatch):
