@@ -25,7 +25,7 @@ sanitized = mkdir -p $(SANITIZED) && tar -c --exclude='*.so' --exclude=__pycache
 # Their subject is the source, or what they build themselves.
 UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64)
 
-.PHONY: demo test lint bench sanitize tsan fuzz apple dist build build-with-objc clean
+.PHONY: demo test lint bench sanitize tsan soak fuzz apple dist build build-with-objc clean
 
 demo: build $(VENV)/demo
 	$(BIN)/python examples/fused_ffn.py
@@ -53,6 +53,17 @@ sanitize: $(VENV)/demo $(VENV)/test $(VENV)/apt
 tsan: $(VENV)/demo $(VENV)/test $(VENV)/apt
 	$(call sanitized,$(THREAD),tsan,TSAN_OPTIONS=halt_on_error=1:log_path=tsan:suppressions=tests/tsan.supp setarch -R) -k thread \
 	tests $(UNSANITIZED)
+
+# Long runs on the stand-in: CYCLES of compile, call and close must leave memory, descriptors, threads and files as they
+# were (half an hour); eight threads on one program and on their own, SECONDS each, must get the right bits and never
+# stop. The same with worker processes, less of it. The tests have short versions.
+CYCLES := 20000
+SECONDS := 60
+soak: build-with-objc $(VENV)/test
+	PYTHONPATH=tests $(BIN)/python -m soak threads --seconds $(SECONDS)
+	PYTHONPATH=tests $(BIN)/python -m soak threads --seconds $(SECONDS) --isolated
+	PYTHONPATH=tests $(BIN)/python -m soak cycles --n $$(($(CYCLES) / 100)) --warm 20 --growth 4194304 --isolated
+	PYTHONPATH=tests $(BIN)/python -m soak cycles --n $(CYCLES)
 
 # Random programs over the op table against a reference; those that fail are printed as small as they get.
 N := 1000

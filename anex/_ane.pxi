@@ -53,7 +53,8 @@ cdef class AneProgram:
         """identifier, is_loaded, was_cached, queue_depth, compile_seconds, load_seconds, evaluations, loads, ..."""
         cdef anex_ane_info info
         self.need_open()
-        anex_ane_get_info(self.program, &info)
+        with nogil:  # it waits for a run under way, which may wait for a callback, which waits for the GIL
+            anex_ane_get_info(self.program, &info)
         return {
             "identifier": (<bytes> info.identifier).decode(), "is_loaded": info.is_loaded,
             "was_cached": info.was_cached, "queue_depth": info.queue_depth,
@@ -157,6 +158,8 @@ cdef class AneFunction(SurfaceFunction):
         cdef anex_status status
         cdef anex_error error
         cdef void *context = <void *> submission
+        if is_hung_up:
+            raise errors.DeviceError("the process is ending: nothing is submitted to the Neural Engine any more")
         self.arrange(&submission.call)
         memories = <anex_memory **> submission.call.slots
         submission.launched = True
@@ -206,8 +209,46 @@ cdef class AneFunction(SurfaceFunction):
         self.program.keep(keep)
 
 
-cdef void ane_done(void *context, anex_status status, const anex_error *error) noexcept with gil:
-    """The framework has run a submission; what follows is the business of a thread of Python's."""
+cdef extern from *:
+    """
+    #include <stdatomic.h>
+    #include <time.h>
+    static atomic_bool is_hung_up;
+    static atomic_int n_calling; /* threads of the framework that are in Python, or on their way */
+    static bool begin_calling(void) {
+        atomic_fetch_add(&n_calling, 1);
+        if (!atomic_load(&is_hung_up)) return true;
+        atomic_fetch_sub(&n_calling, 1);
+        return false;
+    }
+    static void end_calling(void) { atomic_fetch_sub(&n_calling, 1); }
+    static void hang_up(void) {
+        atomic_store(&is_hung_up, true);
+        for (int ms = 0; ms < 1000 && atomic_load(&n_calling); ms++) /* a forked child counts its parent's */
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    """
+    bint is_hung_up
+    bint begin_calling() nogil
+    void end_calling() nogil
+    void hang_up() nogil
+
+
+def ane_hang_up():
+    """From now on the framework's threads do not call Python, which is about to end."""
+    with nogil:
+        hang_up()
+
+
+cdef void ane_done(void *context, anex_status status, const anex_error *error) noexcept nogil:
+    """The framework has run a submission."""
+    if begin_calling():
+        tell_done(context, status, error)
+        end_calling()
+
+
+cdef void tell_done(void *context, anex_status status, const anex_error *error) noexcept with gil:
+    """What follows is the business of a thread of Python's."""
     cdef Submission submission = <Submission> context
     submission.status = status
     if error != NULL:

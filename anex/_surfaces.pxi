@@ -177,18 +177,19 @@ cdef class SurfaceFunction(Executable):
 cdef class RemoteFunction(SurfaceFunction):
     """A function of a program in another process, which finds the surfaces by their numbers.
 
-    `ports`: what ports() says there. `evaluate(numbers)` runs it; it raises what went wrong.
+    `ports`: what ports() says there. `evaluate(numbers)` runs it; it raises what went wrong. `closed()` is called once,
+    when it is closed and the last run under way has returned.
     """
 
-    cdef object call_worker
+    cdef object call_worker, closed
 
-    def __init__(self, inputs, outputs, ports, evaluate):
+    def __init__(self, inputs, outputs, ports, evaluate, closed):
         self.declare(inputs, outputs)
         for i, (strides, size) in enumerate(ports):
             for k, stride in enumerate(strides):
                 self.specs[i].strides[k] = stride
             self.sizes[i] = size
-        self.call_worker = evaluate
+        self.call_worker, self.closed = evaluate, closed
 
     cdef int evaluate(self, Call *call) except -1:
         self.call_worker(tuple([anex_memory_surface_id(<anex_memory *> call.slots[i]) for i in range(call.held)]))
@@ -197,6 +198,9 @@ cdef class RemoteFunction(SurfaceFunction):
     cdef void free_when_idle(self) noexcept:
         if self.running == 0:
             self.free_frames()
+            closed, self.closed = self.closed, None
+            if closed is not None:
+                closed()
 
     def stats(self):
         self.need_ready()

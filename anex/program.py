@@ -228,7 +228,9 @@ class Program(Caller):
 
         The tensors stay pinned until it is done; do not write to them before. The Neural Engine takes
         127 calls at once, other devices as many; the next ``submit`` waits for one to be done. What runs
-        already cannot be cancelled.
+        already cannot be cancelled. Should the Neural Engine never answer, the future stays pending, and
+        neither ``close()`` nor the end of the process waits for it for long; ``isolate=True`` with a
+        ``timeout`` ends such calls.
 
         >>> @anex.graph(x=(1, 2))
         ... def twice(x):
@@ -249,7 +251,7 @@ class Program(Caller):
         return self._executable.stats()
 
     def close(self) -> None:
-        """Free what the device holds; calls under way finish first. Twice is harmless."""
+        """Free what the device holds, once calls under way are done, which it does not wait for. Twice is harmless."""
         self._executable.close()
 
     def __enter__(self) -> Program:

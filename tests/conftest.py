@@ -3,6 +3,8 @@
 What the Neural Engine's rules refuse is listed by name when the tests end.
 """
 
+# ruff: noqa: E402 - the environment first
+
 import os
 import shutil
 import tempfile
@@ -10,12 +12,14 @@ import zlib
 
 from fake_ane import build, control
 
-# Before anex is imported: the stand-in is the Neural Engine, and its notes are not the user's.
+# Before anex is imported: the stand-in is the Neural Engine, and its notes are not the user's. GNUstep takes its
+# temporary directory, and so the stand-in its files, from TEMP; each worker of a test run has its own, of which
+# nothing is left when the tests end.
+_temporary = tempfile.TemporaryDirectory(prefix="anex-tests-", ignore_cleanup_errors=True)
+os.environ["TEMP"] = _temporary.name
+os.environ["ANEX_CACHE_DIR"] = f"{_temporary.name}/notes"
 if "ANEX_ANE_FRAMEWORK" not in os.environ and shutil.which(build.COMPILER):
     os.environ["ANEX_ANE_FRAMEWORK"] = str(build.build())
-if "ANEX_CACHE_DIR" not in os.environ:
-    _notes = tempfile.TemporaryDirectory(prefix="anex-notes-")  # removed when the tests end
-    os.environ["ANEX_CACHE_DIR"] = _notes.name
 
 import numpy as np
 import pytest

@@ -134,7 +134,7 @@ def test_a_declaration_that_the_compiled_program_contradicts_is_refused(
 
 def directories(identifier: bytes) -> list[Path]:
     """Where files of the program lie below the temporary directory."""
-    walk = os.walk(os.environ.get("TMPDIR", "/tmp"))  # unlike a glob, it does not mind what others remove
+    walk = os.walk(os.environ["TEMP"])  # GNUstep's; unlike a glob, it does not mind what others remove
     found = [Path(folder, name) for folder, names, _ in walk for name in names if name == identifier.decode()]
     return [path for path in found if "cache" not in path.parent.name]  # the stand-in's
 

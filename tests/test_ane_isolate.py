@@ -125,6 +125,17 @@ def test_a_call_under_way_fails_when_its_worker_dies(monkeypatch):
         np.testing.assert_array_equal(np.asarray(program(X)), X * 2)
 
 
+def test_a_program_closed_with_calls_under_way_ends_them_first(monkeypatch):
+    monkeypatch.setenv("FAKE_ANE", "evaluate=slow:50")
+    program = times(6)
+    process = worker().process
+    futures = [program.submit(X) for _ in range(10)]
+    program.close()
+    for future in futures:
+        np.testing.assert_array_equal(np.asarray(future.result(30)), X * 6)
+    assert ended(process)
+
+
 def test_errors_of_the_device_come_over_as_they_are(monkeypatch):
     monkeypatch.setenv("FAKE_ANE", "evaluate=once")
     with times(2) as program:

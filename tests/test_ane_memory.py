@@ -141,7 +141,7 @@ def cycles(n):
 
 def footprint():
     resident = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    files = [name for _, _, names in os.walk(os.environ["TMPDIR"]) for name in names]
+    files = [name for _, _, names in os.walk(os.environ["TEMP"]) for name in names]
     return resident, len(os.listdir("/proc/self/fd")), len(files)
 
 cycles(200)
@@ -155,6 +155,6 @@ print(*[now - then for now, then in zip(footprint(), before)])
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_compiling_running_and_closing_leaves_nothing_behind(tmp_path):
     n = os.environ.get("ANEX_CYCLES", "400")  # 20,000 by hand
-    resident, files, temporary = map(int, elsewhere(CYCLES, n, TMPDIR=str(tmp_path)).split())
+    resident, files, temporary = map(int, elsewhere(CYCLES, n, TEMP=str(tmp_path)).split())
     assert resident < 4 << 20
     assert (files, temporary) == (0, 0)

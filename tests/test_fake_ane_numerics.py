@@ -1,5 +1,6 @@
 """What the evaluator does to numbers when it is asked to be like the hardware, and what it refuses."""
 
+import os
 import re
 import shutil
 import struct
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from coremltools.converters.mil.mil.input_type import TupleInputType
 from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
-from fake_ane import build_interpreter, interpreter
+from fake_ane import build, build_interpreter, interpreter
 from mil_facts import text
 
 from anex import _native
@@ -188,12 +189,12 @@ def test_a_wrong_weight_file_is_refused(parse, files, offset, sentence):
 def test_mutated_programs_trouble_no_sanitizer():
     """In a process of its own, with the evaluator's files under AddressSanitizer and UBSan."""
     library = build_interpreter.build(build_interpreter.SANITIZE)
-    runtimes = [
-        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
-    environment = {"LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"}
-    command = [sys.executable, HERE / "fuzz.py", library, "2000", HERE / "many_ops.mil"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    if not build.EXTRA:  # else these tests run under a sanitizer, whose runtime is loaded
+        ask = [["gcc", f"-print-file-name={name}"] for name in ("libasan.so", "libubsan.so")]
+        runtimes = [subprocess.run(each, capture_output=True, text=True, check=True).stdout.strip() for each in ask]
+        environment |= {"LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"}
+    command = [sys.executable, "-m", "fake_ane.fuzz", library, "2000", HERE / "many_ops.mil"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert 1000 < int(done.stdout) < 2000

@@ -37,7 +37,9 @@ class AneOptions:
 
     ``qos``: whom the hardware serves first, one of ``real_time``, ``background``, ``utility``, ``default``,
     ``user_initiated``, ``user_interactive``, or the system's number. ``isolate``: compile and run in a
-    process of its own, which may fail and be restarted without losing this one. ``way``: which of the
+    process of its own, which may fail and be restarted without losing this one. ``timeout``: seconds that
+    such a process has to answer, whether it compiles or runs; then it is killed, the calls under way in it
+    are a ``DeviceError``, and the next one starts another. ``way``: which of the
     framework's methods evaluates, ``"evaluate"``, ``"direct"`` or ``"real_time"``. ``passes``: rewrites
     of ``anex.mil.passes`` to turn on or off, by name. ``keep``: never unload it for other programs.
     ``perf_stats``: ask the hardware for its own clock and counters, which not every system tells.
@@ -47,6 +49,7 @@ class AneOptions:
 
     qos: int | str = "default"
     isolate: bool = False
+    timeout: float | None = None
     way: str = "evaluate"
     passes: Mapping[str, bool] | None = None
     keep: bool = False
@@ -64,6 +67,11 @@ class AneOptions:
         for name in ("isolate", "keep", "perf_stats", "recompile", "unchecked"):
             if not isinstance(getattr(self, name), bool):
                 raise ArgumentError(f"{name}={getattr(self, name)!r} is neither True nor False")
+        if self.timeout is not None:
+            if isinstance(self.timeout, bool) or not isinstance(self.timeout, (int, float)) or not self.timeout > 0:
+                raise ArgumentError(f"timeout={self.timeout!r} is no number of seconds above 0")
+            if not self.isolate:
+                raise ArgumentError("timeout= needs isolate=True: only a process of its own can be ended")
         if self.passes is not None and not isinstance(self.passes, Mapping):
             raise ArgumentError(f"passes={self.passes!r} is no mapping from the name of a pass to True or False")
 
@@ -134,7 +142,9 @@ class Ane:
             _refuse(program_findings(prepared, system.architecture, cures=()))
         source = render(prepared, signatures)
         if options.isolate:
-            compiled: Local | isolate.Program = isolate.Program(source, options.native, options.perf_stats)
+            compiled: Local | isolate.Program = isolate.Program(
+                source, options.native, options.perf_stats, options.timeout
+            )
         else:
             compiled = Local(source, options)
         cache.enter(compiled.registered, source.name, source.bytes, f"macOS {system.build}" if system.build else "")

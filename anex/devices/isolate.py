@@ -8,7 +8,6 @@ new ones get a fresh worker. The last program closes its worker, and so does the
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import socket
@@ -22,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import _native, errors
+from .. import _native, errors, submit
 from ..errors import ClosedError, CompileLimitError, DeviceError
 
 if TYPE_CHECKING:
@@ -52,11 +51,18 @@ class Worker:
         self.last = 0
         self.is_dead = self.is_spent = False
 
-    def request(self, *message: Any) -> Any:
-        """Have the worker do something; what it answers, or raises."""
+    def request(self, *message: Any, timeout: float | None = None) -> Any:
+        """Have the worker do something; what it answers, or raises. Killed if it takes longer than ``timeout``."""
         with self._connection() as connection:
             connection.send(message)
-            kind, answer = connection.recv()
+            if connection.poll(timeout):
+                kind, answer = connection.recv()
+            else:
+                self.process.kill()
+                self.close()
+                kind = "DeviceError"
+                answer = f"the worker process of isolate=True has not answered for {timeout:g} s, its timeout, and was "
+                answer += "ended; the next call starts another"
         if kind == "ok":
             return answer
         raise getattr(errors, kind, DeviceError)(answer)
@@ -154,7 +160,7 @@ class _Workers:
 
 
 _workers = _Workers()
-atexit.register(lambda: _workers.close())
+submit.at_end(lambda: _workers.close())
 
 
 def _forget() -> None:
@@ -190,7 +196,8 @@ class _Home:
 class Remote:
     """A program in a worker, compiled again whenever that had to be replaced."""
 
-    def __init__(self, source: Source, options: Mapping[str, Any], measures: bool) -> None:
+    def __init__(self, source: Source, options: Mapping[str, Any], measures: bool, timeout: float | None) -> None:
+        self._timeout = timeout
         self._message = (source.text, dict(source.blobs), dict(options), dict(source.functions), measures)
         self._lock = threading.RLock()
         self._home = _Home()
@@ -203,7 +210,7 @@ class Remote:
 
     def request(self, what: str, *arguments: Any) -> Any:
         worker, number = self._settled()
-        return worker.request(what, number, *arguments)
+        return worker.request(what, number, *arguments, timeout=self._timeout)
 
     def _settled(self) -> tuple[Worker, int]:
         """The worker that has it, compiled there if it is not."""
@@ -217,7 +224,7 @@ class Remote:
             while True:
                 worker = _workers.take()
                 try:
-                    number, ports, self._info, spent = worker.request("compile", *self._message)
+                    number, ports, self._info, spent = worker.request("compile", *self._message, timeout=self._timeout)
                 except CompileLimitError:
                     fresh = worker.last == 0
                     worker.is_spent = True
@@ -235,7 +242,7 @@ class Remote:
                 raise DeviceError("the program was compiled again and wants its tensors laid out in another way")
             self.ports = ports
             if self._is_kept:
-                worker.request("keep", number, True)
+                worker.request("keep", number, True, timeout=self._timeout)
             return worker, number
 
     def keep(self, keep: bool) -> None:
@@ -252,7 +259,7 @@ class Remote:
         return dict(self.request("info"))
 
     def let_go(self) -> None:
-        """One of its functions was closed."""
+        """One of its functions was closed, and runs no more."""
         with self._lock:
             self.open -= 1
             if self.open == 0:
@@ -267,11 +274,11 @@ class Function:
         self._remote, self._name = remote, name
         self._function = _native.RemoteFunction(
             [port[:3] for port in inputs], [port[:3] for port in outputs], remote.ports[name],
-            partial(remote.request, "run", name),
+            partial(remote.request, "run", name), remote.let_go,
         )  # fmt: skip
         self.run: Callable[..., Any] = self._function.run
         self.begin = self._function.begin
-        self._is_closed = False
+        self.close: Callable[[], None] = self._function.close
 
     def nodes(self) -> Sequence[tuple[str, str, int]]:
         nodes: Sequence[tuple[str, str, int]] = self._remote.request("nodes", self._name)
@@ -287,18 +294,12 @@ class Function:
     def keep(self, keep: bool) -> None:
         self._remote.keep(keep)
 
-    def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._function.close()
-            self._remote.let_go()
-
 
 class Program:
     """A program compiled in a worker."""
 
-    def __init__(self, source: Source, options: Mapping[str, Any], measures: bool) -> None:
-        self.registered = Remote(source, options, measures)
+    def __init__(self, source: Source, options: Mapping[str, Any], measures: bool, timeout: float | None) -> None:
+        self.registered = Remote(source, options, measures, timeout)
         self.functions = {
             name: Function(self.registered, name, inputs, outputs)
             for name, (inputs, outputs) in source.functions.items()

@@ -1,13 +1,19 @@
-"""Builds the stand-in: ``python tests/fake_ane/build.py`` prints the library's path. Only what changed is compiled."""
+"""Builds the stand-in: ``python tests/fake_ane/build.py`` prints the library's path. Only what changed is compiled.
+
+Any number of processes may build at once, as the workers of a test run do: one does, the others wait and find it done.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -51,8 +57,29 @@ def run(*command: str | Path) -> str:
     return done.stdout.strip()
 
 
-def newest(paths: list[Path]) -> float:
+def newest(paths: Iterable[Path]) -> float:
     return max(path.stat().st_mtime for path in paths)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One process at a time writes below build/; the lock goes with the process that holds it."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with open(ROOT / "build" / "tests.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def replaced(target: Path) -> Iterator[Path]:
+    """Where to write ``target``, which appears when it is whole: another process may be loading the old one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.stem}-part-{os.getpid()}{target.suffix}")
+    try:
+        yield part
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write(path: Path, text: str) -> None:
@@ -77,11 +104,12 @@ def write_headers() -> Path:
 
 
 def engine() -> Path:
-    """The CPU engine as setup.py links it for C, made now where it is missing or old."""
+    """The CPU engine as setup.py links it for C, made now where it is missing or old. To be called ``alone``."""
     machine = platform.machine().replace("aarch64", "arm64")
     compiler = [] if EXTRA else [Path(part).name for part in os.environ.get("CC", "").split()[:1]]
     target = ROOT / "build" / f"engine-{'-'.join([machine, *compiler])}{SUFFIX}.o"
     sources = [path for pattern in ("*.[ch]", "*.inc") for path in (ROOT / "csrc").rglob(pattern)]
+    sources.append(ROOT / "setup.py")
     if not target.exists() or target.stat().st_mtime < newest(sources):
         subprocess.run([sys.executable, "setup.py", "--quiet", "build_engine"], cwd=ROOT, check=True)
         target.touch()
@@ -103,7 +131,11 @@ def compile_one(source: Path, include: Path, objects: Path = OUT / "objects") ->
 
 def build() -> Path:
     """The library, up to date."""
-    include = write_headers()
+    with alone():
+        return link(write_headers())
+
+
+def link(include: Path) -> Path:
     sources = sorted([*HERE.glob("*.m"), *HERE.glob("*.c")])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compile_one(source, include), sources))
@@ -112,14 +144,13 @@ def build() -> Path:
     write(OUT / "exports", "{ global: fake_ane_*; IOSurface*; kIOSurface*; kANEF*; CF*; local: *; };\n")
     if not LIBRARY.exists() or LIBRARY.stat().st_mtime < newest([*objects, OUT / "exports"]):
         folder = Path(run("gcc", "-print-file-name=libobjc.so")).parent
-        part = OUT / f"part-{os.getpid()}.so"  # renamed when whole: another process may be loading the old one
         flags = ["-shared", "-pthread", "-Wl,-Bsymbolic", "-Wl,-z,defs", f"-Wl,--version-script={OUT / 'exports'}"]
         if "-fsanitize" in " ".join(EXTRA):
             flags.remove("-Wl,-z,defs")  # the runtime is in the process, by LD_PRELOAD
         # The blocks first: GNUstep has functions of the same names that copy nothing.
         libraries = [f"-L{folder}", "-lBlocksRuntime", "-lgnustep-base", "-lobjc", "-lm"]
-        run(COMPILER, *flags, *EXTRA, *objects, *libraries, "-o", part)
-        part.replace(LIBRARY)
+        with replaced(LIBRARY) as part:
+            run(COMPILER, *flags, *EXTRA, *objects, *libraries, "-o", part)
     return LIBRARY
 
 

@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static const char prefix[] = "/tmp/fake_ane_cache_"; /* and the process, and what makes it unique */
+/* And the process, and what makes it unique. */
+static NSString *prefix(void) { return [NSTemporaryDirectory() stringByAppendingPathComponent:@"fake_ane_cache_"]; }
+
 static NSString *own; /* made at first use */
 static pid_t owner;
 
@@ -22,8 +24,8 @@ static void remove_own(void) {
 /* Folders of processes that were killed. */
 static void sweep(void) {
     NSFileManager *files = [NSFileManager defaultManager];
-    NSString *folder = [[NSString stringWithUTF8String:prefix] stringByDeletingLastPathComponent];
-    NSString *start = [[NSString stringWithUTF8String:prefix] lastPathComponent];
+    NSString *folder = [prefix() stringByDeletingLastPathComponent];
+    NSString *start = [prefix() lastPathComponent];
     for (NSString *name in [files directoryContentsAtPath:folder]) {
         int maker = [name hasPrefix:start] ? [[name substringFromIndex:[start length]] intValue] : 0;
         if (maker > 0 && kill(maker, 0) && errno == ESRCH)
@@ -43,9 +45,9 @@ static NSString *root(void) {
     }
     @synchronized([_ANEClient class]) {
         if (!own || owner != getpid()) { /* a forked child has one of its own */
-            char path[64];
+            char path[1024];
             sweep();
-            snprintf(path, sizeof path, "%s%d_XXXXXX", prefix, (int)getpid());
+            snprintf(path, sizeof path, "%s%d_XXXXXX", [prefix() fileSystemRepresentation], (int)getpid());
             if (!mkdtemp(path)) return @"/nonexistent";
             if (!own) atexit(remove_own);
             own = [[NSString alloc] initWithUTF8String:path];

@@ -37,6 +37,7 @@ typedef struct setting {
 } setting;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER; /* some switch */
 static setting settings[FAKE_SWITCH_COUNT];
 static atomic_int_fast64_t counts[FAKE_COUNTER_COUNT];
 static atomic_bool evaluates_nothing;
@@ -62,7 +63,7 @@ static bool is_number(const char *text, int64_t *number) {
 static const char *const fault_kinds[] = {"slow:", "once:", "code:", "status:", NULL}; /* those with a number */
 
 static bool is_fault(const char *text) {
-    static const char *const words[] = {"ok", "yes", "no", "silent", "once", "throw"};
+    static const char *const words[] = {"ok", "yes", "no", "silent", "once", "throw", "never"};
     int64_t ms;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (!strcmp(text, words[i])) return true;
@@ -91,6 +92,7 @@ static int put(int i, const char *value) { /* with the mutex held */
     strcpy(settings[i].text, value);
     settings[i].number = number;
     if (i == FAKE_AT_empty_evaluate) evaluates_nothing = settings[i].number;
+    pthread_cond_broadcast(&changed);
     return 0;
 }
 
@@ -185,6 +187,7 @@ fake_fault fake_fault_at(fake_switch point) {
     int64_t ms = 0;
     pthread_mutex_lock(&mutex);
     setting *s = &settings[point];
+    while (!strcmp(s->text, "never")) pthread_cond_wait(&changed, &mutex);
     if (!strcmp(s->text, "no")) fault = FAKE_NO;
     if (starts(s->text, "code:") || starts(s->text, "status:")) fault = FAKE_NO;
     if (!strcmp(s->text, "silent")) fault = FAKE_SILENT;

@@ -1,6 +1,6 @@
 """Mutated MIL texts and weight files for the evaluator, in a process that a sanitizer ends where it finds fault.
 
-``python tests/fake_ane/fuzz.py LIBRARY ROUNDS TEXT...`` prints how many were refused; the first TEXT has the weights.
+``python -m fake_ane.fuzz LIBRARY ROUNDS TEXT...``, with ``tests`` on the path, prints how many were refused.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import struct
 import sys
 from pathlib import Path
 
-import interpreter
 import numpy as np
+
+from . import interpreter
 
 PATH = "@model_path/weights/weight.bin"
 WORDS = "( ) [ ] { } < > , ; = ? -> - 0 1 2 -1 64 99999999999 1e9 0x1p-3 inf nan true fp16 fp32 int32 uint8 bool string"
