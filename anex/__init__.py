@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     AllocationError,
+    AneWarning,
     ArgumentError,
     ClosedError,
     CompileError,
+    CompileLimitError,
     DeviceError,
     DTypeError,
     Error,
@@ -34,10 +36,11 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import mil
+    from . import cache, mil
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
+    from .devices.info import DeviceInfo, device_info
     from .load import from_mil, from_mlpackage
     from .profile import Profile
     from .program import Program, compile
@@ -48,11 +51,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllocationError",
+    "AneWarning",
     "ArgumentError",
     "ClosedError",
     "CompileError",
+    "CompileLimitError",
     "DTypeError",
     "DeviceError",
+    "DeviceInfo",
     "Error",
     "FormatError",
     "MissingFileError",
@@ -65,7 +71,9 @@ __all__ = [
     "UnsupportedError",
     "ViewError",
     "__version__",
+    "cache",
     "compile",
+    "device_info",
     "empty",
     "empty_like",
     "from_dlpack",
@@ -87,6 +95,7 @@ __all__ = [
 _MODULES = {
     "_native": ("Tensor", "get_num_threads", "set_num_threads"),
     "build": ("graph",),
+    "devices.info": ("DeviceInfo", "device_info"),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
     "load": ("from_mil", "from_mlpackage"),
     "profile": ("Profile",),
@@ -97,8 +106,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "mil":
-        return importlib.import_module(".mil", __name__)
+    if name in ("cache", "mil"):
+        return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()
     for module, names in _MODULES.items():

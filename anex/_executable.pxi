@@ -1,299 +1,140 @@
-# Programs planned for the CPU engine; included by _native.pyx, because only one extension may hold
-# the native code: two would each have their own thread pool.
+# What every device's program shares: it is called with operands, which are pinned, checked and given to the device, and
+# gives results; included by _native.pyx, because only one extension may hold the native code: two would each have
+# their own thread pool.
 
-cdef str mismatch(const anex_tensor *found, const anex_tensor *wanted, name):
-    return (f"{name} is {shape_text(found)} {anex_dtypes[found.dtype].name.decode()}; "
-            f"the program has {shape_text(wanted)} {anex_dtypes[wanted.dtype].name.decode()}")
-
-
-cdef inline bint fits(const anex_tensor *found, const anex_tensor *wanted) noexcept nogil:
-    return (found.dtype == wanted.dtype and found.rank == wanted.rank
-            and memcmp(found.shape, wanted.shape, sizeof(int64_t) * <size_t> wanted.rank) == 0)
+cdef enum:
+    FEW = 16  # operands up to which a call allocates nothing
 
 
-cdef void bounds(const anex_tensor *t, char **low, char **high) noexcept nogil:
-    """The bytes a tensor may touch; strides of foreign arrays can be negative."""
-    cdef int64_t step
-    low[0] = <char *> t.data
-    high[0] = low[0] + anex_dtypes[t.dtype].bits // 8
-    for i in range(t.rank):
-        step = (t.shape[i] - 1) * t.strides[i]
-        if step < 0:
-            low[0] += step
-        else:
-            high[0] += step
+cdef struct Call:              # one run of an Executable
+    Operand *operands          # the inputs, then the outputs
+    void **slots               # what the device is given for each
+    int32_t held               # operands pinned so far
+    double *seconds            # of each node, where a profile is asked for
+    Frame *frame               # the surfaces that operands go through, where some have to: _surfaces.pxi
 
 
-cdef inline bint overlap(const anex_tensor *a, const anex_tensor *b) noexcept nogil:
-    cdef char *a0
-    cdef char *a1
-    cdef char *b0
-    cdef char *b1
-    bounds(a, &a0, &a1)
-    bounds(b, &b0, &b1)
-    return a0 < b1 and b0 < a1
-
-
-@cython.final
 cdef class Executable:
-    """A program planned for the CPU engine: values and ops are added in order, then it is finished and run."""
+    """A program of some device. ``Plan``, ``AneFunction`` and ``RemoteFunction`` say how it is run."""
 
-    cdef anex_plan *plan
-    cdef list constants        # what the plan reads until it is finished
     cdef list input_names, output_names
     cdef anex_tensor *specs    # of the inputs, then of the outputs; data unused
-    cdef list inputs           # their values before finish()
     cdef int32_t n_inputs, n_outputs, running
     cdef bint is_closed
 
-    def __cinit__(self, str isa=None):
-        cdef anex_error error
-        cdef bytes name = b"" if isa is None else isa.encode()
-        cdef const char *text = NULL
-        if isa is not None:
-            text = name
-        check(anex_plan_new(text, &self.plan, &error), &error)
-        self.constants, self.input_names, self.output_names = [], [], []
-        self.inputs = []
-
     def __dealloc__(self):
-        anex_plan_free(self.plan)
         PyMem_Free(self.specs)
 
-    # ---- planning
+    # ---- what a device adds
 
-    cdef int need_unfinished(self) except -1:
-        if self.specs != NULL or self.is_closed:
-            raise errors.Error("this program is finished or closed")
-        return 0
+    cdef int launch(self, Call *call) except -1:
+        """Run on the operands, which are pinned and fit."""
+        raise NotImplementedError
 
-    def add_input(self, str name, shape, str dtype):
-        cdef anex_tensor t
-        cdef anex_value value
-        cdef anex_error error
-        self.need_unfinished()
-        init_tensor(&t, shape, find_dtype(dtype), 0)
-        check(anex_plan_input(self.plan, t.dtype, t.rank, t.shape, &value, &error), &error)
-        self.inputs.append(value)
-        self.input_names.append(name)
-        return value
+    cdef void settle(self, Call *call) noexcept:
+        """Take back what launch() lent to the call; it may have failed half-way."""
 
-    def add_value(self, shape, str dtype):
-        cdef anex_tensor t
-        cdef anex_value value
-        cdef anex_error error
-        self.need_unfinished()
-        init_tensor(&t, shape, find_dtype(dtype), 0, ANEX_MAX_RANK)  # a palette has two axes more than a tensor
-        check(anex_plan_value(self.plan, t.dtype, t.rank, t.shape, &value, &error), &error)
-        return value
+    cdef void free_when_idle(self) noexcept:
+        """Free what the device holds if the program is closed and nothing runs."""
 
-    def add_constant(self, array):
-        """A packed buffer, or a str; not to change before the program is finished."""
-        cdef anex_tensor text
-        cdef anex_value value
-        cdef anex_error error
-        cdef Operand operand
-        self.need_unfinished()
-        if isinstance(array, str):
-            array = array.encode() + b"\0"
-            memset(&text, 0, sizeof(text))
-            text.dtype, text.rank, text.shape[0], text.strides[0] = ANEX_STRING, 1, len(array), 1
-            text.data = <char *> <bytes> array
-            check(anex_plan_constant(self.plan, &text, &value, &error), &error)
-        else:
-            acquire(&operand, array, False, "constant")
-            try:
-                check(anex_plan_constant(self.plan, operand.tensor, &value, &error), &error)
-            finally:
-                release(&operand)
-        self.constants.append(array)
-        return value
-
-    def add_op(self, str op, str name, inputs, values, outputs, blocks=(), int32_t through=-1):
-        """``inputs`` in the order of ``kernels()[op]``, -1 where left out; ``values``: the variadic input.
-
-        ``blocks``: finished programs that take ``values``, of cond and while_loop; this one owns them from then on.
-        ``through``: an input made by the op added last, which nothing else reads; both may become one node.
-        """
-        cdef anex_error error
-        cdef anex_status status
-        cdef bytes op_text = op.encode(), name_text = name.encode()
-        cdef const char *c_op = op_text
-        cdef const char *c_name = name_text
-        cdef int32_t counts[4]
-        cdef anex_value *numbers
-        cdef anex_plan **plans
-        self.need_unfinished()
-        everything = [*inputs, *values, *outputs]
-        counts[0], counts[1], counts[2], counts[3] = len(inputs), len(values), len(outputs), len(blocks)
-        numbers = <anex_value *> PyMem_Malloc((len(everything) + 1) * sizeof(anex_value))
-        plans = <anex_plan **> PyMem_Malloc((len(blocks) + 1) * sizeof(anex_plan *))
-        try:
-            if numbers == NULL or plans == NULL:
-                raise MemoryError
-            for i, number in enumerate(everything):
-                numbers[i] = number
-            for i in range(counts[3]):
-                plans[i] = (<Executable?> blocks[i]).plan
-            with nogil:
-                if counts[3]:
-                    status = anex_plan_control(self.plan, c_op, c_name, counts[0], numbers, counts[1],
-                                               numbers + counts[0], counts[2], numbers + counts[0] + counts[1],
-                                               counts[3], plans, &error)
-                else:
-                    status = anex_plan_op(self.plan, c_op, c_name, counts[0], numbers, counts[1], numbers + counts[0],
-                                          counts[2], numbers + counts[0] + counts[1], through, &error)
-            check(status, &error)
-        finally:
-            PyMem_Free(numbers)
-            PyMem_Free(plans)
-        for block in blocks:
-            (<Executable> block).plan = NULL
-            (<Executable> block).is_closed = True
-
-    def finish(self, outputs):
-        """``outputs``: (name, value) each. What fails here is closed: a plan is finished once."""
-        cdef anex_error error
-        cdef anex_value *values
-        cdef anex_tensor *specs
-        self.need_unfinished()
-        self.n_inputs, self.n_outputs = len(self.inputs), len(outputs)
-        cdef size_t total = <size_t> (self.n_inputs + self.n_outputs)
-        values = <anex_value *> PyMem_Malloc((total + 1) * sizeof(anex_value))
-        specs = <anex_tensor *> PyMem_Malloc((total + 1) * sizeof(anex_tensor))
-        try:
-            if values == NULL or specs == NULL:
-                raise MemoryError
-            for i, value in enumerate([*self.inputs, *(value for _, value in outputs)]):
-                values[i] = value
-            check(anex_plan_finish(self.plan, self.n_outputs, values + self.n_inputs, &error), &error)
-            for i in range(total):
-                specs[i] = anex_plan_tensor(self.plan, values[i])[0]
-            self.output_names = [name for name, _ in outputs]
-            self.specs, specs = specs, NULL
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            PyMem_Free(values)
-            PyMem_Free(specs)
-        self.constants = []
+    cdef int new_result(self, Tensor tensor, int32_t i) except -1:
+        """Memory for operand i, an output, laid out as the device likes it."""
+        tensor.t = self.specs[i]
+        return allocate(tensor, 0)
 
     # ---- running
 
-    def stats(self):
-        """Counts and bytes of the plan: nodes, arena_bytes, packed_bytes, live_bytes_peak."""
-        if self.plan == NULL:
+    cdef int need_ready(self) except -1:
+        if self.is_closed or self.specs == NULL:
             raise errors.ClosedError("this program is closed")
-        return anex_plan_get_stats(self.plan)
+        return 0
 
     def close(self):
         """Free the program; runs that are under way finish first. Twice is harmless."""
         self.is_closed = True
         self.free_when_idle()
 
-    cdef void free_when_idle(self) noexcept:
-        if self.is_closed and self.running == 0 and self.plan != NULL:
-            anex_plan_free(self.plan)
-            self.plan = NULL
-            self.constants = []
-
     def run(self, tuple arguments not None, out=None):
         """Run on one Tensor or buffer per input; into `out` (one, or a tuple), or into new tensors."""
         return self.run_timed(arguments, out, NULL)
 
-    def nodes(self):
-        """What runs, in order: (MIL op, name, bytes of the outputs); views and folded ops do not."""
-        cdef anex_node_info info
-        if self.is_closed or self.specs == NULL:
-            raise errors.ClosedError("this program is closed")
-        found = []
-        for i in range(<int32_t> anex_plan_get_stats(self.plan).nodes):
-            info = anex_plan_get_node(self.plan, i)
-            found.append((info.op.decode(), info.name.decode(), info.output_bytes))
-        return tuple(found)
-
-    def profile(self, tuple arguments not None, out=None):
-        """Run, and return the wall seconds of each node instead of the results."""
-        cdef size_t count
-        cdef double *seconds
-        if self.is_closed or self.specs == NULL:
-            raise errors.ClosedError("this program is closed")
-        count = <size_t> anex_plan_get_stats(self.plan).nodes
-        seconds = <double *> PyMem_Malloc((count + 1) * sizeof(double))
-        if seconds == NULL:
-            raise MemoryError
-        try:
-            self.run_timed(arguments, out, seconds)
-            return tuple([seconds[i] for i in range(count)])
-        finally:
-            PyMem_Free(seconds)
+    def begin(self, tuple arguments not None, out=None):
+        """A call whose operands are pinned now, to be run later."""
+        return Submission(self, arguments, out)
 
     cdef object run_timed(self, tuple arguments, out, double *seconds):
-        cdef Operand few[8]
-        cdef const anex_tensor *pointers[8]
-        cdef Operand *operands = few
-        cdef const anex_tensor **tensors = pointers
-        cdef int32_t total = self.n_inputs + self.n_outputs, held = 0
-        cdef anex_status status
-        cdef anex_error error
-        if self.is_closed or self.specs == NULL:
-            raise errors.ClosedError("this program is closed")
+        cdef Operand few[FEW]
+        cdef void *pointers[FEW]
+        cdef Call call
+        cdef int32_t total = self.n_inputs + self.n_outputs
+        self.need_ready()
+        results = self.results(out)
+        call.operands, call.slots, call.held, call.seconds, call.frame = few, pointers, 0, seconds, NULL
+        if total > FEW:
+            allocate_call(&call, total)
+        self.running += 1
+        try:
+            self.hold(&call, arguments, results, out is not None)
+            self.launch(&call)
+        finally:
+            self.let_go(&call)
+            if total > FEW:
+                free_call(&call)
+        return self.returned(results, out)
+
+    cdef object returned(self, results, out):
+        if out is not None:
+            return out
+        return (<tuple> results)[0] if self.n_outputs == 1 else results
+
+    cdef int hold(self, Call *call, tuple arguments, results, bint given) except -1:
+        """Pin every operand and see that it fits. `results`: a tuple, or the only output itself."""
+        cdef int32_t total = self.n_inputs + self.n_outputs
         if len(arguments) != self.n_inputs:
             raise errors.ArgumentError(f"the program takes {self.n_inputs} input(s) ({', '.join(self.input_names)}); "
                                        f"got {len(arguments)}")
-        results = self.results(out)
-        if total > 8:
-            operands = <Operand *> PyMem_Malloc(<size_t> total * sizeof(Operand))
-            tensors = <const anex_tensor **> PyMem_Malloc(<size_t> total * sizeof(void *))
-        self.running += 1
-        try:
-            if operands == NULL or tensors == NULL:
-                raise MemoryError
-            while held < total:
-                self.take(&operands[held], held, arguments[held] if held < self.n_inputs else results[held - self.n_inputs])
-                tensors[held] = operands[held].tensor
-                held += 1
-            if out is not None:
-                self.refuse_overlaps(tensors, arguments, results)
-            with nogil:
-                if seconds == NULL:
-                    status = anex_plan_run(self.plan, tensors, tensors + self.n_inputs, &error)
-                else:
-                    status = anex_plan_profile(self.plan, tensors, tensors + self.n_inputs, seconds, &error)
-            check(status, &error)
-        finally:
-            while held > 0:
-                held -= 1
-                release(&operands[held])
-            if operands != few:
-                PyMem_Free(operands)
-                PyMem_Free(tensors)
-            self.running -= 1
-            self.free_when_idle()
-        if out is not None:
-            return out
-        return results[0] if self.n_outputs == 1 else results
+        while call.held < total:
+            if call.held < self.n_inputs:
+                self.take(&call.operands[call.held], call.held, arguments[call.held])
+            elif type(results) is tuple:
+                self.take(&call.operands[call.held], call.held, (<tuple> results)[call.held - self.n_inputs])
+            else:
+                self.take(&call.operands[call.held], call.held, results)
+            call.held += 1
+        if given:
+            self.refuse_overlaps(call, arguments, results)
+        return 0
 
-    cdef tuple results(self, out):
+    cdef void let_go(self, Call *call) noexcept:
+        self.settle(call)
+        while call.held > 0:
+            call.held -= 1
+            release(&call.operands[call.held])
+        self.running -= 1
+        if self.is_closed:
+            self.free_when_idle()
+
+    cdef object results(self, out):
+        """What the outputs are written to: a tuple, or the only one itself."""
         cdef list made
         cdef Tensor tensor
-        cdef anex_error error
         if out is None:
             made = []
             for i in range(self.n_inputs, self.n_inputs + self.n_outputs):
                 tensor = Tensor.__new__(Tensor)
-                tensor.t = self.specs[i]
-                check(anex_memory_new(<size_t> anex_tensor_extent(&tensor.t), &tensor.memory, &error), &error)
-                tensor.t.data = anex_memory_data(tensor.memory)
+                self.new_result(tensor, i)
                 made.append(tensor)
             return tuple(made)
-        if not isinstance(out, tuple):
-            out = tuple(out) if isinstance(out, list) else (out,)
-        if len(out) != self.n_outputs:
+        cdef bint several = isinstance(out, (tuple, list))
+        if not several and self.n_outputs == 1:
+            return out
+        if several and type(out) is not tuple:
+            out = tuple(out)
+        count = len(out) if several else 1
+        if count != self.n_outputs:
             raise errors.ArgumentError(f"the program has {self.n_outputs} output(s) ({', '.join(self.output_names)}); "
-                                       f"out= has {len(out)}")
-        return <tuple> out
+                                       f"out= has {count}")
+        return out
 
     cdef int take(self, Operand *operand, int32_t i, argument) except -1:
         """Pin input i, or output i - n_inputs, and see that it fits."""
@@ -313,18 +154,93 @@ cdef class Executable:
             return f"input {self.input_names[i]!r}"
         return f"output {self.output_names[i - self.n_inputs]!r}"
 
-    cdef int refuse_overlaps(self, const anex_tensor **tensors, tuple arguments, tuple results) except -1:
+    cdef int refuse_overlaps(self, Call *call, tuple arguments, results) except -1:
         cdef int32_t o, i
         for o in range(self.n_inputs, self.n_inputs + self.n_outputs):
             for i in range(o):
-                if overlap(tensors[o], tensors[i]) and numpy().shares_memory((arguments + results)[o], (arguments + results)[i]):
+                if not overlap(call.operands[o].tensor, call.operands[i].tensor):
+                    continue
+                everything = arguments + (results if type(results) is tuple else (results,))
+                if numpy().shares_memory(everything[o], everything[i]):
                     names = self.input_names + self.output_names
                     raise errors.ArgumentError(f"out= for {names[o]!r} shares memory with {names[i]!r}; give it memory of its own")
         return 0
 
 
-cdef class Caller:
-    """What is called as ``program(x, y=y, out=z)``, without a Python frame in between."""
+cdef int allocate_call(Call *call, int32_t total) except -1:
+    call.operands = <Operand *> PyMem_Malloc(<size_t> total * sizeof(Operand))
+    call.slots = <void **> PyMem_Malloc(<size_t> total * sizeof(void *))
+    if call.operands == NULL or call.slots == NULL:
+        free_call(call)
+        raise MemoryError
+    return 0
+
+
+cdef void free_call(Call *call) noexcept:
+    PyMem_Free(call.operands)
+    PyMem_Free(call.slots)
+    call.operands, call.slots = NULL, NULL
+
+
+@cython.final
+@cython.no_gc_clear  # what it holds is released through its executable
+cdef class Submission:
+    """A call with its operands pinned: ``run`` does it here; or the device does it, from ``start`` to ``finish``."""
+
+    cdef Executable executable
+    cdef object arguments, results, out, done
+    cdef Call call
+    cdef bint pinned, launched
+    cdef anex_status status
+    cdef anex_error error
+
+    def __cinit__(self, Executable executable not None, tuple arguments not None, out):
+        executable.need_ready()
+        self.executable, self.arguments, self.out = executable, arguments, out
+        self.results = executable.results(out)
+        allocate_call(&self.call, executable.n_inputs + executable.n_outputs)
+        executable.running += 1
+        self.pinned = True  # from here on let_go() undoes it
+        executable.hold(&self.call, arguments, self.results, out is not None)
+
+    def __dealloc__(self):
+        if self.pinned:
+            self.executable.let_go(&self.call)
+        free_call(&self.call)
+
+    def run(self):
+        """Run it in this thread; what the call returns."""
+        if not self.pinned:
+            raise errors.Error("a call is run once")
+        try:
+            self.executable.launch(&self.call)
+            return self.executable.returned(self.results, self.out)
+        finally:
+            self.pinned = False
+            self.executable.let_go(&self.call)
+
+    def start(self, done):
+        """Give it to the Neural Engine; `done(self)` is called once, on a thread of its framework. Waits for room in its queue."""
+        if not self.pinned or self.launched:
+            raise errors.Error("a call is run once")
+        self.done = done
+        (<AneFunction?> self.executable).start(self)
+
+    def finish(self):
+        """What the call returns, or raises, once the device is done."""
+        if not self.pinned:
+            raise errors.Error("a call is run once")
+        try:
+            check(self.status, &self.error)
+            (<AneFunction> self.executable).deliver(&self.call)
+            return self.executable.returned(self.results, self.out)
+        finally:
+            self.pinned = False
+            self.executable.let_go(&self.call)
+
+
+cdef class Binder:
+    """What a ``Caller`` knows of its program."""
 
     cdef object run
     cdef tuple names
@@ -333,16 +249,44 @@ cdef class Caller:
     def __init__(self, executable, names, bint stateful):
         self.run, self.names, self.stateful = executable.run, tuple(names), stateful
 
-    def __call__(self, *arguments, out=None, state=None, **named):
-        if named or self.stateful or state is not None:
-            arguments = self.bind(arguments, named, state)
-        return self.run(arguments, out)
-
     def bind(self, tuple arguments, dict named, state):
         """What a call with these runs on: the inputs by position, then the states."""
         if named:
             arguments = by_position(self.names, arguments, named)
         return arguments + self.state_tensors(state) if self.stateful or state is not None else arguments
+
+
+cdef object call_program(object caller, tuple arguments, PyObject *keywords):
+    """``program(x, y=y, out=z)``. Of the keywords `out` is read where it stands, and no dict of ours made for it."""
+    cdef Binder binder = <Binder> caller
+    cdef PyObject *out = NULL
+    if keywords != NULL:
+        out = PyDict_GetItemWithError(<dict> keywords, "out")
+    if binder.stateful or (keywords != NULL and len(<dict> keywords) > (out != NULL)):
+        named = {} if keywords == NULL else dict(<dict> keywords)
+        given, state = named.pop("out", None), named.pop("state", None)
+        return binder.run(binder.bind(arguments, named, state), given)
+    return binder.run(arguments, <object> out if out != NULL else None)
+
+
+cdef extern from *:
+    """
+    static PyObject *anex_new_caller(void *call, PyObject *bases) {
+        PyType_Slot slots[] = {
+            {Py_tp_call, call},
+            {Py_tp_doc, "What is called as ``program(x, y=y, out=z)``, without a Python frame in between."},
+            {0, NULL},
+        };
+        PyType_Spec spec = {"anex._native.Caller", 0, 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots};
+        return PyType_FromSpecWithBases(&spec, bases);
+    }
+    """
+    PyObject *PyDict_GetItemWithError(dict, object) except? NULL
+    object anex_new_caller(void *call, tuple bases)
+
+
+# A `__call__` of Cython's copies the keywords, which allocates; hence a type whose slot is the function itself.
+Caller = anex_new_caller(<void *> call_program, (Binder,))
 
 
 cdef tuple by_position(tuple names, tuple arguments, dict named):
@@ -355,42 +299,3 @@ cdef tuple by_position(tuple names, tuple arguments, dict named):
     if len(arguments) > len(names):
         problems.append(f"{len(arguments)} arguments by position")
     raise errors.ArgumentError(f"inputs: {', '.join(problems)}; the program takes {', '.join(names)}")
-
-
-# ---- the engine -------------------------------------------------------------------------------
-
-def kernels():
-    """The ops of the CPU engine: {op: (names of its inputs, dtypes of the first)}."""
-    cdef int32_t count
-    cdef const anex_kernel_info *info = anex_kernel_list(&count)
-    return {info[i].op.decode(): (tuple(info[i].inputs.decode().split()),
-                                  tuple([name for name, code in DTYPES.items() if info[i].dtypes >> <int> code & 1]))
-            for i in range(count)}
-
-
-def instruction_sets():
-    """Those the kernels were built for and this machine has, the best one first."""
-    cdef const char *names[8]
-    return tuple([names[i].decode() for i in range(anex_isa_list(names, 8))])
-
-
-def set_num_threads(int32_t threads):
-    """How many threads one program may use, the caller's included; the processors of this process at first."""
-    if threads < 1:
-        raise errors.ArgumentError(f"{threads} threads; one is the least")
-    anex_set_num_threads(threads)
-
-
-def get_num_threads():
-    return anex_get_num_threads()
-
-
-def measure_limits():
-    """(FLOP/s in float32 registers, bytes/s of a copy that no cache holds) with the threads set now; some 50 ms."""
-    cdef anex_limits limits
-    cdef anex_error error
-    cdef anex_status status
-    with nogil:
-        status = anex_measure_limits(&limits, &error)
-    check(status, &error)
-    return limits.flops_per_second, limits.bytes_per_second

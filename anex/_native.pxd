@@ -1,5 +1,9 @@
 # csrc/anex.h for Cython: declarations only.
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+cdef extern from "<stdbool.h>":
+    ctypedef bint c_bool "bool"
+
 
 cdef extern from "anex.h" nogil:
     ctypedef enum anex_status:
@@ -40,6 +44,11 @@ cdef extern from "anex.h" nogil:
     void *anex_memory_data(const anex_memory *)
     anex_memory *anex_memory_retain(anex_memory *)
     void anex_memory_release(anex_memory *)
+    uint32_t anex_memory_surface_id(const anex_memory *)
+    anex_status anex_memory_of_surface(uint32_t, anex_memory **, anex_error *)
+    void anex_memory_lock(anex_memory *)
+    void anex_memory_unlock(anex_memory *)
+    size_t anex_memory_bytes(const anex_memory *)
 
     ctypedef struct anex_plan:
         pass
@@ -55,7 +64,7 @@ cdef extern from "anex.h" nogil:
         int64_t live_bytes_peak
     const anex_kernel_info *anex_kernel_list(int32_t *)
     int32_t anex_isa_list(const char **, int32_t)
-    anex_status anex_plan_new(const char *, anex_plan **, anex_error *)
+    anex_status anex_plan_new(const char *, bint, anex_plan **, anex_error *)
     void anex_plan_free(anex_plan *)
     anex_status anex_plan_input(anex_plan *, anex_dtype, int32_t, const int64_t *, anex_value *, anex_error *)
     anex_status anex_plan_value(anex_plan *, anex_dtype, int32_t, const int64_t *, anex_value *, anex_error *)
@@ -83,11 +92,91 @@ cdef extern from "anex.h" nogil:
     void anex_set_num_threads(int32_t)
     int32_t anex_get_num_threads()
 
+    anex_status anex_ane_open(anex_error *)
+    bint anex_ane_is_open()
+    ctypedef struct anex_ane_device:
+        bint has_ane, is_virtual_machine
+        uint32_t anes, cores
+        int64_t board_type
+        char architecture[32]
+        char subtype[32]
+        char variant[32]
+        char product[64]
+        char build[32]
+        char framework[256]
+    anex_status anex_ane_get_device(anex_ane_device *, anex_error *)
+    ctypedef struct anex_ane_selector:
+        const char *class_name
+        const char *name
+        char kind
+        bint is_required, has_class, fits
+        const char *expected
+        char found[128]
+    int32_t anex_ane_selector_count()
+    anex_status anex_ane_get_selector(int32_t, anex_ane_selector *, anex_error *)
+
+    ctypedef struct anex_ane_program:
+        pass
+    ctypedef struct anex_ane_blob:
+        const char *path
+        const void *data
+        size_t bytes
+    ctypedef enum anex_ane_way:
+        ANEX_ANE_EVALUATE
+    ctypedef struct anex_ane_options:
+        uint32_t qos, perf_stats_mask
+        anex_ane_way way
+        bint recompile
+    anex_status anex_ane_compile(const char *, size_t, int32_t, const anex_ane_blob *, const anex_ane_options *,
+                                 anex_ane_program **, anex_error *)
+    void anex_ane_free(anex_ane_program *)
+    anex_status anex_ane_unload(anex_ane_program *, anex_error *)
+    void anex_ane_keep(anex_ane_program *, bint)
+    ctypedef struct anex_ane_info:
+        char identifier[256]
+        bint is_loaded, was_cached
+        int32_t queue_depth
+        uint64_t program_handle, intermediate_buffer_handle
+        double compile_seconds, load_seconds
+        int64_t evaluations, loads, requests_built
+    void anex_ane_get_info(anex_ane_program *, anex_ane_info *)
+    ctypedef struct anex_ane_port:
+        const char *name
+        anex_tensor tensor
+        int64_t bytes
+        int32_t symbol
+    ctypedef struct anex_ane_function:
+        pass
+    anex_status anex_ane_bind(anex_ane_program *, const char *, int32_t, anex_ane_port *, int32_t, anex_ane_port *,
+                              anex_ane_function **, anex_error *)
+    void anex_ane_function_free(anex_ane_function *)
+    anex_status anex_ane_run(anex_ane_function *, anex_memory *const *, anex_error *)
+    ctypedef void (*anex_ane_done)(void *, anex_status, const anex_error *) noexcept
+    anex_status anex_ane_submit(anex_ane_function *, anex_memory *const *, anex_ane_done, void *, anex_error *)
+    enum: ANEX_ANE_COUNTERS
+    ctypedef struct anex_ane_stats:
+        bint has_stats
+        uint64_t hardware_ns
+        int32_t n_counters
+        uint64_t counters[29]
+    anex_status anex_ane_run_measured(anex_ane_function *, anex_memory *const *, anex_ane_stats *, anex_error *)
+    const char *anex_ane_counter_name(int32_t)
+    ctypedef struct anex_ane_account:
+        int32_t compiles, compile_limit, loaded, load_limit
+        int64_t cache_hits, load_retries, evictions
+    anex_ane_account anex_ane_get_account()
+    void anex_ane_set_limits(int32_t, int32_t)
+    anex_status anex_ane_cache_has(const char *, c_bool *, anex_error *)
+    anex_status anex_ane_cache_purge(const char *, anex_error *)
+
 
 cdef class Tensor:
     cdef anex_tensor t
     cdef anex_memory *memory
-    cdef Py_ssize_t exports, packed_bytes, packed_stride
+    cdef Py_ssize_t exports, locks, packed_bytes, packed_stride
+    cdef uint32_t surface  # its number, or 0: plain memory
     cdef bint is_readonly
     cdef object __weakref__
     cdef int need_open(self) except -1
+    cdef void lock(self) noexcept
+    cdef void unlock(self) noexcept

@@ -1,9 +1,11 @@
-"""The native layer: tensors, DLPack, and programs planned for the CPU engine. No policy lives here.
+"""The native layer: tensors, DLPack, and programs for the CPU engine and the Neural Engine. No policy lives here.
 
 Ownership. A ``Tensor`` holds one reference to its ``anex_memory`` and gives it back when it is
 closed or dies; numpy views, DLPack capsules and running programs count as exports, and a tensor
-with exports cannot be closed. An ``Executable`` owns one ``anex_plan`` and frees it when it is
-closed or dies, or, if it is running then, when the last run returns. Nothing else frees anything.
+with exports cannot be closed. An ``Executable`` owns what its device runs (a ``Plan`` one
+``anex_plan``, an ``AneFunction`` one ``anex_ane_function`` and its share of an ``AneProgram``) and
+frees it when it is closed or dies, or, if it is running then, when the last run returns. A
+``Submission`` pins what it was called with until it is done. Nothing else frees anything.
 """
 
 cimport cython
@@ -13,10 +15,11 @@ from cpython.buffer cimport (PyBUF_ANY_CONTIGUOUS, PyBUF_C_CONTIGUOUS, PyBUF_F_C
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memcmp, memset
 
 import sys
+from time import perf_counter
 
 from . import errors
 
@@ -68,12 +71,30 @@ cdef class Tensor:
     """
 
     def __init__(self, shape, str dtype, bint padded=False):
-        cdef anex_error error
         if self.memory != NULL:
             raise errors.Error("a tensor is initialised once")
         init_tensor(&self.t, shape, find_dtype(dtype), 64 if padded else 0)
-        check(anex_memory_new(<size_t> anex_tensor_extent(&self.t), &self.memory, &error), &error)
-        self.t.data = anex_memory_data(self.memory)
+        allocate(self, 0)
+
+    @staticmethod
+    def from_surface(uint32_t share_id, shape, str dtype, strides):
+        """A tensor on the surface that another process calls ``share_id``; both see the same memory."""
+        cdef Tensor tensor = Tensor.__new__(Tensor)
+        cdef anex_error error
+        init_tensor(&tensor.t, shape, find_dtype(dtype), 0)
+        if len(strides) != tensor.t.rank:
+            raise errors.ShapeError(f"strides {tuple(strides)} for a tensor of rank {tensor.t.rank}")
+        for i, stride in enumerate(strides):
+            if stride < 0:
+                raise errors.ShapeError(f"strides {tuple(strides)}; those of a surface are never negative")
+            tensor.t.strides[i] = stride
+        check(anex_memory_of_surface(share_id, &tensor.memory, &error), &error)
+        if <size_t> anex_tensor_extent(&tensor.t) > anex_memory_bytes(tensor.memory):
+            raise errors.ShapeError(f"surface {share_id} has {anex_memory_bytes(tensor.memory)} bytes; a tensor of shape "
+                                    f"{tuple(shape)} and strides {tuple(strides)} needs {anex_tensor_extent(&tensor.t)}")
+        tensor.t.data = anex_memory_data(tensor.memory)
+        tensor.surface = anex_memory_surface_id(tensor.memory)
+        return tensor
 
     @staticmethod
     def wrap(buffer):
@@ -104,6 +125,17 @@ cdef class Tensor:
     def __dealloc__(self):
         anex_memory_release(self.memory)
 
+    cdef void lock(self) noexcept:
+        """The processor looks at the memory from here on: a surface is told once, whoever else looks too."""
+        if self.locks == 0:
+            anex_memory_lock(self.memory)
+        self.locks += 1
+
+    cdef void unlock(self) noexcept:
+        self.locks -= 1
+        if self.locks == 0:
+            anex_memory_unlock(self.memory)
+
     cdef int need_open(self) except -1:
         if self.memory == NULL:
             raise errors.ClosedError("this tensor is closed")
@@ -114,7 +146,7 @@ cdef class Tensor:
         if self.exports:
             raise errors.ViewError(f"a tensor of shape {self.shape} has {self.exports} live view(s); drop them before closing it")
         anex_memory_release(self.memory)
-        self.memory = NULL
+        self.memory, self.surface = NULL, 0
         self.t.data = NULL
 
     @property
@@ -162,6 +194,11 @@ cdef class Tensor:
     def closed(self):
         return self.memory == NULL
 
+    @property
+    def share_id(self):
+        """The number by which other processes find the surface that this memory is; 0 for plain memory."""
+        return self.surface
+
     def copy_from(self, source):
         """Copy the elements of a buffer of the same shape; float16 and float32 convert, other dtypes must match."""
         cdef Operand operand
@@ -171,7 +208,9 @@ cdef class Tensor:
         if self.is_readonly:
             raise errors.ArgumentError("this tensor is read-only")
         acquire(&operand, source, False, "source")
+        lock_operand(&operand)
         self.exports += 1
+        self.lock()
         try:
             if overlap(&self.t, operand.tensor):
                 return self.copy_from(numpy().array(source))
@@ -179,6 +218,7 @@ cdef class Tensor:
                 status = anex_tensor_copy(&self.t, operand.tensor, &error)
             check(status, &error)
         finally:
+            self.unlock()
             self.exports -= 1
             release(&operand)
 
@@ -263,9 +303,23 @@ cdef class Tensor:
             view.shape = NULL
         view.obj = self
         self.exports += 1
+        self.lock()
 
     def __releasebuffer__(self, Py_buffer *view):
+        self.unlock()
         self.exports -= 1
+
+
+cdef int allocate(Tensor tensor, int64_t least) except -1:
+    """Memory for whole rows and planes, as surfaces are measured, and of `least` bytes."""
+    cdef anex_error error
+    cdef int64_t bytes = anex_tensor_extent(&tensor.t)
+    if tensor.t.rank and anex_dtypes[tensor.t.dtype].bits >= 8:
+        bytes = max(bytes, tensor.t.shape[0] * tensor.t.strides[0])
+    check(anex_memory_new(<size_t> max(bytes, least), &tensor.memory, &error), &error)
+    tensor.t.data = anex_memory_data(tensor.memory)
+    tensor.surface = anex_memory_surface_id(tensor.memory)
+    return 0
 
 
 cdef char order_asked_for(int flags) noexcept:
@@ -294,107 +348,9 @@ def restore(shape, dtype, padded, values):
     return tensor
 
 
-# ---- operands: what a program is called with -------------------------------------------------
-
-cdef bint LITTLE_ENDIAN = sys.byteorder == "little"
-
-
-cdef numpy_from_dlpack(exporter, name):
-    """torch's CPU tensors and the like have no buffer; numpy speaks DLPack for us."""
-    try:
-        return numpy().from_dlpack(exporter)
-    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as cause:
-        raise errors.ArgumentError(f"{name} cannot be shared through DLPack: {cause}") from cause
-
-
-cdef struct Operand:
-    const anex_tensor *tensor  # that of a Tensor, or `own`
-    anex_tensor own
-    PyObject *pinned           # a Tensor with an export of ours, or NULL: then `view` is
-    Py_buffer view
-    bint held
-
-
-cdef int dtype_of_format(const Py_buffer *view) noexcept:
-    """The dtype of native-endian items, or -1."""
-    cdef const char *format = view.format
-    if format == NULL:
-        return DTYPES["uint8"]
-    cdef char code = format[0]
-    if code == c'@' or code == c'=' or code == (c'<' if LITTLE_ENDIAN else c'>'):
-        format += 1
-        code = format[0]
-    if code == c'l' and view.itemsize == 4:
-        code = c'i'
-    elif code == c'L' and view.itemsize == 4:
-        code = c'I'
-    if code == 0 or format[1] != 0:
-        return -1
-    for i in range(ANEX_DTYPE_COUNT):
-        if anex_dtypes[i].bits >= 8 and anex_dtypes[i].format[0] == code and i != ANEX_STRING:
-            return i
-    return -1
-
-
-cdef inline bint pin(Operand *operand, Tensor tensor, bint writable) noexcept:
-    """Export a Tensor's memory, unless that is closed, read-only or not to be seen as it is."""
-    if tensor.memory == NULL or (writable and tensor.is_readonly) or anex_dtypes[tensor.t.dtype].bits < 8:
-        return False
-    tensor.exports += 1
-    Py_INCREF(tensor)
-    operand.pinned, operand.held = <PyObject *> tensor, True
-    operand.tensor = &tensor.t
-    return True
-
-
-cdef int acquire(Operand *operand, argument, bint writable, name) except -1:
-    """Look at the memory of a Tensor, a buffer or a DLPack exporter, and pin it."""
-    cdef Tensor tensor
-    cdef int flags = PyBUF_RECORDS_RO | (PyBUF_WRITABLE if writable else 0)
-    operand.pinned, operand.held = NULL, False
-    if not isinstance(argument, Tensor) and not PyObject_CheckBuffer(argument) and hasattr(argument, "__dlpack__"):
-        argument = numpy_from_dlpack(argument, name)
-    if isinstance(argument, Tensor):
-        tensor = <Tensor> argument
-        if pin(operand, tensor, writable):
-            return 0
-        if tensor.memory == NULL:
-            raise errors.ClosedError(f"{name}: this tensor is closed")
-        if writable and tensor.is_readonly:
-            raise errors.ArgumentError(f"{name} is read-only")
-    if not PyObject_CheckBuffer(argument):
-        raise errors.ArgumentError(f"{name} is a {type(argument).__name__}; pass an anex.Tensor or a numpy array")
-    try:
-        PyObject_GetBuffer(argument, &operand.view, flags)
-    except (BufferError, ValueError) as cause:
-        raise errors.ArgumentError(f"{name} cannot be {'written' if writable else 'read'}: {cause}") from cause
-    cdef int dtype = dtype_of_format(&operand.view)
-    cdef int32_t rank = operand.view.ndim
-    if dtype < 0 or rank > ANEX_MAX_RANK:
-        found = f"items of format {operand.view.format.decode()!r}" if dtype < 0 else f"rank {rank}"
-        PyBuffer_Release(&operand.view)
-        raise (errors.DTypeError if dtype < 0 else errors.ShapeError)(
-            f"{name} has {found}, which no Core ML tensor has; convert it first (for example x.astype('float16'))")
-    operand.own.data = operand.view.buf
-    operand.own.dtype = <anex_dtype> dtype
-    operand.own.rank = rank
-    for i in range(rank):
-        operand.own.shape[i] = operand.view.shape[i]
-        operand.own.strides[i] = operand.view.strides[i]
-    operand.tensor = &operand.own
-    operand.held = True
-    return 0
-
-
-cdef void release(Operand *operand) noexcept:
-    if not operand.held:
-        return
-    operand.held = False
-    if operand.pinned != NULL:
-        (<Tensor> operand.pinned).exports -= 1
-        Py_DECREF(<object> operand.pinned)
-    else:
-        PyBuffer_Release(&operand.view)
-
-
+include "_operands.pxi"
 include "_executable.pxi"
+include "_plan.pxi"
+include "_surfaces.pxi"
+include "_ane.pxi"
+include "_probe.pxi"

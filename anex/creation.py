@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._native import Tensor
+from ._native import Tensor, ane_is_open, ane_open
 from .errors import ArgumentError, DTypeError
 from .spec import Spec, spec
 
@@ -22,32 +23,46 @@ def _restore(shape: tuple[int, ...], dtype: str, padded: bool, values: npt.NDArr
     return tensor
 
 
-def empty(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded: bool = False) -> Tensor:
+@functools.cache
+def _opened() -> bool:
+    return ane_open() is None
+
+
+def are_surfaces() -> bool:
+    """Whether new tensors are made of surfaces, which the Neural Engine reads and writes; opens it the first time."""
+    return ane_is_open() or _opened()
+
+
+def empty(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded: bool | None = None) -> Tensor:
     """A tensor of ``shape`` (rank 0 to 5) whose values are not chosen; fp16 unless ``dtype`` says otherwise.
 
     ``dtype``: anything numpy takes for float16, float32, bool or an integer of 8, 16 or 32 bits, or
     ``"int4"``/``"uint4"``. ``padded``: rows, the last axis, start at multiples of 64 bytes, as the
-    Neural Engine wants them; every program takes both kinds. Raises ``ShapeError``, ``DTypeError``.
+    Neural Engine wants them; every program takes both kinds. None: they do where tensors are surfaces,
+    that is where the Neural Engine is. Raises ``ShapeError``, ``DTypeError``.
 
     >>> anex.empty((1, 64, 1, 5), padded=True).strides
     (4096, 64, 64, 2)
     """
     name = dtype if isinstance(dtype, str) and dtype in PACKED_DTYPES else None
     found = spec(shape, "uint8" if name else dtype)
-    return Tensor(found.shape, name or found.dtype.name, padded)
+    surfaces = are_surfaces()
+    return Tensor(found.shape, name or found.dtype.name, surfaces if padded is None else padded)
 
 
-def zeros(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded: bool = False) -> Tensor:
+def zeros(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded: bool | None = None) -> Tensor:
     """As ``empty``, filled with 0."""
     return empty(shape, dtype, padded=padded)  # fresh memory is zeroed
 
 
-def ones(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded: bool = False) -> Tensor:
+def ones(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded: bool | None = None) -> Tensor:
     """As ``empty``, filled with 1."""
     return full(shape, 1, dtype, padded=padded)
 
 
-def full(shape: Iterable[int] | int, value: float, dtype: npt.DTypeLike = "float16", *, padded: bool = False) -> Tensor:
+def full(
+    shape: Iterable[int] | int, value: float, dtype: npt.DTypeLike = "float16", *, padded: bool | None = None
+) -> Tensor:
     """As ``empty``, filled with ``value``.
 
     >>> anex.full((2,), 7, "int32")
@@ -64,11 +79,11 @@ def full(shape: Iterable[int] | int, value: float, dtype: npt.DTypeLike = "float
 
 def empty_like(prototype: Tensor | npt.NDArray[Any] | Spec, *, dtype: npt.DTypeLike | None = None) -> Tensor:
     """A tensor with the shape, dtype and row padding of ``prototype``: a tensor, an array or a ``Spec``."""
-    padded = isinstance(prototype, Tensor) and not prototype.packed
+    padded = not prototype.packed if isinstance(prototype, Tensor) else None
     return empty(prototype.shape, prototype.dtype if dtype is None else dtype, padded=padded)
 
 
-def tensor(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None, *, padded: bool = False) -> Tensor:
+def tensor(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None, *, padded: bool | None = None) -> Tensor:
     """A tensor with a copy of ``data``: an array, a nested sequence, a number, another tensor.
 
     Without ``dtype`` an array keeps its own, and Python's numbers become float32, int32 or bool.

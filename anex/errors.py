@@ -37,6 +37,10 @@ class DeviceError(Error, OSError):
     """A device, its driver or its daemon failed while it was used."""
 
 
+class CompileLimitError(DeviceError, RuntimeError):
+    """This process has compiled as many programs as it may; ``isolate=True`` compiles in another one."""
+
+
 class MissingFileError(Error, FileNotFoundError):
     """A model, text or weight file that does not exist."""
 
@@ -51,3 +55,7 @@ class ClosedError(Error, ValueError):
 
 class ViewError(Error, BufferError):
     """A tensor cannot be closed or resized while views of its memory are alive."""
+
+
+class AneWarning(UserWarning):
+    """The Neural Engine may refuse, get wrong or run slowly what a program does; the text says who found so."""

@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from coremltools.proto import MIL_pb2
 
 MODEL_PATH = "@model_path/"
+EVERY = "*"  # as the name of a function: all of them
 
 
 def from_mlpackage(path: str | os.PathLike[str], function: str | None = None) -> Program:
     """The MIL program of a ``.mlpackage``, or of an ML program's bare ``.mlmodel``.
 
-    ``function`` picks one of several; without it the package's default function is taken, or
-    ``main``. Inputs and outputs keep their names, shapes and dtypes, weights stay as compressed as
-    they are. Raises ``MissingFileError``, ``FormatError`` (malformed or truncated),
+    ``function`` picks one of several, and ``"*"`` takes them all, see ``Program.functions``; without it
+    the package's default function is taken, or ``main``. Inputs and outputs keep their names, shapes and
+    dtypes, weights stay as compressed as they are. Raises ``MissingFileError``, ``FormatError``
+    (malformed or truncated),
     ``UnsupportedError`` (a neural network, a pipeline, an unknown op), ``CompileError`` (an op with
     wrong inputs), ``ArgumentError`` (no such function).
 
@@ -54,7 +56,7 @@ def from_mil(
 
     A string with ``program(`` in it is text, everything else a path. ``weights`` is the weight file,
     or the folder that stands for ``@model_path/`` in the text; without it, the folder of the text.
-    ``function`` picks one of several, ``main`` without it. Shapes the text gives a range for
+    ``function`` picks one of several, ``"*"`` all of them, ``main`` without it. Shapes the text gives a range for
     (``FlexibleShapeInformation``) stay symbolic. Raises as ``from_mlpackage`` does.
 
     >>> twice = '''program(1.3) {
@@ -106,7 +108,10 @@ def from_proto(
     function: str | None = None,
     default: str = "",
 ) -> Program:
-    """The MIL program of one function of a protobuf whose ``@model_path/`` is ``folder``."""
+    """The MIL program of one function of a protobuf whose ``@model_path/`` is ``folder``; ``"*"``: of all."""
+    if function == EVERY and len(proto.functions) > 1:
+        return _together(proto, folder, weights)
+    function = None if function == EVERY else function
     name = _choose(list(proto.functions), function, default)
     chosen = type(proto)(version=1)
     chosen.functions["main"].CopyFrom(proto.functions[name])
@@ -122,6 +127,19 @@ def from_proto(
             program = load_mil_proto(chosen, target, links)
         _coremltools.validate(program)
         return program
+
+
+def _together(proto: MIL_pb2.Program, folder: Path | None, weights: str | os.PathLike[str] | None) -> Program:
+    """One program of all functions: coremltools' reader takes them one at a time."""
+    with coremltools():
+        parts = {name: from_proto(proto, folder, weights=weights, function=name) for name in sorted(proto.functions)}
+        whole = next(iter(parts.values()))
+        functions = {name: part.functions["main"] for name, part in parts.items()}
+        whole.functions.clear()
+        for name, function in functions.items():
+            whole.add_function(name, function)
+        whole.default_function_name = "main" if "main" in functions else next(iter(functions))
+        return whole
 
 
 def _inputs_of(target: Any, op_type: str) -> Collection[str]:

@@ -30,6 +30,7 @@ EXPLAINED = 0.1  # a limit that accounts for less of an op's time than this does
 class Limits:
     """The most the processor can do with ``threads`` threads, measured: FLOP/s of float32, bytes/s of a large copy.
 
+    Of the Neural Engine nothing is measured: its limits are 0, and its programs one row, as it runs them in one.
     Data that a cache holds moves faster than ``bytes_per_second``, and int8 products exceed ``flops_per_second``.
     """
 
@@ -44,7 +45,10 @@ class Limits:
 
         The limit that alone would take longer, unless that is less than a tenth of the ``seconds``
         it took: then it is what a cost in FLOP and bytes does not see, such as starting the work.
+        "unknown" where the limits are.
         """
+        if not self.flops_per_second or not self.bytes_per_second:
+            return "unknown"
         computing, moving = flops / self.flops_per_second, bytes / self.bytes_per_second
         if max(computing, moving) < EXPLAINED * seconds:
             return "overhead"
@@ -189,12 +193,12 @@ class Profile:
 
 
 def measure(
-    program: mil.Program, device: str, executable: Executable, arguments: tuple[Any, ...], repeat: int
+    function: mil.Function, device: str, executable: Executable, arguments: tuple[Any, ...], repeat: int
 ) -> Profile:
     """Call ``repeat`` times after a warm-up, into the same outputs."""
     if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
         raise ArgumentError(f"repeat={repeat!r}: the number of timed calls is an int from 1 on")
-    known = limits(_native.get_num_threads())
+    known = limits(_native.get_num_threads()) if device == "cpu" else Limits(device, "", 0, 0.0, 0.0)
     out = executable.run(arguments)
     for _ in range(WARM_UP):
         executable.profile(arguments, out)
@@ -205,35 +209,41 @@ def measure(
         calls.append(time.perf_counter() - begin)
         nodes.append(seconds)
     stats = executable.stats()
-    memory = Memory(**{field.name: int(stats[field.name]) for field in dataclasses.fields(Memory)})
-    rows = _rows(program, executable.nodes(), nodes, known)
+    memory = Memory(**{field.name: int(stats.get(field.name, 0)) for field in dataclasses.fields(Memory)})
+    rows = _rows(function, executable.nodes(), nodes, known)
     outside = (call - sum(times) for call, times in zip(calls, nodes, strict=True))
     return Profile(device, repeat, *_percentiles(calls), _percentiles(outside)[0], rows, memory, known)
 
 
 def _rows(
-    program: mil.Program, nodes: Sequence[tuple[str, str, int]], seconds: Sequence[Sequence[float]], known: Limits
+    function: mil.Function, nodes: Sequence[tuple[str, str, int]], seconds: Sequence[Sequence[float]], known: Limits
 ) -> tuple[Row, ...]:
     spread = [_percentiles(times) for times in zip(*seconds, strict=True)]
     total = sum(median for median, _, _ in spread)
     rows = []
-    for (op, name, _), times, (flops, bytes) in zip(nodes, spread, _costs(program, nodes), strict=True):
+    for (op, name, _), times, (flops, bytes) in zip(nodes, spread, _costs(function, nodes), strict=True):
         share = times[0] / total if total else 1 / len(nodes)
         gflops, gbytes, bound = _rates(known, flops, bytes, times[0])
         rows.append(Row(op, name, *times, share, flops, bytes, gflops, gbytes, bound))
     return tuple(rows)
 
 
-def _costs(program: mil.Program, nodes: Sequence[tuple[str, str, int]]) -> list[tuple[int, int]]:
+def _costs(function: mil.Function, nodes: Sequence[tuple[str, str, int]]) -> list[tuple[int, int]]:
     """FLOP and bytes of each node; what no MIL op stands behind is a copy."""
     with coremltools():
         ops: dict[tuple[str, str], list[Any]] = {}
-        for op in program.functions["main"].operations:
+        for op in function.operations:
             ops.setdefault((op.op_type, op.name), []).append(op)
         costs = []
-        by_name = {op.name: op for op in program.functions["main"].operations}
+        by_name = {op.name: op for op in function.operations}
         for type_, names, output_bytes in nodes:
             name, *joined = names.split(" + ")  # the ops that run as part of it
+            if type_ == "ane":
+                known = [op for op in function.operations if op.op_type in OPS]
+                costs.append(
+                    (sum(OPS[op.op_type].flops(op) for op in known), sum(OPS[op.op_type].bytes(op) for op in known))
+                )
+                continue
             same = ops.get((type_, name), [])
             op = same.pop(0) if len(same) > 1 else same[0] if same else None
             if op is None or type_ not in OPS:
@@ -267,10 +277,15 @@ def headlines(profile: Profile) -> list[str]:
     """What a reader of any of the outputs should know first; the device among it."""
     p, known, memory = profile, profile.limits, profile.memory
     ms = f"{p.median * 1e3:.4g} ms per call (p10 {p.p10 * 1e3:.4g}, p90 {p.p90 * 1e3:.4g}, {p.repeat} calls)"
+    ceiling = (
+        f"limits of {known.device} (measured): {known.flops_per_second / 1e9:.4g} GFLOP/s, "
+        f"{known.bytes_per_second / 1e9:.4g} GB/s; {known.instruction_set}, {known.threads} thread(s)"
+        if known.threads
+        else f"limits of {known.device}: not measured"
+    )
     return [
         f"device {p.device} (measured): {ms}, {p.flops / 1e9:.4g} GFLOP, {p.tflops * 1e3:.4g} GFLOP/s",
-        f"limits of {known.device} (measured): {known.flops_per_second / 1e9:.4g} GFLOP/s, "
-        f"{known.bytes_per_second / 1e9:.4g} GB/s; {known.instruction_set}, {known.threads} thread(s)",
+        ceiling,
         f"memory: {mebibytes(memory.arena_bytes)} for intermediate tensors, {memory.ratio:.2f}x of the largest sum "
         f"alive at once; {mebibytes(memory.packed_bytes)} of packed constants",
         f"outside ops: {p.overhead * 1e3:.4g} ms of the call",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import devices
 from ._coremltools import coremltools
@@ -15,51 +15,70 @@ from .spec import Spec, spec
 from .state import State, tensors_of
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from coremltools.converters.mil import mil
 
     from ._native import Tensor
     from .profile import Profile
 
 
-def compile(program: mil.Program, *, device: str | None = None, fallback: str | None = None) -> Program:
+# A device, its options as given, and as it takes them.
+_Candidate: TypeAlias = "tuple[devices.Device, dict[str, Any], Any]"
+
+
+def compile(program: mil.Program, *, device: str | None = None, fallback: str | None = None, **options: Any) -> Program:
     """Compile a MIL program in memory for ``device``: ``"cpu"`` (what None means) or ``"ane"``.
 
     ``program``: what ``anex.graph``, ``from_torch``, ``from_mlpackage``, ``from_mil`` or coremltools'
     ``mb.program`` make. It is read, never changed. Where the device is missing or refuses an op,
     the whole program goes to ``fallback``; without one that is an ``UnsupportedError`` with every
-    reason. Programs with dynamic shapes or several functions are refused likewise; a program that
-    contradicts itself is a ``CompileError``.
+    reason. Programs with dynamic shapes are refused likewise; a program that contradicts itself is a
+    ``CompileError``. Of several functions each is compiled: see ``Program.functions``.
+
+    ``options`` are those of ``device``, and dropped where ``fallback`` takes over: none for ``"cpu"``; for
+    ``"ane"`` ``qos``, ``isolate``, ``way``, ``passes``, ``keep``, ``perf_stats``, ``recompile`` and
+    ``unchecked`` (``anex.devices.ane.AneOptions``).
 
     >>> @anex.graph(x=(1, 2))
     ... def twice(x):
     ...     return mb.add(x=x, y=x, name="y")
-    >>> anex.compile(twice)(np.ones((1, 2), np.float16))
-    anex.Tensor([[2., 2.]], shape=(1, 2), dtype=float16)
+    >>> anex.compile(twice)(np.ones((1, 2), np.float16)).tolist()
+    [[2.0, 2.0]]
     """
+    first = devices.get(device)
+    candidates = [(first, options, devices.options_of(first, options))]
+    if fallback is not None:
+        second = devices.get(fallback)
+        candidates.append((second, {}, devices.options_of(second, {})))
     with coremltools():
-        function = _main(program)
-        specs = {name: _spec(name, var) for name, var in function.inputs.items()}
-        states = {name: specs.pop(name) for name, var in function.inputs.items() if is_state(var)}
-        outputs = {var.name: _spec(var.name, var) for var in function.outputs}
-        if len(outputs) != len(function.outputs):
-            raise CompileError("two outputs have one name; name them apart with name= in the builder")
-        target = _choose(function, device, fallback)
-        executable = target.compile(program, {**specs, **states}, outputs)
-        return Program(program, target, specs, outputs, states, executable)
+        functions = _functions(program)
+        signatures = {name: _signature(function) for name, function in functions.items()}
+        target, options, chosen = _choose(functions, candidates)
+        executables = target.compile(program, signatures, chosen)
+        parts = {
+            name: Program(program, target, name, signatures[name], executables[name], options) for name in functions
+        }
+        return next(iter(parts.values())) if len(parts) == 1 else _Several(program, target, parts, options)
 
 
-def _main(program: Any) -> Any:
+def _functions(program: Any) -> dict[str, Any]:
     functions = getattr(program, "functions", None)
-    if not isinstance(functions, dict):
+    if not isinstance(functions, dict) or not functions:
         raise ArgumentError(
             f"compile() takes a MIL program, got a {type(program).__name__}; "
             "anex.graph, from_torch, from_mlpackage and from_mil make one"
         )
-    if "main" not in functions or len(functions) > 1:
-        raise UnsupportedError(
-            f"a program with the functions {', '.join(functions)}; load one with function= (from_mlpackage, from_mil)"
-        )
-    return functions["main"]
+    return functions
+
+
+def _signature(function: Any) -> devices.Signature:
+    specs = {name: _spec(name, var) for name, var in function.inputs.items()}
+    states = {name: specs.pop(name) for name, var in function.inputs.items() if is_state(var)}
+    outputs = {var.name: _spec(var.name, var) for var in function.outputs}
+    if len(outputs) != len(function.outputs):
+        raise CompileError("two outputs have one name; name them apart with name= in the builder")
+    return devices.Signature(specs, outputs, states)
 
 
 def _spec(name: str, var: Any) -> Spec:
@@ -95,27 +114,28 @@ def _numpy_name(mil_dtype: str) -> str:
     return mil_dtype.replace("fp", "float")
 
 
-def _choose(function: Any, device: str | None, fallback: str | None) -> devices.Device:
-    """``device``, or ``fallback`` when that one cannot run the program."""
-    first = devices.get(device)
-    second = None if fallback is None else devices.get(fallback)
-    for candidate in (first, second):
-        if candidate is None:
-            continue
-        is_last = second is None or candidate is second
+def _choose(functions: Mapping[str, Any], candidates: list[_Candidate]) -> _Candidate:
+    """The first that can run the program."""
+    *earlier, last = candidates
+    for candidate in earlier:
         try:
-            devices.require(candidate)
-            _refuse_objections(function, candidate)
+            _refuse_objections(functions, candidate)
         except UnsupportedError:
-            if is_last:
-                raise
-        else:
-            return candidate
-    raise AssertionError("unreachable: the last candidate returns or raises")
+            continue
+        return candidate
+    _refuse_objections(functions, last)
+    return last
 
 
-def _refuse_objections(function: Any, device: devices.Device) -> None:
-    reasons = [f"{op.op_type} {op.name!r}: {reason}" for op in function.operations for reason in device.objections(op)]
+def _refuse_objections(functions: Mapping[str, Any], candidate: _Candidate) -> None:
+    device, _, options = candidate
+    devices.require(device)
+    reasons = [
+        (f"{name}: " if len(functions) > 1 else "") + f"{op.op_type} {op.name!r}: {reason}"
+        for name, function in functions.items()
+        for op in function.operations
+        for reason in device.objections(op, options)
+    ]
     if reasons:
         shown = "\n  ".join(reasons[:20]) + (f"\n  and {len(reasons) - 20} more" if len(reasons) > 20 else "")
         raise UnsupportedError(f"device={device.name!r} cannot run {len(reasons)} op(s):\n  {shown}")
@@ -136,18 +156,28 @@ class Program(Caller):
         self,
         source: mil.Program,
         device: devices.Device,
-        inputs: Mapping[str, Spec],
-        outputs: Mapping[str, Spec],
-        states: Mapping[str, Spec],
+        name: str,
+        signature: devices.Signature,
         executable: devices.Executable,
+        options: Mapping[str, Any],
     ) -> None:
-        super().__init__(executable, inputs, bool(states))
+        super().__init__(executable, signature.inputs, bool(signature.states))
         self._source = source
         self._device = device
+        self._name = name
         self._executable = executable
-        self.inputs: Mapping[str, Spec] = MappingProxyType(dict(inputs))
-        self.outputs: Mapping[str, Spec] = MappingProxyType(dict(outputs))
-        self.states: Mapping[str, Spec] = MappingProxyType(dict(states))
+        self._options = dict(options)
+        self.inputs: Mapping[str, Spec] = MappingProxyType(dict(signature.inputs))
+        self.outputs: Mapping[str, Spec] = MappingProxyType(dict(signature.outputs))
+        self.states: Mapping[str, Spec] = MappingProxyType(dict(signature.states))
+
+    @property
+    def functions(self) -> Mapping[str, Program]:
+        """The program's functions by name, each a ``Program``; calling the whole program calls ``"main"``.
+
+        They share what was compiled, and on the Neural Engine one place among the loaded programs.
+        """
+        return MappingProxyType({self._name: self})
 
     @property
     def device(self) -> str:
@@ -191,14 +221,37 @@ class Program(Caller):
         from .profile import measure
 
         bound = self.bind(arguments, named, state)
-        return measure(self._source, self.device, self._executable, bound, repeat)
+        return measure(self._source.functions[self._name], self.device, self._executable, bound, repeat)
 
-    def stats(self) -> Mapping[str, int]:
-        """Counts and bytes of the compiled program, such as ``arena_bytes``: the intermediate tensors."""
+    def submit(self, *arguments: Any, out: Any = None, state: State | None = None, **named: Any) -> Future[Any]:
+        """Call the program without waiting for it: a future of what the call would return or raise.
+
+        The tensors stay pinned until it is done; do not write to them before. The Neural Engine takes
+        127 calls at once, other devices as many; the next ``submit`` waits for one to be done. What runs
+        already cannot be cancelled. Should the Neural Engine never answer, the future stays pending, and
+        neither ``close()`` nor the end of the process waits for it for long; ``isolate=True`` with a
+        ``timeout`` ends such calls.
+
+        >>> @anex.graph(x=(1, 2))
+        ... def twice(x):
+        ...     return mb.add(x=x, y=x, name="y")
+        >>> anex.compile(twice).submit(np.ones((1, 2), np.float16)).result().tolist()
+        [[2.0, 2.0]]
+        """
+        from .submit import submit
+
+        return submit(self._executable, lambda: self.bind(arguments, named, state), out)
+
+    def stats(self) -> Mapping[str, Any]:
+        """What is known of the compiled program, such as ``arena_bytes``: the intermediate tensors.
+
+        On the Neural Engine: ``identifier`` in the cache, ``staged`` copies of operands that were not on
+        surfaces of its layout, ``evaluations``, ``loads``, ``compile_seconds`` and so on.
+        """
         return self._executable.stats()
 
     def close(self) -> None:
-        """Free what the device holds; calls under way finish first. Twice is harmless."""
+        """Free what the device holds, once calls under way are done, which it does not wait for. Twice is harmless."""
         self._executable.close()
 
     def __enter__(self) -> Program:
@@ -212,7 +265,7 @@ class Program(Caller):
     def __reduce__(self) -> tuple[Any, ...]:
         from . import store
 
-        return _recompile, (store.dumps(self._source), self.device)
+        return _recompile, (store.dumps(self._source), self.device, self._options, self._name)
 
     def __repr__(self) -> str:
         def listed(specs: Mapping[str, Spec]) -> str:
@@ -221,7 +274,52 @@ class Program(Caller):
         return f"anex.Program({listed(self.inputs)} -> {listed(self.outputs)}; device={self.device!r})"
 
 
-def _recompile(data: bytes, device: str) -> Program:
+class _Several(Program):
+    """A program of several functions; calling it calls ``main``, if there is one."""
+
+    def __init__(
+        self, source: mil.Program, device: devices.Device, parts: Mapping[str, Program], options: Mapping[str, Any]
+    ) -> None:
+        main = parts.get("main", next(iter(parts.values())))
+        signature = devices.Signature(main.inputs, main.outputs, main.states)
+        super().__init__(source, device, "", signature, main._executable, options)
+        self._parts = MappingProxyType(dict(parts))
+        self._name = main._name
+        if "main" not in parts:
+            self.inputs = self.outputs = self.states = MappingProxyType({})
+
+    @property
+    def functions(self) -> Mapping[str, Program]:
+        return self._parts
+
+    def __call__(self, *arguments: Any, out: Any = None, state: State | None = None, **named: Any) -> Any:
+        return self._main()(*arguments, out=out, state=state, **named)
+
+    def bind(self, arguments: tuple[Any, ...], named: dict[str, Any], state: State | None) -> tuple[Any, ...]:
+        return self._main().bind(arguments, named, state)
+
+    def _main(self) -> Program:
+        if "main" not in self._parts:
+            raise ArgumentError(
+                f"the program has the functions {', '.join(self._parts)} and no main; "
+                f"call one of them: program.functions[{next(iter(self._parts))!r}](...)"
+            )
+        return self._parts["main"]
+
+    def close(self) -> None:
+        for part in self._parts.values():
+            part.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make, (data, device, options, _) = super().__reduce__()
+        return make, (data, device, options, None)
+
+    def __repr__(self) -> str:
+        return f"anex.Program(functions {', '.join(self._parts)}; device={self.device!r})"
+
+
+def _recompile(data: bytes, device: str, options: Mapping[str, Any], function: str | None) -> Program:
     from . import store
 
-    return compile(store.loads(data), device=device)
+    whole = compile(store.loads(data), device=device, **options)
+    return whole if function is None else whole.functions[function]

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import _coremltools
 from ._coremltools import coremltools
+from .agree import agree
 from .errors import ArgumentError, CompileError, Error, FormatError, MissingFileError
-from .load import as_path, from_model
+from .load import EVERY, as_path, from_model
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program
@@ -45,6 +46,7 @@ def to_proto(program: Program, weights_dir: str | os.PathLike[str]) -> Model_pb2
         model = ct.proto.Model_pb2.Model(specificationVersion=version)
         model.mlProgram.CopyFrom(exporter.export())
         exporter.blob_writers.clear()  # closes the file
+        agree(model.mlProgram, version)
         return model
 
 
@@ -118,7 +120,7 @@ def loads(data: bytes) -> Program:
                     path.write_bytes(archive.read(WEIGHTS))
         except Exception as error:  # zipfile has no common base of what it raises
             raise FormatError(f"not what anex.store.dumps makes, or damaged: {error}") from error
-        return from_model(model, path.parent.parent, "the dumped program")
+        return from_model(model, path.parent.parent, "the dumped program", EVERY)
 
 
 def _save_text(program: Program, folder: Path) -> None:

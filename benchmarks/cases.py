@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +14,7 @@ import numpy as np
 import torch
 
 import anex
-from anex import mb
+from anex import devices, mb
 
 from .timing import Case
 
@@ -151,10 +154,68 @@ def minilm_in_numpy(weights: Mapping[str, np.ndarray], config: Mapping[str, Any]
     return pooled / np.linalg.norm(pooled)
 
 
-CASES: dict[str, Callable[[], Case]] = {
+def call_to_framework() -> Case | None:
+    """A whole call of a program for the Neural Engine, there and back, and the bare message that it ends in.
+
+    The stand-in's evaluate says yes at once, so the difference is more than all that stands between Python's call and
+    the framework. None where there is no stand-in, or no binding to open it.
+    """
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from fake_ane import build, control
+
+    if not build.LIBRARY.exists():
+        return None
+    os.environ[control.VARIABLE] = str(build.LIBRARY)
+    if "ane" not in devices.available():
+        return None
+    control.put("empty_evaluate", True)
+    send = ctypes.CDLL(str(build.LIBRARY)).fake_ane_send
+    send.restype, send.argtypes = None, [ctypes.c_int64]
+    shape, repeats = (1, 64, 1, 32), 1000
+
+    @anex.graph(x=shape)
+    def one(x):
+        return mb.add(x=x, y=x, name="y")
+
+    @anex.graph(x=shape, y=shape, z=shape)
+    def several(x, y, z):
+        return mb.add(x=x, y=y, name="p"), mb.sub(x=x, y=z, name="q")
+
+    single, multiple = (anex.compile(graph, device="ane") for graph in (one, several))
+    x, y, z, p, q = (anex.zeros(shape) for _ in range(5))
+    run, given, out = single._executable.run, (x,), (p, q)
+
+    def call() -> None:
+        for _ in itertools.repeat(None, repeats):
+            single(x, out=y)
+
+    def call_of_several() -> None:
+        for _ in itertools.repeat(None, repeats):
+            multiple(x, y, z, out=out)
+
+    def call_without_keywords() -> None:
+        for _ in itertools.repeat(None, repeats):
+            run(given, y)
+
+    return Case(
+        "from Python's call to the framework's evaluate, and back",
+        {
+            "bare message": lambda: send(repeats),
+            "program(x, out=y)": call,
+            "program(x, y, z, out=(p, q))": call_of_several,
+            "Executable.run((x,), y)": call_without_keywords,
+        },
+        device="double",
+        repeats=repeats,
+    )
+
+
+# The stand-in's case is the last: from then on tensors are surfaces.
+CASES: dict[str, Callable[[], Case | None]] = {
     "tiny": tiny_add,
     "ffn64": lambda: fused_ffn(64),
     "ffn256": lambda: fused_ffn(256),
     "minilm32": lambda: minilm(32),
     "minilm128": lambda: minilm(128),
+    "call": call_to_framework,
 }

@@ -18,6 +18,8 @@ class Case:
 
     name: str
     contenders: Mapping[str, Contender]
+    device: str = "cpu"  # or "double": the stand-in of the Neural Engine's framework, whose times are no device's
+    repeats: int = 1  # how often a contender does the work each time it is called
 
 
 @dataclass
@@ -36,6 +38,12 @@ class Result:
         paired = [theirs / ours for theirs, ours in zip(self.seconds[name], self.seconds[first], strict=True)]
         return statistics.median(paired), min(paired), max(paired)
 
+    def over(self, name: str) -> tuple[float, float, float]:
+        """Median, lowest and highest over the rounds of (time of ``name``) - (time of the first), in seconds."""
+        first = next(iter(self.seconds))
+        paired = [theirs - ours for theirs, ours in zip(self.seconds[name], self.seconds[first], strict=True)]
+        return statistics.median(paired), min(paired), max(paired)
+
     def as_json(self) -> dict[str, Any]:
         ratios = {name: dict(zip(("median", "low", "high"), self.ratios(name), strict=True)) for name in self.seconds}
         return {**asdict(self), "ratios": ratios}
@@ -46,13 +54,13 @@ def measure(case: Case, *, threads: int, rounds: int, turn: float) -> Result:
 
     Before each turn a pause: threads of the contender before, which look for work a while, must not be in the way.
     """
-    result = Result(case.name, threads, seconds={name: [] for name in case.contenders})
+    result = Result(case.name, threads, case.device, {name: [] for name in case.contenders})
     for contender in case.contenders.values():
         contender()  # what happens at first use only is nobody's time
     for _ in range(rounds):
         for name, contender in case.contenders.items():
             time.sleep(PAUSE)
-            result.seconds[name].append(_turn(contender, turn))
+            result.seconds[name].append(_turn(contender, turn) / case.repeats)
     return result
 
 

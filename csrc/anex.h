@@ -104,8 +104,8 @@ typedef struct anex_kernel_info {
 const anex_kernel_info *anex_kernel_list(int32_t *count);
 int32_t anex_isa_list(const char **names, int32_t room); /* usable here, the best one first */
 
-/* `isa` NULL: the best this machine has. */
-anex_status anex_plan_new(const char *isa, anex_plan **plan, anex_error *error);
+/* `isa` NULL: the best this machine has. `strict`: every instruction set gives the same bits. */
+anex_status anex_plan_new(const char *isa, bool strict, anex_plan **plan, anex_error *error);
 void anex_plan_free(anex_plan *plan);
 anex_status anex_plan_input(anex_plan *plan, anex_dtype dtype, int32_t rank, const int64_t *shape, anex_value *value,
                             anex_error *error);
@@ -285,6 +285,75 @@ anex_status anex_memory_of_surface(uint32_t id, anex_memory **memory, anex_error
 void anex_memory_lock(anex_memory *memory);
 void anex_memory_unlock(anex_memory *memory);
 size_t anex_memory_bytes(const anex_memory *memory);
+
+/* ---- the Neural Engine, one message at a time --------------------------------------------- */
+
+/* For `anex selftest`, which asks what the framework itself does: nothing here is counted, kept, retried or
+   corrected. What a method answered, or threw, is an answer and no failure. */
+typedef struct anex_ane_answer {
+    bool yes, raised; /* what it returned; or it threw, and `domain` is the exception's name */
+    double seconds;   /* inside it */
+    int64_t code;     /* of the NSError; 0 without one */
+    char domain[64], text[512];
+} anex_ane_answer;
+
+typedef struct anex_ane_raw anex_ane_raw; /* one in-memory model, not compiled */
+/* `*raw` NULL where the framework gives no model. `nil_weights`: nil in place of the dictionary of blobs. */
+anex_status anex_ane_raw_new(const char *text, size_t text_bytes, int32_t n_blobs, const anex_ane_blob *blobs,
+                             bool nil_weights, anex_ane_raw **raw, anex_ane_answer *answer, anex_error *error);
+void anex_ane_raw_free(anex_ane_raw *raw); /* unloads, and removes its folder */
+
+typedef enum anex_ane_message {
+    ANEX_ANE_SEND_COMPILE,
+    ANEX_ANE_SEND_LOAD,
+    ANEX_ANE_SEND_UNLOAD,
+    ANEX_ANE_SEND_EXISTS, /* compiledModelExists */
+    ANEX_ANE_SEND_PURGE,
+    ANEX_ANE_SEND_BEGIN_REAL_TIME,
+    ANEX_ANE_SEND_END_REAL_TIME
+} anex_ane_message;
+void anex_ane_raw_send(anex_ane_raw *raw, anex_ane_message message, uint32_t qos, anex_ane_answer *answer);
+
+typedef struct anex_ane_raw_state {
+    char identifier[256], folder[1024]; /* the folder is the caller's to make */
+    uint64_t program_handle, intermediate_buffer_handle, state;
+    int32_t queue_depth;
+} anex_ane_raw_state;
+void anex_ane_raw_get_state(anex_ane_raw *raw, anex_ane_raw_state *state);
+/* modelAttributes as JSON, if it fits; the bytes it has, 0 where there are none. */
+size_t anex_ane_raw_attributes(anex_ane_raw *raw, char *json, size_t room);
+
+/* A surface of exactly so many bytes. */
+anex_status anex_ane_raw_surface(size_t bytes, anex_memory **memory, anex_error *error);
+typedef struct anex_ane_raw_slot {
+    anex_memory *memory; /* a surface */
+    int32_t symbol;
+} anex_ane_raw_slot;
+typedef enum anex_ane_raw_way {
+    ANEX_ANE_RAW_EVALUATE,
+    ANEX_ANE_RAW_DIRECT,
+    ANEX_ANE_RAW_REAL_TIME,
+    ANEX_ANE_RAW_VALIDATE, /* only asks the request whether it is valid */
+    ANEX_ANE_RAW_MAP       /* maps the surfaces, and unmaps them */
+} anex_ane_raw_way;
+typedef struct anex_ane_raw_run {
+    int32_t n_inputs, n_outputs;
+    const anex_ane_raw_slot *inputs, *outputs;
+    anex_memory *weights; /* a weights buffer, or NULL; of a chain: for its statistics */
+    int32_t procedure;
+    uint32_t qos;
+    anex_ane_raw_way way;
+} anex_ane_raw_run;
+void anex_ane_raw_evaluate(anex_ane_raw *raw, const anex_ane_raw_run *run, anex_ane_answer *answer);
+/* Prepare a chain from the first output back to the first input. */
+void anex_ane_raw_chain(anex_ane_raw *raw, const anex_ane_raw_run *run, anex_ane_answer *answer);
+
+typedef struct anex_ane_qos {
+    const char *name;
+    uint32_t value;
+} anex_ane_qos;
+/* The framework's QoS classes, six at most; the framework must be open. */
+int32_t anex_ane_raw_qos(anex_ane_qos *classes, int32_t room, anex_ane_answer *answer);
 
 #ifdef __cplusplus
 }

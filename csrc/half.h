@@ -70,7 +70,11 @@ static inline void anex_widen(float *y, const half *x, int64_t n) {
 #elif defined(__F16C__)
     for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
 #elif defined(__aarch64__)
-    for (; i + 4 <= n; i += 4) vst1q_f32(y + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x + i))));
+    for (; i + 8 <= n; i += 8) {
+        float16x8_t v = vreinterpretq_f16_u16(vld1q_u16(x + i));
+        vst1q_f32(y + i, vcvt_f32_f16(vget_low_f16(v)));
+        vst1q_f32(y + i + 4, vcvt_high_f32_f16(v));
+    }
 #endif
     for (; i < n; i++) y[i] = anex_half_to_float(x[i]);
 }
@@ -90,7 +94,10 @@ static inline void anex_narrow(half *y, const float *x, int64_t n) {
     for (; i + 8 <= n; i += 8)
         _mm_storeu_si128((__m128i *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__aarch64__)
-    for (; i + 4 <= n; i += 4) vst1_u16(y + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
+    for (; i + 8 <= n; i += 8) {
+        float16x4_t low = vcvt_f16_f32(vld1q_f32(x + i));
+        vst1q_u16(y + i, vreinterpretq_u16_f16(vcvt_high_f16_f32(low, vld1q_f32(x + i + 4))));
+    }
 #endif
     for (; i < n; i++) y[i] = anex_float_to_half(x[i]);
 }

@@ -3,12 +3,12 @@
 #include "anex.h"
 
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cpu/isa.h"
+#include "memory.h"
 
 const anex_dtype_info anex_dtypes[ANEX_DTYPE_COUNT] = {
 #define ANEX_DTYPE(name, numpy, format, bits, dlpack) {numpy, format, bits, dlpack},
@@ -199,13 +199,6 @@ anex_status anex_tensor_copy(const anex_tensor *to, const anex_tensor *from, ane
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
-struct anex_memory {
-    atomic_int references;
-    void *data;
-    void (*give_back)(void *owner);
-    void *owner;
-};
-
 anex_status anex_memory_wrap(void *data, void (*give_back)(void *owner), void *owner, anex_memory **memory,
                              anex_error *error) {
     anex_memory *m = calloc(1, sizeof *m);
@@ -216,17 +209,53 @@ anex_status anex_memory_wrap(void *data, void (*give_back)(void *owner), void *o
     return ANEX_OK;
 }
 
+static anex_status wrap_surface(anex_surface *surface, anex_memory **memory, anex_error *error) {
+    anex_status status = anex_memory_wrap(anex_surface_data(surface), NULL, NULL, memory, error);
+    if (status) {
+        anex_surface_free(surface, NULL);
+        return status;
+    }
+    (*memory)->bytes = anex_surface_bytes(surface), (*memory)->surface = surface;
+    return ANEX_OK;
+}
+
 anex_status anex_memory_new(size_t bytes, anex_memory **memory, anex_error *error) {
+    if (anex_ane_is_open()) {
+        anex_surface *surface;
+        anex_status status = anex_surface_new(bytes, &surface, error);
+        return status ? status : wrap_surface(surface, memory, error);
+    }
     /* calloc hands out untouched pages of a large block without writing them: zeroing is free */
     char *block = bytes < SIZE_MAX - ANEX_ALIGNMENT ? calloc(1, bytes + ANEX_ALIGNMENT) : NULL;
     if (!block) return anex_fail(error, ANEX_MEMORY, "no memory for a tensor of %zu bytes", bytes);
     void *data = (void *)(((uintptr_t)block + ANEX_ALIGNMENT - 1) & ~(uintptr_t)(ANEX_ALIGNMENT - 1));
     anex_status status = anex_memory_wrap(data, free, block, memory, error);
     if (status) free(block);
+    else (*memory)->bytes = bytes;
     return status;
 }
 
+anex_status anex_memory_of_surface(uint32_t id, anex_memory **memory, anex_error *error) {
+    anex_surface *surface;
+    anex_status status = anex_surface_find(id, &surface, error);
+    return status ? status : wrap_surface(surface, memory, error);
+}
+
 void *anex_memory_data(const anex_memory *memory) { return memory->data; }
+
+size_t anex_memory_bytes(const anex_memory *memory) { return memory->bytes; }
+
+uint32_t anex_memory_surface_id(const anex_memory *memory) {
+    return memory->surface ? anex_surface_id(memory->surface) : 0;
+}
+
+void anex_memory_lock(anex_memory *memory) {
+    if (memory->surface) anex_surface_lock(memory->surface);
+}
+
+void anex_memory_unlock(anex_memory *memory) {
+    if (memory->surface) anex_surface_unlock(memory->surface);
+}
 
 anex_memory *anex_memory_retain(anex_memory *memory) {
     atomic_fetch_add_explicit(&memory->references, 1, memory_order_relaxed);
@@ -235,6 +264,7 @@ anex_memory *anex_memory_retain(anex_memory *memory) {
 
 void anex_memory_release(anex_memory *memory) {
     if (!memory || atomic_fetch_sub_explicit(&memory->references, 1, memory_order_acq_rel) != 1) return;
+    if (memory->surface) anex_surface_free(memory->surface, memory);
     if (memory->give_back) memory->give_back(memory->owner);
     free(memory);
 }

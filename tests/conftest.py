@@ -1,15 +1,43 @@
-"""Fixtures for every test: a device to run on, and random numbers that can be had again."""
+"""Fixtures for every test: a device to run on, and random numbers that can be had again.
 
+What the Neural Engine's rules refuse is listed by name when the tests end.
+"""
+
+# ruff: noqa: E402 - the environment first
+
+import os
+import shutil
+import tempfile
 import zlib
+
+from fake_ane import build, control
+
+# Before anex is imported: the stand-in is the Neural Engine, and its notes are not the user's. GNUstep takes its
+# temporary directory, and so the stand-in its files, from TEMP; each worker of a test run has its own, of which
+# nothing is left when the tests end.
+_temporary = tempfile.TemporaryDirectory(prefix="anex-tests-", ignore_cleanup_errors=True)
+os.environ["TEMP"] = _temporary.name
+os.environ["ANEX_CACHE_DIR"] = f"{_temporary.name}/notes"
+if "ANEX_ANE_FRAMEWORK" not in os.environ and shutil.which(build.COMPILER):
+    os.environ["ANEX_ANE_FRAMEWORK"] = str(build.build())
 
 import numpy as np
 import pytest
+import refused
 from mil_facts import sample
 
-from anex import devices, store
+from anex import UnsupportedError, _native, devices, store
 
 
-@pytest.fixture(params=devices.available())
+@pytest.fixture(autouse=True)
+def _any_number_of_compilations():
+    """A process may compile 119 programs for the Neural Engine; the tests of that set their own limits."""
+    if "ane" in devices.available():
+        control.put("compile_limit", 0)
+        _native.ane_set_limits(0, _native.ane_account()["load_limit"])
+
+
+@pytest.fixture(params=devices.available(), scope="session")
 def device(request):
     """Each device this machine can run programs on."""
     return request.param
@@ -41,3 +69,25 @@ def folder(program, tmp_path):
     """The same as a folder of MIL text and weights."""
     store.save(program, tmp_path / "m.mlmodelc")
     return tmp_path / "m.mlmodelc"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """A refusal by rule ends the test, if it stands in the list of refusals: nothing is skipped silently."""
+    try:
+        return (yield)
+    except UnsupportedError as error:
+        on_ane = pyfuncitem.funcargs.get("device") == "ane"
+        found = refused.rules_of(str(error)) if on_ane else []
+        if not found or not refused.RULES.issuperset(found):
+            raise
+        pyfuncitem.user_properties += [("refused", f"{op}: {rule}") for op, rule in found]
+        return True
+
+
+def pytest_terminal_summary(terminalreporter):
+    names = [value for each in terminalreporter.stats.get("passed", []) for key, value in each.user_properties]
+    if names:
+        terminalreporter.section("ops refused by the Neural Engine's rules (op: rule, times)")
+        for name in sorted(set(names)):
+            terminalreporter.line(f"{name} {names.count(name)}")

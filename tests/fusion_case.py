@@ -32,7 +32,7 @@ class Case:
     def nodes(self) -> int:
         return int(self.fused.stats()["nodes"])
 
-    def run(self, plan: _native.Executable) -> tuple[np.ndarray, ...]:
+    def run(self, plan: _native.Plan) -> tuple[np.ndarray, ...]:
         found = plan.run(tuple(self.inputs.values()))
         return tuple(np.asarray(t) for t in (found if isinstance(found, tuple) else (found,)))
 

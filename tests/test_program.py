@@ -1,7 +1,11 @@
 """Compiled programs: calling, binding, sharing between threads, pickling, closing; and every wrong call."""
 
 import copy
+import os
 import pickle
+import re
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -240,16 +244,27 @@ def test_text_and_package_come_back_out(program, tmp_path):
 # ---- compiling ------------------------------------------------------------------------------------
 
 
-def test_the_ane_without_an_ane_is_refused_with_the_reason_and_the_way_out():
-    with pytest.raises(NotImplementedError, match=r"device='ane' is not available: .*device='cpu'") as caught:
-        anex.compile(affine, device="ane")
-    assert isinstance(caught.value, anex.UnsupportedError)
+WITHOUT_AN_ANE = """
+import anex, numpy as np
+from test_program import X, Y, affine
+try:
+    anex.compile(affine, device="ane")
+except NotImplementedError as error:
+    print(type(error).__name__, error)
+program = anex.compile(affine, device="ane", fallback="cpu")
+print(program.device, np.array_equal(program(X, Y)[0], X + Y))
+"""
 
 
-def test_a_fallback_takes_over_and_is_named():
-    program = anex.compile(affine, device="ane", fallback="cpu")
-    assert program.device == "cpu"
-    np.testing.assert_array_equal(program(X, Y)[0], X + Y)
+def test_without_an_ane_it_is_refused_with_the_reason_and_the_way_out_and_a_fallback_takes_over():
+    environment = {name: value for name, value in os.environ.items() if name != "ANEX_ANE_FRAMEWORK"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_AN_ANE], env=environment, capture_output=True, text=True, check=True
+    )
+    refusal, taken_over = done.stdout.splitlines()
+    assert re.match(r"UnsupportedError device='ane' is not available: .*device='cpu'", refusal)
+    assert taken_over == "cpu True"
 
 
 def test_an_unknown_device_is_told_the_known_ones():

@@ -57,7 +57,7 @@ def test_an_input_may_be_called_self(device):
 
 
 def test_a_plan_that_cannot_be_finished_is_closed():
-    plan = _native.Executable()
+    plan = _native.Plan()
     x = plan.add_input("x", (2,), "float16")
     for outputs in ([("y", 7)], [("y", plan.add_value((2,), "float16"))]):
         with pytest.raises(anex.Error):

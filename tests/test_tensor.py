@@ -266,8 +266,8 @@ def test_ten_thousand_tensors_and_views_leave_no_memory_behind():
 def test_a_consumer_that_cannot_read_strides_is_refused_a_padded_tensor():
     values = np.arange(6, dtype=np.float16).reshape(2, 3)
     file = io.BytesIO()
-    file.write(anex.tensor(values))
-    assert file.getvalue() == b"".join([anex.tensor(values)]) == values.tobytes()
+    file.write(anex.tensor(values, padded=False))
+    assert file.getvalue() == b"".join([anex.tensor(values, padded=False)]) == values.tobytes()
     t = anex.tensor(values, padded=True)
     for take in (io.BytesIO().write, lambda t: b"".join([t]), torch.frombuffer):
         with pytest.raises((BufferError, TypeError, ValueError)):

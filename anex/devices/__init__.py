@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ArgumentError, UnsupportedError
@@ -11,14 +12,27 @@ from . import ane, cpu
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program
 
+    from .._native import Submission
     from ..spec import Spec
 
 
+@dataclass(frozen=True)
+class Signature:
+    """What one function of a program takes, gives and keeps, by name and in order."""
+
+    inputs: Mapping[str, Spec]
+    outputs: Mapping[str, Spec]
+    states: Mapping[str, Spec]
+
+
 class Executable(Protocol):
-    """A program compiled for a device."""
+    """One function of a program compiled for a device."""
 
     def run(self, arguments: tuple[Any, ...], out: Any = None) -> Any:
         """One Tensor or array per input, in order; results into ``out`` or into new tensors."""
+
+    def begin(self, arguments: tuple[Any, ...], out: Any = None) -> Submission:
+        """The same call with its operands pinned, to be run later."""
 
     def nodes(self) -> Sequence[tuple[str, str, int]]:
         """What runs, in order: (MIL op, name, bytes of its outputs)."""
@@ -26,7 +40,7 @@ class Executable(Protocol):
     def profile(self, arguments: tuple[Any, ...], out: Any) -> Sequence[float]:
         """Run into ``out``; the wall seconds of each node."""
 
-    def stats(self) -> Mapping[str, int]:
+    def stats(self) -> Mapping[str, Any]:
         """Counts and bytes worth knowing."""
 
     def close(self) -> None:
@@ -37,13 +51,18 @@ class Device(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def options(self) -> type[Any]:
+        """A dataclass of what ``anex.compile`` takes for it."""
+
     def unavailable(self) -> str | None:
         """Why this machine cannot run programs on the device; None when it can."""
 
-    def objections(self, op: Operation) -> Sequence[str]:
-        """Every reason why the device cannot run this op; empty when it can."""
+    def objections(self, op: Operation, options: Any) -> Sequence[str]:
+        """Every reason why the device cannot run this op when compiled with ``options``; empty when it can."""
 
-    def compile(self, program: Program, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> Executable: ...
+    def compile(self, program: Program, signatures: Mapping[str, Signature], options: Any) -> Mapping[str, Executable]:
+        """Each function of ``program``, whose ops have met no objection; it is read, never changed."""
 
 
 DEVICES: tuple[Device, ...] = (ane.Ane(), cpu.Cpu())
@@ -60,6 +79,15 @@ def get(name: str | None) -> Device:
             return device
     names = ", ".join(repr(device.name) for device in DEVICES)
     raise ArgumentError(f"device {name!r} is none of {names}")
+
+
+def options_of(device: Device, given: Mapping[str, Any]) -> Any:
+    """``given`` as the options of the device; ``ArgumentError`` names those it knows."""
+    known = [field.name for field in fields(device.options)]
+    if unknown := [name for name in given if name not in known]:
+        takes = f"the options {', '.join(known)}" if known else "no options"
+        raise ArgumentError(f"device={device.name!r} has no option {', '.join(unknown)}; it takes {takes}")
+    return device.options(**given)
 
 
 def available() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
 
     from ..spec import Spec
+    from . import Signature
 
 LEFT_OUT = -1
 
@@ -45,17 +47,28 @@ def is_folded(op: Operation) -> bool:
     return op.op_type == "const" or (bool(op.outputs) and all(is_constant(var) for var in op.outputs))
 
 
+@dataclass(frozen=True)
+class CpuOptions:
+    """``device="cpu"`` has none: ``anex.set_num_threads`` is for all programs."""
+
+
 class Cpu:
     name = "cpu"
+    options = CpuOptions
 
     def unavailable(self) -> str | None:
         return None
 
-    def objections(self, op: Operation) -> Sequence[str]:
+    def objections(self, op: Operation, options: CpuOptions) -> Sequence[str]:
         return [] if is_folded(op) else list(_objections(op))
 
-    def compile(self, program: Program, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec]) -> _native.Executable:
-        return lower(program.functions["main"], inputs, outputs)
+    def compile(
+        self, program: Program, signatures: Mapping[str, Signature], options: CpuOptions
+    ) -> Mapping[str, _native.Plan]:
+        return {
+            name: lower(program.functions[name], {**signature.inputs, **signature.states}, signature.outputs)
+            for name, signature in signatures.items()
+        }
 
 
 def _objections(op: Operation) -> Iterator[str]:
@@ -83,11 +96,12 @@ def lower(
     isa: str | None = None,
     *,
     strict: bool = False,
-) -> _native.Executable:
+) -> _native.Plan:
     """Plan ``function`` for the instruction set ``isa``, or for the best one here.
 
     ``inputs``, states among them, come in the order the plan takes them. ``strict``: every op rounds
-    its result to its dtype; otherwise ops are fused, and what stays between them stays float32.
+    its result to its dtype, and every instruction set and number of threads gives the same bits;
+    otherwise ops are fused, and what stays between them stays float32.
     """
     lowering = _Lowering(isa, strict)
     for name, spec in inputs.items():
@@ -100,7 +114,7 @@ class _Lowering:
 
     def __init__(self, isa: str | None, strict: bool) -> None:
         self.isa, self.strict = isa, strict
-        self.plan = _native.Executable(isa)
+        self.plan = _native.Plan(isa, strict)
         self.values: dict[Var, int] = {}
 
     def add_input(self, var: Var, name: str, shape: Sequence[int], dtype: str) -> None:
@@ -127,14 +141,14 @@ class _Lowering:
         through = LEFT_OUT if before is None else self.values[fuse.through(before, op)]
         self.plan.add_op(op.op_type, op.name, given, several, results, blocks, through)
 
-    def block(self, block: Block, outside: Sequence[Var]) -> _native.Executable:
+    def block(self, block: Block, outside: Sequence[Var]) -> _native.Plan:
         """A plan of a block: its inputs, then the values it and its siblings use from outside."""
         inner = _Lowering(self.isa, self.strict)
         for i, var in enumerate((*block.inputs, *outside)):
             inner.add_input(var, str(i), var.shape, DTYPES[dtype_name(var)])
         return inner.finish(block, [var.name for var in block.outputs])
 
-    def finish(self, block: Block, names: Iterable[str]) -> _native.Executable:
+    def finish(self, block: Block, names: Iterable[str]) -> _native.Plan:
         """Add the ops of ``block``; ``names`` are those of its outputs."""
         ops = needed(block)
         for chain in [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, reads):

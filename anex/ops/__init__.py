@@ -23,6 +23,20 @@ from . import (  # noqa: F401  each defines its family
     resize,
     shape,
 )
+from .findings import CURES, ane_findings, program_findings, warn_contested
 from .record import OPS, Op, define, dtype_name
+from .rule import Finding, Rule, family
 
-__all__ = ["OPS", "Op", "define", "dtype_name"]
+__all__ = [
+    "CURES",
+    "OPS",
+    "Finding",
+    "Op",
+    "Rule",
+    "ane_findings",
+    "define",
+    "dtype_name",
+    "family",
+    "program_findings",
+    "warn_contested",
+]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .acceptance import SWEPT, conditional
+from .limits import ATTENTION
 from .record import define, shape
 
 if TYPE_CHECKING:
@@ -18,4 +20,8 @@ def attention(op: Operation) -> int:
     return math.prod(batch) * queries * keys * (2 * width + 5 + 2 * out)
 
 
-define("scaled_dot_product_attention", flops=attention)
+define(
+    "scaled_dot_product_attention",
+    flops=attention,
+    ane=[conditional("without a mask, and short", SWEPT, "FRG", "MDX"), *ATTENTION],
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .acceptance import SWEPT, conditional
+from .limits import CONV
 from .record import define, shape, size
 
 if TYPE_CHECKING:
@@ -21,5 +23,13 @@ def transposed_convolution(op: Operation) -> int:
     return 2 * size(op.inputs["x"]) * math.prod(shape(op.inputs["weight"])[1:])
 
 
-define("conv", flops=convolution)
-define("conv_transpose", flops=transposed_convolution)
+define(
+    "conv",
+    flops=convolution,
+    ane=[conditional("constant weights, or weights that are inputs with a batch of 1", SWEPT, "FRG"), *CONV],
+)
+define(
+    "conv_transpose",
+    flops=transposed_convolution,
+    ane=[conditional("as conv, with narrower kernels on strided axes", SWEPT, "FRG"), *CONV[:5]],
+)

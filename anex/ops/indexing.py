@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from .acceptance import SWEPT, conditional, native_but_refused, refused
+from .limits import ON_M1, SLICE
 from .record import define, indexed, outputs_twice
 
-define("slice_by_index", bytes=outputs_twice)
-define("slice_by_size", bytes=outputs_twice)
-define("slice_update")
-define("gather", bytes=indexed)
-define("gather_along_axis", bytes=indexed)
-define("gather_nd", bytes=indexed)
-define("scatter")
-define("scatter_along_axis")
-define("scatter_nd")
+GATHER = "slice and concatenate for constant indices, multiply by one-hot rows, or look up on the host"
+
+define(
+    "slice_by_index",
+    bytes=outputs_twice,
+    ane=[conditional("exact from M4 on; strides are taken", SWEPT, "FRG"), *SLICE, ON_M1],
+)
+define("slice_by_size", bytes=outputs_twice, ane=[conditional("exact from M4 on", SWEPT, "FRG"), *SLICE, ON_M1])
+define("slice_update", ane=[native_but_refused(fix="concatenate what stays with what is new")])
+define("gather", bytes=indexed, ane=[conditional("contested", SWEPT, "FRG", "S04"), native_but_refused(fix=GATHER)])
+define("gather_along_axis", bytes=indexed, ane=[native_but_refused(fix=GATHER)])
+define("gather_nd", bytes=indexed, ane=[native_but_refused(fix=GATHER)])
+define("scatter", ane=[refused()])
+define("scatter_along_axis", ane=[refused()])
+define("scatter_nd", ane=[refused()])

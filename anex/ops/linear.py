@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .acceptance import SWEPT, conditional
+from .limits import MATMUL, PRODUCT, PRODUCT_RANGE
 from .record import define, shape, size, value
 
 if TYPE_CHECKING:
@@ -32,6 +34,23 @@ def einsum(op: Operation) -> int:
     return 2 * math.prod(extents.values())
 
 
-define("linear", flops=linear)
-define("matmul", flops=matmul)
-define("einsum", flops=einsum)
+define(
+    "linear",
+    flops=linear,
+    ane=[conditional("constant weights; vocabularies above the extent limit in tiles", SWEPT, "FRG"), *PRODUCT],
+)
+define(
+    "matmul",
+    flops=matmul,
+    ane=[
+        conditional(
+            "within extents and half of fp16's range; 1.1 to 3 times slower than a 1x1 conv", SWEPT, "FRG", "MDX"
+        ),
+        *MATMUL,
+    ],
+)
+define(
+    "einsum",
+    flops=einsum,
+    ane=[conditional("as transpose and matmul, where those stay within rank 4", SWEPT, "FRG"), PRODUCT_RANGE],
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .acceptance import CATALOGUE, SWEPT, conditional
+from .limits import POOL
 from .record import Cost, define, size, value
 
 if TYPE_CHECKING:
@@ -18,6 +20,14 @@ def per_window_element(count: int) -> Cost:
     return flops
 
 
-define("avg_pool", flops=per_window_element(1))
-define("max_pool", flops=per_window_element(1))
-define("l2_pool", flops=per_window_element(2))
+define(
+    "avg_pool",
+    flops=per_window_element(1),
+    ane=[conditional("windows up to 29 on M1, 31 later", SWEPT, "FRG"), POOL],
+)
+define(
+    "max_pool",
+    flops=per_window_element(1),
+    ane=[conditional("windows up to 29 on M1, 31 later", SWEPT, "FRG"), POOL],
+)
+define("l2_pool", flops=per_window_element(2), ane=[conditional("by a table", SWEPT, CATALOGUE), POOL])

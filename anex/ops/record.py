@@ -9,9 +9,11 @@ that does less work, or touches less memory, does so to its credit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from .rule import Rule
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Var
@@ -21,21 +23,28 @@ Cost = Callable[["Operation"], int]
 
 @dataclass(frozen=True)
 class Op:
-    """One op of MIL: ``flops(op)`` in FLOP and ``bytes(op)`` in bytes, for one of its uses."""
+    """One op of MIL: ``flops(op)`` in FLOP and ``bytes(op)`` in bytes, for one of its uses.
+
+    ``ane``: the Neural Engine's rules for it; the first says whether it is taken at all.
+    """
 
     name: str
     flops: Cost
     bytes: Cost
+    ane: tuple[Rule, ...]
 
 
 OPS: dict[str, Op] = {}
 
 
-def define(name: str, *, flops: Cost | None = None, bytes: Cost | None = None) -> None:
-    """Enter the op; without ``flops`` it only moves data, without ``bytes`` it touches every operand once."""
+def define(name: str, *, flops: Cost | None = None, bytes: Cost | None = None, ane: Sequence[Rule] = ()) -> None:
+    """Enter the op; without ``flops`` it only moves data, without ``bytes`` it touches every operand once.
+
+    ``ane``: one of ``anex.ops.acceptance``, then the rules of this op alone.
+    """
     if name in OPS:
         raise ValueError(f"{name} is defined twice")
-    OPS[name] = Op(name, flops or nothing, bytes or operands)
+    OPS[name] = Op(name, flops or nothing, bytes or operands, tuple(ane))
 
 
 # ---- FLOP ---------------------------------------------------------------------------------------

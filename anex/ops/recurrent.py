@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .acceptance import refused
 from .record import define, shape, size
 
 if TYPE_CHECKING:
@@ -18,6 +19,33 @@ def recurrence(op: Operation) -> int:
     return 2 * steps * batch * sum(size(op.inputs[name]) for name in WEIGHTS if op.inputs.get(name) is not None)
 
 
-define("rnn", flops=recurrence)
-define("gru", flops=recurrence)
-define("lstm", flops=recurrence)
+define(
+    "rnn",
+    flops=recurrence,
+    ane=[
+        refused(
+            "is recurrent, and the engine has no loop",
+            fix="unroll it in products and activations, or run it on the host",
+        )
+    ],
+)
+define(
+    "gru",
+    flops=recurrence,
+    ane=[
+        refused(
+            "is recurrent, and the engine has no loop",
+            fix="unroll it in products and activations, or run it on the host",
+        )
+    ],
+)
+define(
+    "lstm",
+    flops=recurrence,
+    ane=[
+        refused(
+            "is recurrent, and the engine has no loop",
+            fix="unroll it in products and activations, or run it on the host",
+        )
+    ],
+)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .acceptance import CATALOGUE, SWEPT, conditional, native_but_refused, ran, refused, since
+from .limits import ARGMAX, ON_M1, REDUCE_ROUTE, SUM, TOPK
 from .record import define, per_input_element, shape, size, value
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation
+
+CHOICE = "choose on the host"
 
 
 def sort(op: Operation) -> int:
@@ -23,19 +27,64 @@ def suppression(op: Operation) -> int:
     return 12 * boxes * min(shape(op.inputs["boxes"])[1], int(value(op, "max_boxes", 1)))
 
 
-define("reduce_sum", flops=per_input_element(1))
-define("reduce_mean", flops=per_input_element(1))
-define("reduce_sum_square", flops=per_input_element(2))
-define("reduce_l1_norm", flops=per_input_element(2))
-define("reduce_l2_norm", flops=per_input_element(2))
-define("reduce_log_sum", flops=per_input_element(1))
-define("reduce_log_sum_exp", flops=per_input_element(4))  # max, subtract, exp, sum
-define("reduce_prod", flops=per_input_element(1))
-define("reduce_max", flops=per_input_element(1))
-define("reduce_min", flops=per_input_element(1))
-define("reduce_argmax", flops=per_input_element(1))
-define("reduce_argmin", flops=per_input_element(1))
-define("cumsum", flops=per_input_element(1))
-define("topk", flops=sort)
-define("argsort", flops=sort)
-define("non_maximum_suppression", flops=suppression)
+define(
+    "reduce_sum",
+    flops=per_input_element(1),
+    ane=[conditional("adds in fp16", SWEPT, "FRG"), SUM, REDUCE_ROUTE, ON_M1],
+)
+define("reduce_mean", flops=per_input_element(1), ane=[ran(0.0008), ON_M1])
+define("reduce_sum_square", flops=per_input_element(2), ane=[ran(0.00054)])
+define("reduce_l1_norm", flops=per_input_element(2), ane=[ran(0.00071)])
+define("reduce_l2_norm", flops=per_input_element(2), ane=[ran(0.00051)])
+define("reduce_log_sum", flops=per_input_element(1), ane=[ran(0.00091)])
+define("reduce_log_sum_exp", flops=per_input_element(4), ane=[ran(0.00077)])  # max, subtract, exp, sum
+define(
+    "reduce_prod",
+    flops=per_input_element(1),
+    ane=[
+        refused(
+            fix="exp of reduce_sum of log, for positive x",
+            cure="rewrite_refused",
+            source=(f"{SWEPT}: refused", CATALOGUE, "FRG"),
+        )
+    ],
+)
+define("reduce_max", flops=per_input_element(1), ane=[ran(0), ON_M1])
+define("reduce_min", flops=per_input_element(1), ane=[ran(0), ON_M1])
+define(
+    "reduce_argmax",
+    flops=per_input_element(1),
+    ane=[
+        conditional("contested; the last axis, indices below 2048", SWEPT, "FRG"),
+        native_but_refused(fix=CHOICE),
+        ARGMAX,
+    ],
+)
+define(
+    "reduce_argmin",
+    flops=per_input_element(1),
+    ane=[
+        conditional("contested; from M3 on by the catalogue", SWEPT, CATALOGUE),
+        native_but_refused(fix=CHOICE),
+        ARGMAX,
+    ],
+)
+define(
+    "cumsum",
+    flops=per_input_element(1),
+    ane=[
+        conditional("as a product with a triangle of ones", SWEPT, "FRG"),
+        native_but_refused(fix="multiply by a triangular matrix of ones", cure="rewrite_refused"),
+    ],
+)
+define(
+    "topk",
+    flops=sort,
+    ane=[conditional("from M2 on, in a program of its own", SWEPT, "FRG"), TOPK, since("h14", fix=CHOICE), ARGMAX],
+)
+define("argsort", flops=sort, ane=[native_but_refused(fix="sort on the host")])
+define(
+    "non_maximum_suppression",
+    flops=suppression,
+    ane=[conditional("compiles; the order of its boxes was not compared", SWEPT, "S04")],
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .acceptance import CATALOGUE, SWEPT, conditional, native_but_refused, since
 from .record import define, outputs_twice, per_element, size, value
 
 if TYPE_CHECKING:
@@ -18,11 +19,31 @@ def by_mode(op: Operation) -> int:
     return 0 if mode.startswith("nearest") else BILINEAR * size(op.outputs[0])
 
 
-define("upsample_nearest_neighbor")
-define("resize_nearest_neighbor")
-define("upsample_bilinear", flops=per_element(BILINEAR))
-define("resize_bilinear", flops=per_element(BILINEAR))
-define("resize", flops=by_mode)
-define("resample", flops=by_mode)
-define("affine", flops=by_mode)
-define("crop_resize", flops=per_element(BILINEAR), bytes=outputs_twice)
+define(
+    "upsample_nearest_neighbor",
+    ane=[conditional("native from M2 on", SWEPT, "HOL: factors up to 2 under old Core ML")],
+)
+define("resize_nearest_neighbor", ane=[conditional("native from M2 on", SWEPT, CATALOGUE)])
+define(
+    "upsample_bilinear",
+    flops=per_element(BILINEAR),
+    ane=[conditional("native from M2 on", SWEPT, "HOL: factors up to 2 under old Core ML")],
+)
+define("resize_bilinear", flops=per_element(BILINEAR), ane=[conditional("native from M2 on", SWEPT, CATALOGUE)])
+define("resize", flops=by_mode, ane=[conditional("native from M2 on", SWEPT, CATALOGUE)])
+define(
+    "resample",
+    flops=by_mode,
+    ane=[conditional("by the texture engine", "FRG"), since("h14", fix="sample on the host")],
+)
+define(
+    "affine",
+    flops=by_mode,
+    ane=[conditional("by the texture engine", SWEPT, "FRG"), since("h14", fix="sample on the host")],
+)
+define(
+    "crop_resize",
+    flops=per_element(BILINEAR),
+    bytes=outputs_twice,
+    ane=[native_but_refused(fix="crop, then resize")],
+)

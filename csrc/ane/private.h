@@ -22,7 +22,8 @@ typedef struct __IOSurface *IOSurfaceRef;
 @end
 
 @protocol ANEDescriptorClass <NSObject>
-/* text: UTF-8 in NSData. weights: {BLOBFILE path: {@"offset": @0, @"data": NSData}}, @{} if none. nil when it dislikes them. */
+/* text: UTF-8 in NSData. weights: {BLOBFILE path: {@"offset": @0, @"data": NSData}}, @{} if none.
+   nil when it dislikes them. */
 - (id<ANEDescriptor>)modelWithMILText:(NSData *)text weights:(NSDictionary *)weights optionsPlist:(NSData *)options;
 @end
 
@@ -53,6 +54,8 @@ typedef struct __IOSurface *IOSurfaceRef;
 - (signed char)queueDepth;
 - (unsigned int)perfStatsMask;
 - (void)setPerfStatsMask:(unsigned int)mask;
+@optional
+- (void)setDescriptor:(id<ANEDescriptor>)descriptor;
 @end
 
 @protocol ANEModelClass <NSObject>

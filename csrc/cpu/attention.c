@@ -12,7 +12,8 @@
 
 enum {
     QUERIES = 64, /* most in a block: a multiple of NR */
-    FEW = NR / 8, /* so many are done one at a time */
+    FEW = NR / 8,   /* so many are done one at a time */
+    FEW_STRICT = 2, /* and so many in a strict plan, on every instruction set: the other way has other rounding */
 };
 
 typedef struct attention {
@@ -187,7 +188,8 @@ static void attend_blocks(const anex_node *node, const anex_slice *slice) {
 /* ---- one query ------------------------------------------------------------------------------ */
 
 /* out [ev] = sum over s of weight[s] * value[s], in partial sums of KC */
-static inline void mix(const attention *a, const float *weight, const void *value, anex_dtype dtype, float *out) {
+static inline void mix(const attention *a, const float *weight, const void *value, anex_dtype dtype, const bool once,
+                       float *out) {
     enum { WIDE = 4 };
     for (int64_t i = 0; i < a->ev; i++) out[i] = 0;
     for (int64_t s0 = 0; s0 < a->keys; s0 += KC) {
@@ -197,18 +199,18 @@ static inline void mix(const attention *a, const float *weight, const void *valu
             for (int32_t v = 0; v < WIDE; v++) sum[v] = vf_zero();
             for (int64_t s = s0; s < s1; s++)
                 for (int32_t v = 0; v < WIDE; v++)
-                    sum[v] = vf_fma(vf_set(weight[s]), gemm_load(value, dtype, s * a->ev + i + v * VF), sum[v]);
+                    sum[v] = vf_fma_if(once, vf_set(weight[s]), gemm_load(value, dtype, s * a->ev + i + v * VF), sum[v]);
             for (int32_t v = 0; v < WIDE; v++) vf_store(out + i + v * VF, vf_load(out + i + v * VF) + sum[v]);
         }
         for (; i + VF <= a->ev; i += VF) {
             vf sum = vf_zero();
             for (int64_t s = s0; s < s1; s++)
-                sum = vf_fma(vf_set(weight[s]), gemm_load(value, dtype, s * a->ev + i), sum);
+                sum = vf_fma_if(once, vf_set(weight[s]), gemm_load(value, dtype, s * a->ev + i), sum);
             vf_store(out + i, vf_load(out + i) + sum);
         }
         for (; i < a->ev; i++) {
             float sum = 0;
-            for (int64_t s = s0; s < s1; s++) sum += weight[s] * gemm_one(value, dtype, s * a->ev + i);
+            for (int64_t s = s0; s < s1; s++) sum = fma_if(once, weight[s], gemm_one(value, dtype, s * a->ev + i), sum);
             out[i] += sum;
         }
     }
@@ -218,15 +220,16 @@ static inline void mix(const attention *a, const float *weight, const void *valu
 static void attend_one(const anex_node *node, const anex_slice *slice) {
     const attention *a = node->state;
     float *query = slice->scratch, *out = query + a->e, *scores = out + a->ev, *mask = scores + a->keys;
+    bool strict = node->strict && !FUSED;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t l = task % a->length;
         part p = part_of(a, node, task / a->length);
         gemm_widen(query, p.query.data, p.query.dtype, l * a->e, a->e);
         for (int64_t i = 0; i < a->e; i++) query[i] *= a->scale;
         if (p.key.dtype == ANEX_F16)
-            for (int64_t s = 0; s < a->keys; s++) scores[s] = gemm_dot(query, p.key.data, ANEX_F16, s * a->e, a->e);
+            for (int64_t s = 0; s < a->keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F16, s * a->e, a->e);
         else
-            for (int64_t s = 0; s < a->keys; s++) scores[s] = gemm_dot(query, p.key.data, ANEX_F32, s * a->e, a->e);
+            for (int64_t s = 0; s < a->keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F32, s * a->e, a->e);
         if (p.mask) {
             widen_mask(mask, p.mask, p.mask_at + l * a->mask_row, a->keys);
             for (int64_t s = 0; s < a->keys; s++) scores[s] += mask[s];
@@ -234,10 +237,12 @@ static void attend_one(const anex_node *node, const anex_slice *slice) {
         float max = anex_row_max(scores, a->keys);
         for (int64_t s = 0; s < a->keys; s++) scores[s] = vm_exp(scores[s] - max);
         float scale = 1 / anex_row_sum(scores, a->keys);
-        if (p.value.dtype == ANEX_F16)
-            mix(a, scores, p.value.data, ANEX_F16, out);
+        if (strict)
+            mix(a, scores, p.value.data, p.value.dtype, true, out);
+        else if (p.value.dtype == ANEX_F16)
+            mix(a, scores, p.value.data, ANEX_F16, false, out);
         else
-            mix(a, scores, p.value.data, ANEX_F32, out);
+            mix(a, scores, p.value.data, ANEX_F32, false, out);
         for (int64_t i = 0; i < a->ev; i++) out[i] *= scale;
         store_row(&p, l * a->ev, out, a->ev);
     }
@@ -272,8 +277,9 @@ static void plan_blocks(anex_node *node, attention *a) {
     if (a->batch * a->length / a->queries < 16) a->queries = NR; /* more blocks, for more threads */
     a->blocks = (a->length + a->queries - 1) / a->queries;
     int64_t keys = anex_min(KC, a->keys);
-    a->scores = (gemm){.m = keys, .n = a->queries, .k = a->e, .tile_m = round_up(keys, MR), .tile_n = a->queries};
-    a->values = (gemm){.m = a->ev, .n = a->queries, .k = keys, .tile_m = round_up(a->ev, MR), .tile_n = a->queries};
+    bool strict = node->strict;
+    a->scores = (gemm){.strict = strict, .m = keys, .n = a->queries, .k = a->e, .tile_m = round_up(keys, MR), .tile_n = a->queries};
+    a->values = (gemm){.strict = strict, .m = a->ev, .n = a->queries, .k = keys, .tile_m = round_up(a->ev, MR), .tile_n = a->queries};
     a->scores.tiles_m = a->scores.tiles_n = a->values.tiles_m = a->values.tiles_n = 1;
     a->score_bytes = anex_align((size_t)(keys * a->queries) * sizeof(float));
     a->query_bytes =
@@ -310,7 +316,7 @@ ANEX_KERNEL(scaled_dot_product_attention) {
         anex_status status = read_mask(node, a, q, node->in[MASK], error);
         if (status) return status;
     }
-    if (a->length > FEW) {
+    if (a->length > (node->strict ? FEW_STRICT : FEW)) {
         plan_blocks(node, a);
     } else {
         node->scratch = (size_t)(a->e + a->ev + 2 * a->keys) * sizeof(float);

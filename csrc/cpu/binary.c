@@ -15,9 +15,9 @@ static anex_status map_binary(anex_node *node, anex_blocks of_float, anex_blocks
     return status ? status : ANEX_LOCAL(map)(node, &op, error);
 }
 
-/* BINARY(op, nanoseconds per lane, z of float lanes a and b, z of int32 lanes a and b) */
+/* BINARY(op, nanoseconds per lane, z of float lanes a and b, rounded at most once; z of int32 lanes a and b) */
 #define BINARY(op, cost, of_float, of_int)            \
-    ANEX_FLOAT2(op##_float, of_float)                 \
+    ANEX_EXACT2(op##_float, of_float)                 \
     ANEX_INT2(op##_int, of_int)                       \
     ANEX_KERNEL(op) { return map_binary(node, op##_float_blocks, op##_int_blocks, cost, error); }
 
@@ -27,8 +27,8 @@ BINARY(add, 0.03, a + b, wrap((uint32_t)a + (uint32_t)b))
 BINARY(sub, 0.03, a - b, wrap((uint32_t)a - (uint32_t)b))
 BINARY(mul, 0.03, a * b, wrap((uint32_t)a * (uint32_t)b))
 /* a NaN on either side wins, as in numpy */
-BINARY(maximum, 0.05, (a >= b) | (a != a) ? a : b, a > b ? a : b)
-BINARY(minimum, 0.05, (a <= b) | (a != a) ? a : b, a < b ? a : b)
+BINARY(maximum, 0.05, ((a >= b) | (a != a)) ? a : b, a > b ? a : b)
+BINARY(minimum, 0.05, ((a <= b) | (a != a)) ? a : b, a < b ? a : b)
 
 #define COMPARISON(op, operator)                         \
     ANEX_BLOCK2(op##_float, int32_t, float, a operator b) \
@@ -76,7 +76,10 @@ BINARY(real_div, 0.15, a / b, zero_quotient(a, b))
 /* fmod(a, b) is exact in double while the quotient is below 2^28; beyond, and for b infinite or zero,
    the block asks libm. */
 static inline double quotient(float a, float b) { return vm_double(vm_bits64((double)a / (double)b) & INT64_MAX); }
-static inline bool near(float a, float b) { return (quotient(a, b) < 0x1p28) & (vm_abs(b) < INFINITY); }
+static inline bool near(float a, float b) {
+    int32_t small = quotient(a, b) < 0x1p28, finite = vm_abs(b) < INFINITY;
+    return small & finite;
+}
 static inline float fmod_near(float a, float b) {
     double q = quotient(a, b), r = (q + 0x1p52) - 0x1p52;
     r = r > q ? r - 1 : r;
@@ -90,7 +93,7 @@ static inline float mod_from(float rest, float b) {
 }
 static inline float floor_div_from(float rest, float a, float b) {
     float q = (a - rest) / b;
-    q = (rest != 0) & ((b < 0) != (rest < 0)) ? q - 1 : q;
+    q = ((rest != 0) & ((b < 0) != (rest < 0))) ? q - 1 : q;
     float whole = vm_floor(q);
     whole = q - whole > 0.5f ? whole + 1 : whole;
     whole = q == 0 ? vm_with_sign(0, a / b) : whole;

@@ -84,6 +84,7 @@ static anex_status plan(anex_node *node, conv *c, const conv_axis axis[AXES], an
     gemm_kind weights = anex_is_constant(weight) ? GEMM_CONSTANT : GEMM_BY_K;
     gemm_kind columns = !c->pointwise ? GEMM_PACKER : c->folded ? GEMM_BY_K : GEMM_ACROSS_K;
     gemm_plan(&c->g, c->parts, out_group, c->folded ? c->outputs * c->c.batch : c->outputs, c->taps, weights, columns);
+    c->g.strict = node->strict;
     c->panels = c->g.turned && anex_is_constant(weight);
     c->panels_step = c->panels ? anex_align(gemm_panels_bytes(c->taps, out_group, weight->dtype)) : 0;
     size_t taps_bytes = anex_align((size_t)c->taps * sizeof *c->tap);

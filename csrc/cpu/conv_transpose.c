@@ -214,6 +214,7 @@ ANEX_KERNEL(conv_transpose) {
         tap += k, weights += k * c->c.out_channels;
         p->gather = conv_gather_make(&c->image, axis, c->in_group, p->tap);
         gemm_plan(&p->g, parts, c->out_group, anex_max(outputs, 1), k, GEMM_BY_K, GEMM_PACKER);
+        p->g.strict = node->strict;
         if (!outputs) continue;
         tasks += parts * gemm_tiles(&p->g);
         cost += (double)(parts * gemm_tiles(&p->g)) * p->g.cost;

@@ -15,6 +15,7 @@ typedef struct depthwise {
     int64_t reach;                            /* image rows under the taps of one output row */
     size_t item, narrow, wide, weights, sums; /* bytes in scratch, in this order but for `item` */
     int64_t *tap;
+    bool strict;
 } depthwise;
 
 /* The channel's rows begin .. end-1 of the image as floats. */
@@ -31,12 +32,12 @@ static const float *widen_image(const depthwise *d, const void *x, int64_t begin
 
 /* WIDE vectors of outputs, the first taps of each at image + from[v] */
 static inline void sum_vectors(const depthwise *d, const float *image, const int64_t *from, const float *weight,
-                               float bias, vf *sum) {
+                               float bias, const bool once, vf *sum) {
     for (int32_t v = 0; v < WIDE; v++) sum[v] = vf_set(bias);
     for (int64_t t = 0; t < d->taps; t++) {
         const float *tap = image + d->tap[t];
         vf w = vf_set(weight[t]);
-        for (int32_t v = 0; v < WIDE; v++) sum[v] = vf_fma(w, vf_load(tap + from[v]), sum[v]);
+        for (int32_t v = 0; v < WIDE; v++) sum[v] = vf_fma_if(once, w, vf_load(tap + from[v]), sum[v]);
     }
 }
 
@@ -51,7 +52,10 @@ static void sum_rows(const depthwise *d, const float *image, const float *weight
         for (int64_t i = 0; i < width; i += across * VF) {
             for (int32_t v = 0; v < WIDE; v++)
                 from[v] = anex_min(h + v / across, rows - 1) * step + i + v % across * VF;
-            sum_vectors(d, image, from, weight, bias, sum);
+            if (d->strict && !FUSED)
+                sum_vectors(d, image, from, weight, bias, true, sum);
+            else
+                sum_vectors(d, image, from, weight, bias, false, sum);
             for (int32_t v = 0; v < WIDE && h + v / across < rows; v++)
                 vf_store(out + (h + v / across) * width + i + v % across * VF, sum[v]);
         }
@@ -90,6 +94,7 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
 
 anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], anex_error *error) {
     depthwise d = {.c = *c, .item = anex_itemsize(node->in[0]), .multiplier = c->out_channels / c->groups};
+    d.strict = node->strict;
     d.taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
     d.outputs = c->out[0] * c->out[1] * c->out[2];
     conv_image_fit(&d.image, axis);

@@ -191,7 +191,7 @@ typedef void micro_kernel(int64_t depth, const float *a, const void *b, const fl
 enum { VECTORS = NR / VF };
 
 static inline __attribute__((always_inline)) void micro(const int m, const bool half_b, const bool by_row,
-                                                        int64_t depth, const float *a, const void *b,
+                                                        const bool once, int64_t depth, const float *a, const void *b,
                                                         const float *prior, float *to) {
     vf sum[MR][VECTORS];
 #pragma GCC unroll 16
@@ -208,7 +208,7 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
         for (int i = 0; i < m; i++) {
             vf x = vf_set(by_row ? a[i * ROW + k] : a[k * MR + i]);
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_fma(x, y[v], sum[i][v]);
+            for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_fma_if(once, x, y[v], sum[i][v]);
         }
     }
 #pragma GCC unroll 16
@@ -223,7 +223,7 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
 #define MICRO(m, half_b, by_row)                                                                               \
     static void micro_##m##_##half_b##by_row(int64_t depth, const float *a, const void *b, const float *prior, \
                                              float *to) {                                                      \
-        micro(m < MR ? m : MR, half_b, by_row, depth, a, b, prior, to);                                        \
+        micro(m < MR ? m : MR, half_b, by_row, false, depth, a, b, prior, to);                                 \
     }
 #define MICROS(m) MICRO(m, 0, 0) MICRO(m, 0, 1) MICRO(m, 1, 0) MICRO(m, 1, 1)
 #define MICRO_ROW(m) {{micro_##m##_00, micro_##m##_01}, {micro_##m##_10, micro_##m##_11}},
@@ -239,6 +239,22 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
 #endif
 EACH_ROWS(MICROS)
 static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* [rows - 1][half_b][by_row] */
+
+/* For builds that do not fuse, in strict plans: only as fast as it must be. */
+static void micro_once(int64_t m, bool half_b, bool by_row, int64_t depth, const float *a, const void *b,
+                       const float *prior, float *to) {
+    for (int64_t i = 0; i < m; i++) {
+        const float *x = by_row ? a + i * ROW : a + i, *before = prior ? prior + i * NR : NULL;
+        if (half_b && by_row)
+            micro(1, true, true, true, depth, x, b, before, to + i * NR);
+        else if (half_b)
+            micro(1, true, false, true, depth, x, b, before, to + i * NR);
+        else if (by_row)
+            micro(1, false, true, true, depth, x, b, before, to + i * NR);
+        else
+            micro(1, false, false, true, depth, x, b, before, to + i * NR);
+    }
+}
 
 /* ---- store ---------------------------------------------------------------------------------- */
 
@@ -355,6 +371,9 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
     int64_t panels = ceil_div(j1 - j0, NR);
     bool direct = b->panels && (b->matrix.dtype == ANEX_F32 || i1 - i0 <= DIRECT);
     bool half_b = direct && b->matrix.dtype == ANEX_F16;
+    /* products of two halves are exact in float: then rounding once or twice is the same */
+    bool exact = !a->pack && !b->pack && a->matrix.dtype == ANEX_F16 && b->matrix.dtype == ANEX_F16;
+    bool once = !FUSED && g->strict && !exact;
     for (int64_t k0 = 0; !k0 || k0 < g->k; k0 += KC) { /* once even if k = 0: sums of nothing */
         int64_t depth = anex_min(KC, g->k - k0);
         bool last = k0 + depth == g->k;
@@ -370,7 +389,10 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
                     int64_t m = anex_min(MR, rows - r);
                     float *sum = sums + ((i - i0 + r) / MR * panels + p) * MR * NR, *to = last ? last_sums : sum;
                     const float *x = a_block + (by_row ? r * ROW : r * depth);
-                    micro_kernels[m - 1][half_b][by_row](depth, x, y, k0 ? sum : NULL, to);
+                    if (once)
+                        micro_once(m, half_b, by_row, depth, x, y, k0 ? sum : NULL, to);
+                    else
+                        micro_kernels[m - 1][half_b][by_row](depth, x, y, k0 ? sum : NULL, to);
                     if (last) store_tile(c, to, i + r, m, j, anex_min(NR, j1 - j));
                 }
             }

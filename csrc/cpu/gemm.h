@@ -4,7 +4,7 @@
    each element broadcast, times NR columns of B, read as vectors. B is laid out in panels of NR columns:
    [n / NR][k][NR]. A lies in rows as it came, or in panels [m / MR][k][MR] when its rows are not contiguous.
    k is cut into blocks of KC; an element is the sum over blocks, in order, of sums over k, in order:
-   tiles, tasks and threads never change it. */
+   tiles, tasks and threads never change it, nor, in a strict plan, does the instruction set. */
 #ifndef ANEX_GEMM_H
 #define ANEX_GEMM_H
 
@@ -68,6 +68,7 @@ typedef struct gemm {
     int64_t m, n, k;
     int64_t tile_m, tile_n, tiles_m, tiles_n;
     bool turned;
+    bool strict; /* the node's: for whoever plans to copy */
     double cost; /* of one tile in nanoseconds */
 } gemm;
 
@@ -115,19 +116,28 @@ static inline void gemm_widen(float *to, const void *from, anex_dtype dtype, int
     for (; i < n; i++) to[i] = anex_half_to_float(halves[i]);
 }
 
-/* x . row `at` of y, n long */
-static inline float gemm_dot(const float *x, const void *y, anex_dtype dtype, int64_t at, int64_t n) {
-    vf sum[2] = {vf_zero(), vf_zero()};
-    float lanes[VF], total = 0;
+/* x . row `at` of y, n long: two sums of DOT_LANES lanes in turns and the rest one by one, whatever a vector holds */
+static inline float gemm_dot(bool strict, const float *x, const void *y, anex_dtype dtype, int64_t at, int64_t n) {
+    enum { DOT_LANES = 16, VECTORS = DOT_LANES / VF };
+    vf sum[2][VECTORS];
+    float lanes[DOT_LANES], total = 0;
     int64_t i = 0;
-    for (; i + 2 * VF <= n; i += 2 * VF)
-        for (int32_t v = 0; v < 2; v++)
-            sum[v] = vf_fma(vf_load(x + i + v * VF), gemm_load(y, dtype, at + i + v * VF), sum[v]);
-    for (; i + VF <= n; i += VF) sum[0] = vf_fma(vf_load(x + i), gemm_load(y, dtype, at + i), sum[0]);
-    vf_store(lanes, sum[0] + sum[1]);
+    for (int v = 0; v < VECTORS; v++) sum[0][v] = sum[1][v] = vf_zero();
+    for (; i + 2 * DOT_LANES <= n; i += 2 * DOT_LANES)
+        for (int s = 0; s < 2; s++)
+            for (int v = 0; v < VECTORS; v++) {
+                int64_t k = i + s * DOT_LANES + v * VF;
+                sum[s][v] = vf_fma_if(strict, vf_load(x + k), gemm_load(y, dtype, at + k), sum[s][v]);
+            }
+    if (i + DOT_LANES <= n) {
+        for (int v = 0; v < VECTORS; v++)
+            sum[0][v] = vf_fma_if(strict, vf_load(x + i + v * VF), gemm_load(y, dtype, at + i + v * VF), sum[0][v]);
+        i += DOT_LANES;
+    }
+    for (int v = 0; v < VECTORS; v++) vf_store(lanes + v * VF, sum[0][v] + sum[1][v]);
     for (; i < n; i++) total += x[i] * gemm_one(y, dtype, at + i);
-    for (int32_t half = VF / 2; half; half /= 2)
-        for (int32_t l = 0; l < half; l++) lanes[l] += lanes[l + half];
+    for (int half = DOT_LANES / 2; half; half /= 2)
+        for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
     return total + lanes[0];
 }
 

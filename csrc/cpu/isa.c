@@ -4,6 +4,11 @@
 #include <stddef.h>
 #include <string.h>
 
+#if defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+enum { MOST_SETS = 3 };
 extern const anex_isa anex_isa_generic;
 #if defined(__x86_64__)
 extern const anex_isa anex_isa_avx2, anex_isa_avx512;
@@ -15,29 +20,48 @@ static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+#elif defined(__aarch64__)
+extern const anex_isa anex_isa_neon;
+
+/* float16 arithmetic; vectors of float and the conversions are in the generic build of arm64 already */
+static bool has_neon(void) {
+#if defined(__APPLE__)
+    return true; /* since the first of its processors */
+#elif defined(__linux__)
+    const unsigned long fphp = 1 << 9, asimdhp = 1 << 10; /* HWCAP_FPHP, HWCAP_ASIMDHP */
+    return (getauxval(AT_HWCAP) & (fphp | asimdhp)) == (fphp | asimdhp);
+#else
+    return false;
+#endif
+}
 #endif
 
-int32_t anex_isa_list(const char **names, int32_t room) {
+/* The best first. */
+static int32_t usable(const anex_isa **sets) {
     int32_t n = 0;
 #if defined(__x86_64__)
-    if (has_avx512() && n < room) names[n++] = "avx512";
-    if (has_avx2() && n < room) names[n++] = "avx2";
+    if (has_avx512()) sets[n++] = &anex_isa_avx512;
+    if (has_avx2()) sets[n++] = &anex_isa_avx2;
+#elif defined(__aarch64__)
+    if (has_neon()) sets[n++] = &anex_isa_neon;
 #endif
-    if (n < room) names[n++] = "generic"; /* on arm64 this build has NEON and float16 conversion already */
+    sets[n++] = &anex_isa_generic;
+    return n;
+}
+
+int32_t anex_isa_list(const char **names, int32_t room) {
+    const anex_isa *sets[MOST_SETS];
+    int32_t n = usable(sets);
+    if (n > room) n = room;
+    for (int32_t i = 0; i < n; i++) names[i] = sets[i]->name;
     return n;
 }
 
 static const anex_isa *find(const char *name) {
-    const char *names[4];
-    int32_t n = anex_isa_list(names, 4);
-    for (int32_t i = 0; i < n; i++) {
-        if (name && strcmp(name, names[i])) continue;
-#if defined(__x86_64__)
-        if (!strcmp(names[i], "avx512")) return &anex_isa_avx512;
-        if (!strcmp(names[i], "avx2")) return &anex_isa_avx2;
-#endif
-        return &anex_isa_generic;
-    }
+    const anex_isa *sets[MOST_SETS];
+    int32_t n = usable(sets);
+    for (int32_t i = 0; i < n; i++)
+        if (!name || !strcmp(name, sets[i]->name)) return sets[i];
     return NULL;
 }
 

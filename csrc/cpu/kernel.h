@@ -49,6 +49,7 @@ struct anex_node {
     /* written by the kernel */
     anex_stage stage[ANEX_MAX_STAGES];
     int32_t n_stages;
+    bool strict;     /* the plan's: the same bits from every instruction set, whatever it costs; set before */
     bool view;       /* no work: out[0] is the memory of in[0], byte for byte */
     bool impure;     /* does more, or gives other values, each time: never folded */
     bool joined;     /* no node: the work is part of `onto` now, which makes out[0] */

@@ -89,8 +89,8 @@ static void multiply_few(const anex_node *node, const anex_slice *slice) {
         for (int64_t j = begin; j < end; j++)
             for (int64_t i = 0; i < few; i++) {
                 float sum = rows.dtype == ANEX_F16
-                                ? gemm_dot(vectors + i * p->k, rows.data, ANEX_F16, j * rows.row, p->k)
-                                : gemm_dot(vectors + i * p->k, rows.data, ANEX_F32, j * rows.row, p->k);
+                                ? gemm_dot(node->strict, vectors + i * p->k, rows.data, ANEX_F16, j * rows.row, p->k)
+                                : gemm_dot(node->strict, vectors + i * p->k, rows.data, ANEX_F32, j * rows.row, p->k);
                 sums[i * CHUNK + j - begin] = bias ? sum + gemm_one(bias->data, bias->dtype, p->many_x ? i : j) : sum;
             }
         int64_t few_step = p->many_x ? 1 : p->out_row, many_step = p->many_x ? p->out_row : 1;
@@ -248,6 +248,7 @@ static anex_status add_product(anex_node *node, product *p, const anex_tensor *x
     if (p->n <= FEW && p->x.col == 1 && !anex_is_constant(x)) return add_few(node, p, batch, true, error);
     bool may_pack = !node->n_list; /* a list's constants stay where they are, so packing would hold them twice */
     gemm_plan(&p->g, batch, p->m, p->n, p->k, kind_of(x, p->x.col == 1, may_pack), kind_of(y, p->y.row == 1, may_pack));
+    p->g.strict = node->strict;
     const anex_tensor *columns = p->g.turned ? x : y;
     if (anex_is_constant(columns) && may_pack) {
         anex_status status = pack_constant(node, p, columns, error);

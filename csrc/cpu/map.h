@@ -127,6 +127,17 @@ static inline anex_status anex_map_parameters(anex_node *node, anex_map_op *op, 
     ANEX_HALF_BLOCK(name##_half, ANEX_HALF2_STEP, __VA_ARGS__)     \
     static const anex_blocks name##_blocks = {name##_lanes, name##_half};
 
+/* The same for a function that rounds at most once: where there is float16 arithmetic its bits are those of float,
+   narrowed, because a float holds twice the digits of a float16 and two more. */
+#if defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC)
+#define ANEX_EXACT2(name, ...)                                     \
+    ANEX_BLOCK2(name##_lanes, float, float, __VA_ARGS__)           \
+    ANEX_BLOCK2(name##_half, _Float16, _Float16, __VA_ARGS__)      \
+    static const anex_blocks name##_blocks = {name##_lanes, name##_half};
+#else
+#define ANEX_EXACT2 ANEX_FLOAT2
+#endif
+
 /* The one form of a function of integers. */
 #define ANEX_INT1(name, ...)                                    \
     ANEX_BLOCK1(name##_lanes, int32_t, int32_t, __VA_ARGS__)    \

@@ -6,6 +6,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 enum { NOTHING, BYTES, ROWS, TILES };
@@ -177,45 +179,76 @@ static void run_rows(const anex_move *m, const char *from, char *to, int64_t beg
 
 /* ---- tiles ---------------------------------------------------------------------------------- */
 
+/* 16 bytes of a row, and the halves of two rows with their elements in turn */
 #if defined(__SSE2__)
+typedef __m128i row;
+static inline row row_load(const void *p) { return _mm_loadu_si128(p); }
+static inline row row_load_8(const void *p) { return _mm_loadl_epi64(p); }
+static inline void row_store(void *p, row x) { _mm_storeu_si128(p, x); }
+static inline void row_store_low(void *p, row x) { _mm_storel_epi64(p, x); }
+static inline void row_store_high(void *p, row x) { _mm_storel_epi64(p, _mm_unpackhi_epi64(x, x)); }
+static inline row zip_low_8(row a, row b) { return _mm_unpacklo_epi8(a, b); }
+static inline row zip_low_16(row a, row b) { return _mm_unpacklo_epi16(a, b); }
+static inline row zip_high_16(row a, row b) { return _mm_unpackhi_epi16(a, b); }
+static inline row zip_low_32(row a, row b) { return _mm_unpacklo_epi32(a, b); }
+static inline row zip_high_32(row a, row b) { return _mm_unpackhi_epi32(a, b); }
+#elif defined(__aarch64__)
+typedef uint8x16_t row;
+#define ROW_ZIP(name, zip, bits) \
+    static inline row name(row a, row b) { \
+        return vreinterpretq_u8_u##bits(zip##_u##bits(vreinterpretq_u##bits##_u8(a), vreinterpretq_u##bits##_u8(b))); \
+    }
+static inline row row_load(const void *p) { return vld1q_u8(p); }
+static inline row row_load_8(const void *p) { return vcombine_u8(vld1_u8(p), vdup_n_u8(0)); }
+static inline void row_store(void *p, row x) { vst1q_u8(p, x); }
+static inline void row_store_low(void *p, row x) { vst1_u8(p, vget_low_u8(x)); }
+static inline void row_store_high(void *p, row x) { vst1_u8(p, vget_high_u8(x)); }
+static inline row zip_low_8(row a, row b) { return vzip1q_u8(a, b); }
+ROW_ZIP(zip_low_16, vzip1q, 16)
+ROW_ZIP(zip_high_16, vzip2q, 16)
+ROW_ZIP(zip_low_32, vzip1q, 32)
+ROW_ZIP(zip_high_32, vzip2q, 32)
+#endif
+
+#if defined(__SSE2__) || defined(__aarch64__)
 enum { SIDE_1 = 8, SIDE_2 = 8, SIDE_4 = 4 };
 static inline void tile_1(const char *from, int64_t from_step, char *to, int64_t to_step) {
-    __m128i a[8], b[4];
-    for (int i = 0; i < 8; i++) a[i] = _mm_loadl_epi64((const __m128i *)(from + i * from_step));
-    for (int i = 0; i < 4; i++) b[i] = _mm_unpacklo_epi8(a[2 * i], a[2 * i + 1]);
+    row a[8], b[4];
+    for (int i = 0; i < 8; i++) a[i] = row_load_8(from + i * from_step);
+    for (int i = 0; i < 4; i++) b[i] = zip_low_8(a[2 * i], a[2 * i + 1]);
     for (int i = 0; i < 2; i++) {
-        a[2 * i] = _mm_unpacklo_epi16(b[2 * i], b[2 * i + 1]);
-        a[2 * i + 1] = _mm_unpackhi_epi16(b[2 * i], b[2 * i + 1]);
+        a[2 * i] = zip_low_16(b[2 * i], b[2 * i + 1]);
+        a[2 * i + 1] = zip_high_16(b[2 * i], b[2 * i + 1]);
     }
     for (int i = 0; i < 2; i++) {
-        b[2 * i] = _mm_unpacklo_epi32(a[i], a[i + 2]);
-        b[2 * i + 1] = _mm_unpackhi_epi32(a[i], a[i + 2]);
+        b[2 * i] = zip_low_32(a[i], a[i + 2]);
+        b[2 * i + 1] = zip_high_32(a[i], a[i + 2]);
     }
     for (int i = 0; i < 4; i++) {
-        _mm_storel_epi64((__m128i *)(to + 2 * i * to_step), b[i]);
-        _mm_storel_epi64((__m128i *)(to + (2 * i + 1) * to_step), _mm_unpackhi_epi64(b[i], b[i]));
+        row_store_low(to + 2 * i * to_step, b[i]);
+        row_store_high(to + (2 * i + 1) * to_step, b[i]);
     }
 }
 /* 8 x 8 elements of 2 bytes: source rows `from_step` apart become target columns */
 static inline void tile_2(const char *from, int64_t from_step, char *to, int64_t to_step) {
-    __m128i a[8], b[8];
-    for (int i = 0; i < 8; i++) a[i] = _mm_loadu_si128((const __m128i *)(from + i * from_step));
+    row a[8], b[8];
+    for (int i = 0; i < 8; i++) a[i] = row_load(from + i * from_step);
     for (int i = 0; i < 4; i++) /* pairs 4 apart, three times: bits of the row move to the column */
-        b[2 * i] = _mm_unpacklo_epi16(a[i], a[i + 4]), b[2 * i + 1] = _mm_unpackhi_epi16(a[i], a[i + 4]);
+        b[2 * i] = zip_low_16(a[i], a[i + 4]), b[2 * i + 1] = zip_high_16(a[i], a[i + 4]);
     for (int i = 0; i < 4; i++)
-        a[2 * i] = _mm_unpacklo_epi16(b[i], b[i + 4]), a[2 * i + 1] = _mm_unpackhi_epi16(b[i], b[i + 4]);
+        a[2 * i] = zip_low_16(b[i], b[i + 4]), a[2 * i + 1] = zip_high_16(b[i], b[i + 4]);
     for (int i = 0; i < 4; i++)
-        b[2 * i] = _mm_unpacklo_epi16(a[i], a[i + 4]), b[2 * i + 1] = _mm_unpackhi_epi16(a[i], a[i + 4]);
-    for (int i = 0; i < 8; i++) _mm_storeu_si128((__m128i *)(to + i * to_step), b[i]);
+        b[2 * i] = zip_low_16(a[i], a[i + 4]), b[2 * i + 1] = zip_high_16(a[i], a[i + 4]);
+    for (int i = 0; i < 8; i++) row_store(to + i * to_step, b[i]);
 }
 static inline void tile_4(const char *from, int64_t from_step, char *to, int64_t to_step) {
-    __m128i a[4], b[4];
-    for (int i = 0; i < 4; i++) a[i] = _mm_loadu_si128((const __m128i *)(from + i * from_step));
+    row a[4], b[4];
+    for (int i = 0; i < 4; i++) a[i] = row_load(from + i * from_step);
     for (int i = 0; i < 2; i++)
-        b[2 * i] = _mm_unpacklo_epi32(a[i], a[i + 2]), b[2 * i + 1] = _mm_unpackhi_epi32(a[i], a[i + 2]);
+        b[2 * i] = zip_low_32(a[i], a[i + 2]), b[2 * i + 1] = zip_high_32(a[i], a[i + 2]);
     for (int i = 0; i < 2; i++)
-        a[2 * i] = _mm_unpacklo_epi32(b[i], b[i + 2]), a[2 * i + 1] = _mm_unpackhi_epi32(b[i], b[i + 2]);
-    for (int i = 0; i < 4; i++) _mm_storeu_si128((__m128i *)(to + i * to_step), a[i]);
+        a[2 * i] = zip_low_32(b[i], b[i + 2]), a[2 * i + 1] = zip_high_32(b[i], b[i + 2]);
+    for (int i = 0; i < 4; i++) row_store(to + i * to_step, a[i]);
 }
 #else
 enum { SIDE_1 = 8, SIDE_2 = 8, SIDE_4 = 8 };

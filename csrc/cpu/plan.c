@@ -67,12 +67,12 @@ double anex_real(const anex_tensor *t, int64_t i) {
 
 /* ---- values --------------------------------------------------------------------------------- */
 
-anex_status anex_plan_new(const char *isa, anex_plan **plan, anex_error *error) {
+anex_status anex_plan_new(const char *isa, bool strict, anex_plan **plan, anex_error *error) {
     const anex_isa *found = anex_isa_find(isa);
     if (!found) return anex_fail(error, ANEX_UNSUPPORTED, "no kernels for instruction set %s on this machine", isa);
     anex_plan *p = calloc(1, sizeof *p);
     if (!p) return out_of_memory(error);
-    p->isa = found;
+    p->isa = found, p->strict = strict;
     *plan = p;
     return ANEX_OK;
 }
@@ -308,7 +308,8 @@ static anex_status add_op(anex_plan *plan, const char *op, const char *name, int
         if (!grown) return out_of_memory(error);
         plan->nodes = grown, plan->node_room = room;
     }
-    plan_node n = {.node = {.op = copy_text(op), .name = copy_text(name), .n_list = n_list, .n_out = n_outputs},
+    plan_node n = {.node = {.op = copy_text(op), .name = copy_text(name), .n_list = n_list, .n_out = n_outputs,
+                            .strict = plan->strict},
                    .list = copy_values(list, n_list),
                    .out = copy_values(outputs, n_outputs),
                    .blocks = calloc((size_t)n_blocks + 1, sizeof *n.blocks)};

@@ -46,6 +46,7 @@ typedef struct context {
 
 struct anex_plan {
     const anex_isa *isa;
+    bool strict;
     value *values;
     int32_t n_values, value_room;
     plan_node *nodes;

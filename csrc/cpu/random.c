@@ -122,7 +122,10 @@ static void draw_categorical(const anex_node *node, const anex_slice *slice) {
     uint32_t bits[4];
     for (int64_t row = slice->begin; row < slice->end; row++) {
         double most = -INFINITY, total = 0;
-        for (int64_t c = 0; c < classes; c++) most = fmax(most, value_at(x, row * classes + c));
+        for (int64_t c = 0; c < classes; c++) { /* gcc 12 for arm64 fails on fmax here: an internal error */
+            double v = value_at(x, row * classes + c);
+            most = v > most ? v : most;
+        }
         for (int64_t c = 0; c < classes; c++) {
             double v = value_at(x, row * classes + c);
             total += logits ? exp(v - most) : v;

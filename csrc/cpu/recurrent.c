@@ -65,9 +65,11 @@ static void input_work(const anex_node *node, const anex_slice *slice) {
 
 /* ---- a step --------------------------------------------------------------------------------- */
 
+static int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
+
 /* y[row][0 .. n-1] = h[row][0 .. k-1] . panels; y rows are n rounded up to PANEL apart */
 static inline void multiply_rows(float *restrict y, const float *restrict panels, const float *restrict h, int64_t n,
-                                 int64_t k, const int32_t rows) {
+                                 int64_t k, const int32_t rows, const bool once) {
     int64_t step = (n + PANEL - 1) / PANEL * PANEL;
     for (int64_t j = 0; j < n; j += PANEL, panels += PANEL * k) {
         vf sum[ROWS][4];
@@ -78,23 +80,25 @@ static inline void multiply_rows(float *restrict y, const float *restrict panels
             for (int32_t v = 0; v < 4; v++) w[v] = vf_load(panels + i * PANEL + v * VF);
             for (int32_t r = 0; r < rows; r++) {
                 vf x = vf_set(h[r * k + i]);
-                for (int32_t v = 0; v < 4; v++) sum[r][v] = vf_fma(x, w[v], sum[r][v]);
+                for (int32_t v = 0; v < 4; v++) sum[r][v] = vf_fma_if(once, x, w[v], sum[r][v]);
             }
         }
         for (int32_t r = 0; r < rows; r++)
             for (int32_t v = 0; v < 4; v++) vf_store(y + r * step + j + v * VF, sum[r][v]);
     }
 }
-static void multiply(float *y, const float *panels, const float *h, int64_t n, int64_t k, int64_t rows) {
+static void multiply(bool strict, float *y, const float *panels, const float *h, int64_t n, int64_t k, int64_t rows) {
+    if (strict && !FUSED) {
+        for (int64_t r = 0; r < rows; r++) multiply_rows(y + r * padded(n), panels, h + r * k, n, k, 1, true);
+        return;
+    }
     switch (rows) {
-    case 1: multiply_rows(y, panels, h, n, k, 1); break;
-    case 2: multiply_rows(y, panels, h, n, k, 2); break;
-    case 3: multiply_rows(y, panels, h, n, k, 3); break;
-    default: multiply_rows(y, panels, h, n, k, 4);
+    case 1: multiply_rows(y, panels, h, n, k, 1, false); break;
+    case 2: multiply_rows(y, panels, h, n, k, 2, false); break;
+    case 3: multiply_rows(y, panels, h, n, k, 3, false); break;
+    default: multiply_rows(y, panels, h, n, k, 4, false);
     }
 }
-static int64_t padded(int64_t n) { return (n + PANEL - 1) / PANEL * PANEL; }
-
 static void activate(activation f, float *restrict x, int64_t n) {
     switch (f) {
     case TANH:
@@ -195,7 +199,7 @@ static void steps_work(const anex_node *node, const anex_slice *slice) {
             bool backwards = r->reverse || d == 1;
             int64_t from = backwards ? r->s - 1 - t : t, to = d == 1 ? from : t;
             float *x = gates + (from * r->b + row) * wide;
-            multiply(y, r->data + w->first, h, first, n, rows);
+            multiply(r->g.strict, y, r->data + w->first, h, first, n, rows);
             for (int64_t i = 0; i < rows; i++) {
                 if (r->cell == LSTM) {
                     lstm_step(r, w, x + i * wide, y + i * padded(first), h + i * n, c + i * n);
@@ -208,7 +212,7 @@ static void steps_work(const anex_node *node, const anex_slice *slice) {
                 }
             }
             if (r->cell == GRU) {
-                multiply(y, r->data + w->second, reset, n, n, rows);
+                multiply(r->g.strict, y, r->data + w->second, reset, n, n, rows);
                 for (int64_t i = 0; i < rows; i++) gru_step(r, w, x + i * wide, y + i * padded(n), h + i * n);
             }
             if (r->sequence || t == r->s - 1)
@@ -322,6 +326,7 @@ static anex_status plan(anex_node *node, recurrent *like, const inputs *in, anex
     }
     int64_t n = r->gates * r->h, next = 0;
     gemm_plan(&r->g, r->directions, r->s * r->b, n, r->i, GEMM_BY_K, GEMM_CONSTANT);
+    r->g.strict = node->strict;
     r->packed = !r->g.turned;
     for (int32_t d = 0; d < r->directions; d++) {
         weights *w = &r->weights[d];

@@ -1,10 +1,21 @@
-/* Vectors of float as wide as this build's registers: load, store, multiply-add. */
+/* Vectors of float as wide as this build's registers: load, store, multiply-add.
+
+   The multiply-add rounds once where the hardware has one, and twice, which is faster there, where it has not.
+   In a strict plan it rounds once everywhere (`once`), so that every build gives the same bits. */
 #ifndef ANEX_SIMD_H
 #define ANEX_SIMD_H
 
 #include "../half.h"
 
+#include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
+
+#if defined(__FMA__) || defined(__aarch64__)
+enum { FUSED = 1 };
+#else
+enum { FUSED = 0 };
+#endif
 
 #if defined(__AVX512F__)
 enum { VF = 16 };
@@ -52,5 +63,14 @@ static inline vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
 #endif
 
 static inline vf vf_zero(void) { return vf_set(0); }
+
+static inline float fma_if(bool once, float a, float b, float c) { return FUSED || once ? fmaf(a, b, c) : a * b + c; }
+static inline vf vf_fma_if(bool once, vf a, vf b, vf c) {
+    if (FUSED || !once) return vf_fma(a, b, c);
+    float x[VF], y[VF], z[VF];
+    vf_store(x, a), vf_store(y, b), vf_store(z, c);
+    for (int i = 0; i < VF; i++) z[i] = fmaf(x[i], y[i], z[i]);
+    return vf_load(z);
+}
 
 #endif

@@ -300,9 +300,9 @@ static inline float vm_pow(float x, float y) {
     float p = (float)((1 + r * q) * vm_double((vm_bits64(shifted) + 1023) << 52));
     uint32_t whole = vm_rint(y) == y ? 1 : 0, even = vm_rint(0.5f * y) == 0.5f * y ? 1 : 0;
     p = vm_float(vm_bits(p) ^ (vm_bits(x) & (whole & (even ^ 1)) << 31));
-    p = (x < 0) & (x > -INFINITY) & (whole == 0) ? NAN : p;
-    p = (a == 1) & (vm_abs(y) == INFINITY) ? 1 : p;
-    return (x == 1) | (y == 0) ? 1 : p;
+    p = ((x < 0) & (x > -INFINITY) & (whole == 0)) ? NAN : p;
+    p = ((a == 1) & (vm_abs(y) == INFINITY)) ? 1 : p;
+    return ((x == 1) | (y == 0)) ? 1 : p;
 }
 
 #endif

@@ -8,6 +8,7 @@ float64 arrays, an array, or, when left out, coremltools' own ``value_inference`
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,22 @@ import anex
 from anex.devices.cpu import lower
 
 RTOL = {"float16": 1e-2, "float32": 1e-4}
+DEVICE = "cpu"  # of what names no other; conftest.py sets it for each test
+
+
+def computed(dtype: str, device: str | None = None) -> str:
+    """The floating dtype that the device computes in, whatever goes in and out."""
+    return "float16" if (device or DEVICE) == "ane" else dtype
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """``x`` as this test's device holds it: what it only moves comes back as it is."""
+    return x.astype(computed(x.dtype.name)).astype(x.dtype)
+
+
+def tolerance(rtol: float) -> float:
+    """``rtol``, or half precision's where this test's device knows nothing else."""
+    return max(rtol, RTOL["float16"]) if computed("float32") == "float16" else rtol
 
 
 def is_floating(value: Any) -> bool:
@@ -68,7 +85,7 @@ def build(op: str, arguments: Mapping[str, Any], constants: Sequence[str] = (), 
 def run(
     op: str,
     *,
-    device: str = "cpu",
+    device: str | None = None,
     constants: Sequence[str] = (),
     opset: str = "iOS18",
     isa: str | None = None,
@@ -76,7 +93,9 @@ def run(
 ) -> tuple[np.ndarray, ...]:
     """The outputs of one op as arrays; ``isa`` forces an instruction set of the CPU engine."""
     program = build(op, arguments, constants, opset)
-    compiled = anex.compile(program, device=device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", anex.AneWarning)  # contested rules, which the comparison answers
+        compiled = anex.compile(program, device=device or DEVICE)
     if isa is None:
         result = compiled(*program.test_inputs)
     else:
@@ -101,7 +120,7 @@ def inferred(op: str, opset: str, arguments: Mapping[str, Any]) -> tuple[np.ndar
 def check(
     op: str,
     *,
-    device: str = "cpu",
+    device: str | None = None,
     expected: Callable[..., Any] | np.ndarray | tuple[np.ndarray, ...] | None = None,
     dtype: str | Sequence[str] = ("float16", "float32"),
     rtol: float | None = None,
@@ -121,7 +140,7 @@ def check(
         is_floating(v) or (isinstance(v, (list, tuple)) and any(map(is_floating, v))) for v in arguments.values()
     )
     for name in [dtype] if isinstance(dtype, str) else dtype[: None if floating else 1]:
-        given = {key: _cast(value, name) for key, value in arguments.items()}
+        given = {key: _cast(_cast(value, computed(name, device)), name) for key, value in arguments.items()}
         found = run(op, device=device, constants=constants, opset=opset, isa=isa, **given)
         if expected is None:
             wanted = inferred(op, opset, given)
@@ -132,7 +151,7 @@ def check(
         wanted = wanted if isinstance(wanted, (tuple, list)) else (wanted,)
         assert len(found) == len(wanted), f"{op}: {len(found)} outputs, {len(wanted)} expected"
         for i, (left, right) in enumerate(zip(found, wanted, strict=True)):
-            _compare(f"{op} output {i} in {name}", left, np.asarray(right), rtol, atol)
+            _compare(f"{op} output {i} in {name}", left, np.asarray(right), rtol, atol, computed(name, device))
 
 
 def _cast(value: Any, dtype: str) -> Any:
@@ -143,14 +162,20 @@ def _cast(value: Any, dtype: str) -> Any:
     return value
 
 
-def _compare(what: str, found: np.ndarray, wanted: np.ndarray, rtol: float | None, atol: float | None) -> None:
+def _compare(
+    what: str, found: np.ndarray, wanted: np.ndarray, rtol: float | None, atol: float | None, arithmetic: str
+) -> None:
     assert found.shape == wanted.shape, f"{what}: shape {found.shape}, expected {wanted.shape}"
     if found.dtype.kind != "f":
         np.testing.assert_array_equal(found, wanted, err_msg=what)
         return
-    relative = RTOL[found.dtype.name] if rtol is None else rtol
+    narrow = min(arithmetic, found.dtype.name)
+    relative = RTOL[narrow] if rtol is None else rtol
+    if narrow != found.dtype.name:
+        relative = max(relative, RTOL[narrow])
+        atol = None if atol is None else max(atol, RTOL[narrow])
     with np.errstate(over="ignore"):
-        wanted = wanted.astype(found.dtype).astype(np.float64)  # infinite where the dtype overflows
+        wanted = wanted.astype(narrow).astype(np.float64)  # infinite where the dtype overflows
     finite = np.abs(wanted[np.isfinite(wanted)])
     absolute = (relative if atol is None else atol) * max(1.0, float(finite.max(initial=0.0)))
     np.testing.assert_allclose(found.astype(np.float64), wanted, rtol=relative, atol=absolute, err_msg=what)

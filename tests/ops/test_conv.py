@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from harness import build, check, run
+from harness import build, check, run, tolerance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -222,12 +222,14 @@ def test_conv_with_bias_computed_while_running(device, rng):
 
 
 def test_conv_with_float16_weights_of_a_float32_input(device, rng):
+    rtol = tolerance(1e-4)
     x, weight = normal(rng, 1, 8, 9, 9), normal(rng, 16, 8, 3, 3).astype(np.float16)
     (found,) = run("conv", x=x, weight=weight, constants=("weight",), device=device)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, convolved(x.astype(np.float64), weight.astype(np.float64)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, convolved(x.astype(np.float64), weight.astype(np.float64)), rtol=rtol, atol=rtol)
 
 
+@pytest.mark.cpu_engine
 def test_conv_gives_the_same_bits_for_any_number_of_threads(rng):
     x, weight = normal(rng, 2, 64, 30, 31), normal(rng, 70, 64, 3, 3)
     before, results = anex.get_num_threads(), []
@@ -240,6 +242,7 @@ def test_conv_gives_the_same_bits_for_any_number_of_threads(rng):
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
+@pytest.mark.cpu_engine
 def test_conv_keeps_float16_weights_in_float16(rng):
     weight = normal(rng, 256, 128, 1, 1).astype(np.float16)
     for pixels in (1, 200):

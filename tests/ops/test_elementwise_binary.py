@@ -108,6 +108,7 @@ def test_binary_ops_of_every_integer_width(rng, op, dtype):
     np.testing.assert_array_equal(alone(op, x, y, dtype=wanted.dtype.name), wanted)
 
 
+@pytest.mark.cpu_engine
 @pytest.mark.parametrize("op", ["floor_div", "mod"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_division_with_a_remainder_is_numpys(device, rng, op, dtype):

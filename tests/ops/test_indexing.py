@@ -58,7 +58,7 @@ def test_slice_by_index_is_numpy_slicing(case, dtype, negative):
             if kind == "whole"
             else slice(first, None if last < 0 else last, step)
         )
-    x = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    x = (np.arange(np.prod(shape)) % 2048).reshape(shape).astype(dtype)  # exact in float16
     expected = np.asarray(x[tuple(index)])
     arguments = dict(
         begin=begin, end=end, stride=stride, begin_mask=begin_mask, end_mask=end_mask, squeeze_mask=squeeze
@@ -179,9 +179,14 @@ def test_gather_of_embeddings(rng):
     exactly("gather", table[tokens], x=table, indices=tokens, axis=0, constants=["x"])
 
 
-def test_gather_stays_inside_or_reports(rng):
+def test_gather_stays_inside(rng):
     x, indices = numbers(rng, (4, 3)), np.array([0, 4, 2**31 - 1, -(2**31)], "int32")
     exactly("gather", x[[0, 3, 3, 0]], x=x, indices=indices, axis=0)
+
+
+@pytest.mark.cpu_engine
+def test_gather_reports_an_index_outside(rng):
+    x, indices = numbers(rng, (4, 3)), np.array([0, 4], "int32")
     with pytest.raises(anex.Error, match="index 4 is outside 0 to 3"):
         run("gather", x=x, indices=indices, axis=0, validate_indices=True)
 
@@ -319,6 +324,7 @@ def test_scatter_stays_inside_or_reports(rng):
             run(op, data=data, indices=rows, updates=updates, validate_indices=True)
 
 
+@pytest.mark.cpu_engine
 def test_scatter_refuses_an_unknown_mode(rng):
     with pytest.raises(anex.Error, match="average"):
         run(

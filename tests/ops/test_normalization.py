@@ -261,6 +261,7 @@ def test_local_response_norm_of_an_even_size_gives_the_values_of_coremltools_tes
 # ---- the same, however many threads -----------------------------------------------------------------
 
 
+@pytest.mark.cpu_engine
 @pytest.mark.parametrize(
     ("op", "arguments"),
     [

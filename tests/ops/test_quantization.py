@@ -8,7 +8,7 @@ import pytest
 from coremltools.converters.mil.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
 from coremltools.converters.mil.mil.ops.defs.iOS18 import compression as defs
-from harness import check, run
+from harness import check, computed, rounded, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +57,7 @@ def test_quantize_is_exact(rng, dtype, floating, axis):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.cpu_engine
 @settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_quantize_agrees_with_float_arithmetic_for_any_scale(data):
@@ -82,9 +83,10 @@ def test_dequantize_rounds_once(rng, dtype, floating, axis):
     info, shape = np.iinfo(dtype), (5, 4, 700)
     q = rng.integers(info.min, info.max + 1, shape).astype(dtype)
     n = 1 if axis is None else shape[axis]
-    scale, zero = rng.uniform(0.001, 2, n).astype(floating), rng.integers(info.min, info.max + 1, n).astype(dtype)
+    scale = rounded(rng.uniform(0.001, 2, n).astype(floating))
+    zero = rng.integers(info.min, info.max + 1, n).astype(dtype)
     difference = q.astype("float64") - per_axis(zero, axis or 0, 3).astype("float64")
-    expected = (difference * per_axis(scale, axis or 0, 3).astype("float64")).astype(floating)
+    expected = (difference * per_axis(scale, axis or 0, 3).astype("float64")).astype(computed(floating))
     if axis is None:
         (found,) = run("dequantize", input=q, scale=scale[0], zero_point=zero[0])
     else:
@@ -213,6 +215,7 @@ def test_constexpr_blockwise_shift_scale(rng, data, floating, groups, offset):
     np.testing.assert_allclose(found[0], wanted.astype(floating), rtol=0 if floating == "float16" else 1e-6)
 
 
+@pytest.mark.cpu_engine
 def test_constexpr_lut_to_dense_with_a_quantized_table_of_rank_6(rng):
     indices, table = narrow(rng, (4, 6, 1, 1), "uint2"), narrow(rng, (2, 1, 1, 1, 4, 1), "int8")
     scale = rng.uniform(0.01, 1, (2, 1, 1, 1, 1, 1)).astype("float16")
@@ -268,6 +271,7 @@ def test_constexpr_sparse_blockwise_shift_scale(rng, groups, with_offset):
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+@pytest.mark.cpu_engine
 def test_constexpr_ops_feed_each_other_and_the_rest(rng):
     x = rng.normal(size=(2, 8)).astype("float32")
     mask = rng.integers(0, 2, (8, 8)).astype(ONE_BIT)

@@ -275,6 +275,7 @@ def test_rnn_with_every_activation(device, rng, activation):
     )
 
 
+@pytest.mark.cpu_engine
 def test_an_unknown_activation_is_named(device, rng):
     with pytest.raises((Error, ValueError), match="softsign"):
         run(
@@ -289,6 +290,7 @@ def test_an_unknown_activation_is_named(device, rng):
         )
 
 
+@pytest.mark.cpu_engine
 def test_threads_do_not_change_a_bit(rng):
     s, b, inputs, hidden = 20, 9, 40, 64
     arguments = {name: value.astype("float16") for name, value in weights(rng, 4, inputs, hidden).items()}

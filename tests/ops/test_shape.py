@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from harness import build, check, run
+from harness import build, check, rounded, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,7 +67,7 @@ def test_transpose_agrees_in_every_instruction_set(rng, isa, dtype):
 )
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_transpose_of_the_shapes_of_models(rng, shape, perm, dtype):
-    x = rng.normal(size=shape).astype(dtype)
+    x = rounded(rng.normal(size=shape).astype(dtype))
     same("transpose", x.transpose(perm), x=x, perm=list(perm))
 
 
@@ -151,6 +151,7 @@ def test_concat_of_bools_and_of_one_value(rng):
     same("concat", values[0], values=values[:1], axis=0)
 
 
+@pytest.mark.cpu_engine
 def test_concat_of_large_tensors_is_shared_among_threads(rng):
     values = [rng.normal(size=(4, n, 512)).astype("float16") for n in (100, 1, 333)]
     same("concat", np.concatenate(values, 1), values=values, axis=1)
@@ -202,6 +203,7 @@ def test_pad_of_every_axis_of_rank_five_and_with_a_value(device, rng):
     check("pad", x=x, pad=pad, mode="reflect", constants=["pad"], device=device, rtol=0)
 
 
+@pytest.mark.cpu_engine
 def test_pad_refuses_to_reflect_beyond_the_axis(rng):
     with pytest.raises(anex.Error, match="cannot reflect 4 elements, at most 3"):
         run("pad", x=numbers(rng, (2, 4)), pad=np.array([4, 0]), mode="reflect", constants=["pad"])

@@ -1,0 +1,5 @@
+"""``python -m anex``."""
+
+from .cli import main
+
+main(prog_name="anex")

@@ -1,0 +1,59 @@
+"""The command ``anex``, also ``python -m anex``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="anex")
+def main() -> None:
+    """Program the Apple Neural Engine: what is here, and whether it works."""
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+def doctor(as_json: bool) -> None:
+    """Tell what this machine has, what anex expects of it, and what follows."""
+    from . import doctor as examination
+
+    facts = examination.examine()
+    click.echo(json.dumps(facts, indent=1) if as_json else examination.text(facts))
+
+
+@main.command()
+@click.option("--output", type=click.Path(path_type=Path), help="Write the whole report there, as JSON.")
+@click.option("--quick", is_flag=True, help="One case of each op in place of several.")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="An op, a probe, a group of probes, 'ops' or 'probes'; several times."
+)
+@click.option("--force", is_flag=True, help="Hand the framework also what the rules refuse.")
+def selftest(output: Path | None, quick: bool, only: tuple[str, ...], force: bool) -> None:
+    """Run every op on the Neural Engine against the CPU engine, and ask it what sources disagree on.
+
+    Exits with 1 if something failed. The file of --output is what to attach to an issue.
+    """
+    from .errors import Error
+    from .selftest import report
+
+    if output is not None and not output.absolute().parent.is_dir():
+        raise click.ClickException(f"--output {output}: the folder {output.absolute().parent} does not exist")
+
+    def progress(name: str, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{done}/{total} {name[:50]:<50}", err=True, nl=done == total)
+
+    try:
+        found = report.run(quick=quick, only=only, force=force, listener=progress)
+    except Error as error:
+        raise click.ClickException(str(error)) from error
+    if output is not None:
+        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    click.echo(report.text(found))
+    if output is not None:
+        click.echo(f"The report is in {output}.")
+    sys.exit(0 if found["summary"]["passed"] else 1)

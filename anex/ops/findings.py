@@ -1,0 +1,67 @@
+"""What the Neural Engine has against an op, and how a user hears of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ..errors import AneWarning
+from .acceptance import refused
+from .record import OPS
+from .rule import Finding, Rule, family
+from .rules import GENERIC
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Block, Operation, Program
+
+# Passes that anex.passes.prepare applies unless switched off; a test compares.
+CURES = frozenset({
+    "conv_bias", "fp16_compute", "gelu_tanh", "rewrite_refused", "sdpa_decompose", "softmax_decompose",
+})  # fmt: skip
+UNKNOWN = refused("is not among the ops anyone ran on the Neural Engine", source=("no record",))
+
+
+def ane_findings(op: Operation, chip: str, *, cures: Collection[str] = CURES, path: str = "private") -> list[Finding]:
+    """Every rule of the Neural Engine that ``op`` comes up against on ``chip`` (``"h13g"`` .. ``"h17s"``).
+
+    ``cures``: the passes that will still run; findings they rewrite neither refuse nor warn. Give
+    ``()`` for a program that is prepared already. ``path``: private, e5rt or coreml. Ops that were
+    computed when the program was built have none.
+    """
+    if op.op_type == "const" or (op.outputs and all(var.val is not None for var in op.outputs)):
+        return []
+    on = family(chip)
+    generic: tuple[Rule, ...] = () if op.op_type.startswith("constexpr_") else GENERIC
+    own = OPS[op.op_type].ane if op.op_type in OPS else (UNKNOWN,)
+    found = []
+    for rule in (*own, *generic):
+        if on in rule.chips and path in rule.path and (text := rule.check(op, on)) is not None:
+            found.append(Finding(rule, text, op.op_type, op.name, bool(rule.cure) and rule.cure in cures))
+    return found
+
+
+def program_findings(program: Program, chip: str, *, cures: Collection[str] = CURES) -> list[Finding]:
+    """The findings of every op of every function, in order, nested blocks included."""
+
+    def walk(block: Block) -> Iterator[Finding]:
+        for op in block.operations:
+            yield from ane_findings(op, chip, cures=cures)
+            for inner in op.blocks:
+                yield from walk(inner)
+
+    return [finding for function in program.functions.values() for finding in walk(function)]
+
+
+def warn_contested(findings: Iterable[Finding], stacklevel: int = 1) -> None:
+    """An ``AneWarning`` for each rule and op type among ``findings`` that warns, the first op as example.
+
+    ``stacklevel`` as ``warnings.warn`` has it: 1 blames the line that calls this.
+    """
+    told: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        if finding.warns:
+            told.setdefault((finding.rule.id, finding.op_type), []).append(finding)
+    for first, *others in told.values():
+        more = f" (and {len(others)} more)" if others else ""
+        warnings.warn(f"device='ane': {first}{more}", AneWarning, stacklevel=stacklevel + 1)

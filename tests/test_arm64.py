@@ -1,0 +1,131 @@
+"""The engine built for arm64 and run under qemu: the op suite's plans give what they give on this machine."""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arm64.record import Recording
+from harness import RTOL
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("builds")  # one at a time in this tree
+GCC = "aarch64-linux-gnu-gcc"
+COMPILERS = [GCC, "clang-19 --target=aarch64-linux-gnu"]  # Linux's, and what a Mac has
+# float16 arithmetic and nothing that Apple's processors lack, apart from bf16 and i8mm, which no flag asks for
+APPLE_LIKE, WITHOUT_FLOAT16 = "max,sve=off", "cortex-a53"
+EVERY = 11  # of the op suite's tests, one in so many is recorded
+
+# The sums of these are long, and in fast plans summed in the order of the register tile, which machines differ in.
+SUMS = {"conv", "conv_transpose", "einsum", "gru", "linear", "lstm", "matmul", "rnn", "scaled_dot_product_attention"}
+
+
+def qemu(cpu, program, *arguments):
+    return subprocess.run(["qemu-aarch64", "-cpu", cpu, program, *arguments], check=True, capture_output=True).stdout
+
+
+@pytest.fixture(scope="module", params=COMPILERS, ids=["gcc", "clang"])
+def replay(request, tmp_path_factory):
+    """replay.c with the engine, for arm64 Linux."""
+    compiler = request.param
+    environment = {**os.environ, "ANEX_TARGET": "linux-arm64", "CC": f"{compiler} -Werror", "ANEX_OBJC": "0"}
+    subprocess.run([sys.executable, "setup.py", "--quiet", "build_engine"], cwd=ROOT, env=environment, check=True)
+    program = tmp_path_factory.mktemp("arm64") / "replay"
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-Icsrc"]
+    source = ["tests/arm64/replay.c", f"build/engine-linux-arm64-{compiler.split()[0]}.o"]
+    subprocess.run([GCC, *flags, *source, "-lm", "-pthread", "-o", program], cwd=ROOT, check=True)
+    return program
+
+
+@pytest.fixture(scope="module", params=["fast", "strict"])
+def recorded(request, tmp_path_factory):
+    """A part of the op suite: the file of its plans, (what ran, outputs here) of each run, and what may differ."""
+    folder = tmp_path_factory.mktemp("records")
+    options = ["-p", "arm64.record", "-p", "no:cacheprovider", "--records", folder, "--every", str(EVERY)]
+    if request.param == "strict":
+        options.append("--strict-plans")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "tests/ops"], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    sums = SUMS if request.param == "fast" else set()
+    return folder / "records", pickle.loads((folder / "results").read_bytes()), sums
+
+
+def compare(output, results, sums):
+    """All values equal, except that long sums of floats keep the op suite's tolerance in fast plans."""
+    at = 0
+    for what, arrays in results:
+        exact = not sums.intersection(what.split(": ")[-1].split())
+        for here in arrays:
+            there = np.frombuffer(output, here.dtype, here.size, at).reshape(here.shape)
+            at += here.nbytes
+            if here.dtype.kind != "f" or exact:
+                np.testing.assert_array_equal(there, here, err_msg=what)
+                continue
+            tolerance = RTOL[here.dtype.name]
+            most = np.abs(here[np.isfinite(here)]).max(initial=1)
+            np.testing.assert_allclose(there, here, rtol=tolerance, atol=tolerance * most, err_msg=what)
+    assert at == len(output)
+
+
+def converted(values, dtype):
+    """A record of one cast, and what it gives here."""
+    recording = Recording()
+    plan = recording.plan()
+    x = plan.add_input("x", values.shape, values.dtype.name)
+    y = plan.add_value(values.shape, dtype)
+    plan.add_op("cast", "y", [x, plan.add_constant(dtype.replace("float", "fp"))], [], [y])
+    plan.finish([("y", y)])
+    plan.run((values,))
+    return recording
+
+
+def test_processors_with_float16_arithmetic_get_the_kernels_that_use_it(replay):
+    assert qemu(APPLE_LIKE, replay).split() == [b"neon", b"generic"]
+    assert qemu("cortex-a76", replay).split() == [b"neon", b"generic"]
+
+
+def test_the_op_suite_computes_the_same_with_float16_arithmetic(replay, recorded):
+    records, results, sums = recorded
+    assert len(results) > 200
+    compare(qemu(APPLE_LIKE, replay, records, "neon"), results, sums)
+
+
+def test_the_op_suite_computes_the_same_on_a_processor_without_float16_arithmetic(replay, recorded):
+    assert qemu(WITHOUT_FLOAT16, replay).split() == [b"generic"]
+    records, results, sums = recorded
+    compare(qemu(WITHOUT_FLOAT16, replay, records), results, sums)
+
+
+@pytest.mark.parametrize("isa", ["neon", "generic"])
+def test_conversions_give_the_same_bits(replay, tmp_path, isa):
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    rng = np.random.default_rng(3)
+    ends = halves[np.isfinite(halves)].astype(np.float32)
+    between = ((ends[:-1].astype(np.float64) + ends[1:]) / 2).astype(np.float32)  # ties
+    random = rng.integers(0, 1 << 32, 200_003, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    floats = np.concatenate([ends, between, np.nextafter(between, np.inf), np.nextafter(between, -np.inf), random])
+    for values, dtype in ((halves, "float32"), (floats.astype(np.float32), "float16")):
+        recording = converted(values, dtype)
+        recording.save(tmp_path)
+        output = qemu(APPLE_LIKE, replay, tmp_path / "records", isa)
+        wanted = recording.results[0][1][0]
+        bits = np.dtype(f"u{wanted.itemsize}")
+        np.testing.assert_array_equal(np.frombuffer(output, bits), wanted.view(bits))
+
+
+def test_float16_arithmetic_forced_upon_a_processor_without_it_is_an_error_and_no_crash(replay, tmp_path):
+    recording = Recording()
+    recording.records.append(struct.pack("<q", 2) + b"P\0" + struct.pack("<qq", 0, 0))
+    recording.save(tmp_path)
+    forced = subprocess.run(
+        ["qemu-aarch64", "-cpu", WITHOUT_FLOAT16, replay, tmp_path / "records", "neon"], capture_output=True, text=True
+    )
+    assert forced.returncode == 1
+    assert "neon" in forced.stderr
