@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+collect_ignore = ["tests/allocations/loops.py"]  # a program of its own, with count.c preloaded
 if sys.platform == "darwin":  # these cross-compile on Linux, or look at what is shipped for it
-    collect_ignore = [f"tests/test_{name}.py" for name in ("arm64", "macos_wheel", "plain_wheel")]
+    collect_ignore += [f"tests/test_{name}.py" for name in ("arm64", "macos_wheel", "plain_wheel")]
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """The stand-in for the framework, asked directly: descriptors, compiling, the cache."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -150,9 +151,9 @@ def test_the_cache_of_a_killed_process_is_swept_by_the_next():
     code = "import os\nwith RUNTIME.pool():\n    m = Model().write_files()\n    assert m.compile().ok"
     code += "\n    m.remove_files()"
     (gone,) = child(f"{code}\nprint(os.getpid(), flush=True)\nos._exit(0)")
-    assert list(Path("/tmp").glob(f"fake_ane_cache_{gone}_*"))
+    assert list(Path(os.environ["TEMP"]).glob(f"fake_ane_cache_{gone}_*"))
     child(code)
-    assert not list(Path("/tmp").glob(f"fake_ane_cache_{gone}_*"))
+    assert not list(Path(os.environ["TEMP"]).glob(f"fake_ane_cache_{gone}_*"))
 
 
 def test_a_loaded_program_keeps_the_weights_it_was_compiled_with():

@@ -1,6 +1,7 @@
 /* One message at a time, for `anex selftest`: what the framework itself answers, without any policy of ours. */
 #import "internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

@@ -77,6 +77,15 @@ __attribute__((objc_exception))
 - (NSString *)reason;
 @end
 
+@interface NSFileManager : NSObject
++ (NSFileManager *)defaultManager;
+- (BOOL)removeItemAtPath:(NSString *)path error:(NSError **)error;
+@end
+
+@interface NSJSONSerialization : NSObject
++ (NSData *)dataWithJSONObject:(id)object options:(NSUInteger)options error:(NSError **)error;
+@end
+
 Class NSClassFromString(NSString *name);
 NSString *NSTemporaryDirectory(void);
 
