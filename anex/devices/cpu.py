@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _native
-from ..errors import CompileError
+from ..errors import ArgumentError, CompileError
 from ..ops import dtype_name
 from ..spec import MAX_RANK
 from . import fuse
@@ -49,7 +49,18 @@ def is_folded(op: Operation) -> bool:
 
 @dataclass(frozen=True)
 class CpuOptions:
-    """``device="cpu"`` has none: ``anex.set_num_threads`` is for all programs."""
+    """How ``device="cpu"`` computes; ``anex.set_num_threads`` is for all programs.
+
+    ``strict``: each op rounds its result to its dtype, as the Neural Engine does, and a program gives the
+    same bytes on every number of threads and instruction set. By default ops are fused, which is faster, and
+    what stays inside a fused group is not rounded; the number of threads changes nothing then either.
+    """
+
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.strict, bool):
+            raise ArgumentError(f"strict={self.strict!r} is neither True nor False")
 
 
 class Cpu:
@@ -66,7 +77,12 @@ class Cpu:
         self, program: Program, signatures: Mapping[str, Signature], options: CpuOptions
     ) -> Mapping[str, _native.Plan]:
         return {
-            name: lower(program.functions[name], {**signature.inputs, **signature.states}, signature.outputs)
+            name: lower(
+                program.functions[name],
+                {**signature.inputs, **signature.states},
+                signature.outputs,
+                strict=options.strict,
+            )
             for name, signature in signatures.items()
         }
 

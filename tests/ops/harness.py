@@ -15,6 +15,7 @@ import coremltools as ct
 import numpy as np
 from coremltools.converters.mil.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
+from strict_case import same_everywhere
 
 import anex
 from anex.devices.cpu import lower
@@ -74,11 +75,16 @@ def run(
     isa: str | None = None,
     **arguments: Any,
 ) -> tuple[np.ndarray, ...]:
-    """The outputs of one op as arrays; ``isa`` forces an instruction set of the CPU engine."""
+    """The outputs of one op as arrays; ``isa`` forces an instruction set of the CPU engine.
+
+    On the CPU engine without ``isa`` it is run strictly too, every way there is, which must be one.
+    """
     program = build(op, arguments, constants, opset)
     compiled = anex.compile(program, device=device)
     if isa is None:
         result = compiled(*program.test_inputs)
+        if device == "cpu" and not op.startswith("random_"):
+            same_everywhere(program, program.test_inputs)
     else:
         plan = lower(program.functions["main"], compiled.inputs, compiled.outputs, isa)
         result = plan.run(program.test_inputs)
