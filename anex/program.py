@@ -32,9 +32,9 @@ def compile(program: mil.Program, *, device: str | None = None, fallback: str | 
     reason. Programs with dynamic shapes are refused likewise; a program that contradicts itself is a
     ``CompileError``. Of several functions each is compiled: see ``Program.functions``.
 
-    ``options`` are those of ``device``, and dropped where ``fallback`` takes over: for ``"cpu"`` ``strict``
-    (``anex.devices.cpu.CpuOptions``); for ``"ane"`` ``qos``, ``isolate``, ``way``, ``passes``, ``keep``,
-    ``perf_stats`` and ``recompile`` (``anex.devices.ane.AneOptions``).
+    ``options`` are those of ``device``, and dropped where ``fallback`` takes over: for ``"cpu"`` ``strict``,
+    ``ane_numerics`` and ``chip`` (``anex.devices.cpu.CpuOptions``); for ``"ane"`` ``qos``, ``isolate``,
+    ``way``, ``passes``, ``keep``, ``perf_stats`` and ``recompile`` (``anex.devices.ane.AneOptions``).
 
     >>> @anex.graph(x=(1, 2))
     ... def twice(x):

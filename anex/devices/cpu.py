@@ -11,15 +11,15 @@ import numpy as np
 
 from .. import _native
 from ..errors import ArgumentError, CompileError
-from ..ops import dtype_name
+from ..ops import dtype_name, family
 from ..spec import MAX_RANK
-from . import fuse
+from . import fuse, numerics
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
 
     from ..spec import Spec
-    from . import Signature
+    from . import Executable, Signature
 
 LEFT_OUT = -1
 
@@ -34,7 +34,7 @@ DTYPES = {
 
 @cache
 def kernels() -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """{op: (names of its inputs in the kernel's order, dtypes of the first)}"""
+    """{op: (names of its inputs in the kernel's order, dtypes of the first)}; the engine's own begin with anex_"""
     return _native.kernels()
 
 
@@ -54,13 +54,25 @@ class CpuOptions:
     ``strict``: each op rounds its result to its dtype, as the Neural Engine does, and a program gives the
     same bytes on every number of threads and instruction set. By default ops are fused, which is faster, and
     what stays inside a fused group is not rounded; the number of threads changes nothing then either.
+
+    ``ane_numerics``: strict, and float16 values past a documented limit of the Neural Engine become what
+    they become there: long sums round, large products and slices overflow, subnormal numbers are zero. Each
+    call in which that happens is an ``AneWarning`` with the op, the values, the limit and who measured it.
+    ``chip`` (``"h13g"`` .. ``"h17s"``): the limits of that one; of all of them by default.
     """
 
     strict: bool = False
+    ane_numerics: bool = False
+    chip: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.strict, bool):
-            raise ArgumentError(f"strict={self.strict!r} is neither True nor False")
+        for name in ("strict", "ane_numerics"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(f"{name}={getattr(self, name)!r} is neither True nor False")
+        if self.chip is not None:
+            if not self.ane_numerics:
+                raise ArgumentError("chip= says whose numbers ane_numerics=True models; it does nothing without")
+            family(self.chip)
 
 
 class Cpu:
@@ -75,16 +87,15 @@ class Cpu:
 
     def compile(
         self, program: Program, signatures: Mapping[str, Signature], options: CpuOptions
-    ) -> Mapping[str, _native.Plan]:
-        return {
-            name: lower(
-                program.functions[name],
-                {**signature.inputs, **signature.states},
-                signature.outputs,
-                strict=options.strict,
-            )
-            for name, signature in signatures.items()
-        }
+    ) -> Mapping[str, Executable]:
+        compiled: dict[str, Executable] = {}
+        for name, signature in signatures.items():
+            model = numerics.Model(options.chip) if options.ane_numerics else None
+            takes = {**signature.inputs, **signature.states}
+            strict = options.strict or options.ane_numerics
+            plan = lower(program.functions[name], takes, signature.outputs, strict=strict, model=model)
+            compiled[name] = numerics.Watched(plan, model) if model else plan
+        return compiled
 
 
 def _objections(op: Operation) -> Iterator[str]:
@@ -112,24 +123,26 @@ def lower(
     isa: str | None = None,
     *,
     strict: bool = False,
+    model: numerics.Model | None = None,
 ) -> _native.Plan:
     """Plan ``function`` for the instruction set ``isa``, or for the best one here.
 
     ``inputs``, states among them, come in the order the plan takes them. ``strict``: every op rounds
     its result to its dtype, and every instruction set and number of threads gives the same bits;
-    otherwise ops are fused, and what stays between them stays float32.
+    otherwise ops are fused, and what stays between them stays float32. ``model``: what the Neural Engine
+    does to numbers, for strict plans.
     """
-    lowering = _Lowering(isa, strict)
+    lowering = Lowering(isa, strict, model)
     for name, spec in inputs.items():
         lowering.add_input(function.inputs[name], name, spec.shape, spec.dtype.name)
     return lowering.finish(function, outputs)
 
 
-class _Lowering:
+class Lowering:
     """A plan in the making, and the numbers its values have."""
 
-    def __init__(self, isa: str | None, strict: bool) -> None:
-        self.isa, self.strict = isa, strict
+    def __init__(self, isa: str | None, strict: bool, model: numerics.Model | None) -> None:
+        self.isa, self.strict, self.model = isa, strict, model
         self.plan = _native.Plan(isa, strict)
         self.values: dict[Var, int] = {}
 
@@ -138,6 +151,12 @@ class _Lowering:
 
     def add_op(self, op: Operation, before: Operation | None) -> None:
         """``before``: the op added last, whose result only this one reads."""
+        if self.model is not None:
+            self.model.add_op(self, op)
+            return
+        self.add_kernel(op, before)
+
+    def add_kernel(self, op: Operation, before: Operation | None = None) -> None:
         names, _ = kernels()[op.op_type]
         # names that begin with _ are the builder's own: the functions that made the blocks
         arguments = {name: var for name, var in op.inputs.items() if var is not None and name[0] != "_"}
@@ -159,7 +178,7 @@ class _Lowering:
 
     def block(self, block: Block, outside: Sequence[Var]) -> _native.Plan:
         """A plan of a block: its inputs, then the values it and its siblings use from outside."""
-        inner = _Lowering(self.isa, self.strict)
+        inner = Lowering(self.isa, self.strict, self.model)
         for i, var in enumerate((*block.inputs, *outside)):
             inner.add_input(var, str(i), var.shape, DTYPES[dtype_name(var)])
         return inner.finish(block, [var.name for var in block.outputs])

@@ -11,6 +11,8 @@
 
 #include "../anex.h"
 
+#include <stdatomic.h>
+
 #define ANEX_MAX_INPUTS 20 /* lstm has 17 */
 #define ANEX_MAX_STAGES 3
 #define ANEX_MAP_OPERANDS 3 /* of an elementwise op */
@@ -33,6 +35,12 @@ typedef struct anex_stage {
     int64_t tasks;
     double cost; /* of one task in nanoseconds, roughly: small stages are not worth a thread */
 } anex_stage;
+
+/* What a node changed since somebody asked, in all runs together: how many values, and the largest magnitude of them. */
+typedef struct anex_notes {
+    _Atomic int64_t count;
+    _Atomic uint32_t most; /* bits of a float16 */
+} anex_notes;
 
 struct anex_node {
     const char *op;
@@ -58,6 +66,7 @@ struct anex_node {
     anex_epilogue *epilogue; /* what follows: ops that joined; the plan frees it */
     uint32_t packed; /* bit i: in[i] was packed into `state`, its constant can go */
     size_t scratch, shared;
+    anex_notes *notes; /* in `state`; NULL: it has none */
     void *state; /* from anex_node_state */
     size_t state_bytes;
 };

@@ -20,6 +20,7 @@ from strict_case import same_everywhere
 import anex
 from anex.devices.cpu import lower
 
+EVERYWHERE = True  # run strict plans on every instruction set too
 RTOL = {"float16": 1e-2, "float32": 1e-4}
 
 
@@ -83,7 +84,7 @@ def run(
     compiled = anex.compile(program, device=device)
     if isa is None:
         result = compiled(*program.test_inputs)
-        if device == "cpu" and not op.startswith("random_"):
+        if EVERYWHERE and device == "cpu" and not op.startswith("random_"):
             same_everywhere(program, program.test_inputs)
     else:
         plan = lower(program.functions["main"], compiled.inputs, compiled.outputs, isa)
