@@ -20,7 +20,8 @@ LEFT_OUT = {
     "cond": "test_control.py", "while_loop": "test_control.py", "read_state": "test_control.py",
     "coreml_update_state": "test_control.py", "non_maximum_suppression": "ops/test_reduction.py",
     "fill": "ops/test_generate.py", "range_1d": "ops/test_generate.py",
-    "crop_resize": "ops/test_resize.py", "constexpr_cast": "ops/test_quantization.py",
+    "crop_resize": "ops/test_resize.py", "conv_quantized": "ops/test_conv.py",
+    "constexpr_cast": "ops/test_quantization.py",
     "constexpr_lut_to_sparse": "ops/test_quantization.py",
     "constexpr_sparse_blockwise_shift_scale": "ops/test_quantization.py",
 }  # fmt: skip
