@@ -8,6 +8,7 @@ from pathlib import Path
 
 from anex._coremltools import coremltools
 from anex.devices.cpu import DTYPES, kernels
+from anex.devices.stepwise import FOUND
 from anex.ops import OPS, Op, Rule
 from anex.ops.rule import FAMILIES, MACS, SEVERITIES, chips
 from anex.ops.rules import ABOUT_INTEGERS, ABOUT_TRUTH, GENERIC, MOVES
@@ -19,7 +20,6 @@ NOWHERE = {
     "classify": "a dictionary of strings; apply it to the scores on the host",
     "make_list": "lists", "list_gather": "lists", "list_length": "lists", "list_read": "lists",
     "list_scatter": "lists", "list_write": "lists",
-    "non_zero": "how many rows it gives is known only when it has run, and programs have fixed shapes",
     "_const_symbolic": "coremltools' own, never in a program",
 }  # fmt: skip
 
@@ -67,7 +67,8 @@ def told(rule: Rule) -> bool:
 
 def rows() -> Iterator[tuple[str, ...]]:
     for name, op in sorted(OPS.items()):
-        cpu = ["x" if DTYPES[column] in kernels()[name][1] else "" for column in COLUMNS]
+        taken = FOUND[name] if name in FOUND else kernels()[name][1]
+        cpu = ["x" if DTYPES[column] in taken else "" for column in COLUMNS]
         named, ane = sorted({rule.id for rule in op.ane if told(rule)}), verdict(op)
         yield name, *cpu, ane, integers(name), since(op) if ane in ("yes", "contested") else "", ", ".join(named)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from .. import _native
 from ..errors import ArgumentError, CompileError
 from ..ops import dtype_name, family
 from ..spec import MAX_RANK
-from . import fuse, numerics
+from . import fuse, numerics, stepwise
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
@@ -90,30 +90,39 @@ class Cpu:
     ) -> Mapping[str, Executable]:
         compiled: dict[str, Executable] = {}
         for name, signature in signatures.items():
-            model = numerics.Model(options.chip) if options.ane_numerics else None
-            takes = {**signature.inputs, **signature.states}
-            strict = options.strict or options.ane_numerics
-            plan = lower(program.functions[name], takes, signature.outputs, strict=strict, model=model)
-            compiled[name] = numerics.Watched(plan, model) if model else plan
+            function = program.functions[name]
+            if stepwise.is_needed(function):
+                compiled[name] = stepwise.Stepwise(function, signature, partial(self._plan, options))
+            else:
+                takes = {**signature.inputs, **signature.states}
+                compiled[name] = self._plan(options, function, takes, signature.outputs)
         return compiled
 
+    def _plan(
+        self, options: CpuOptions, function: Function, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec]
+    ) -> Executable:
+        model = numerics.Model(options.chip) if options.ane_numerics else None
+        strict = options.strict or options.ane_numerics
+        plan = lower(function, inputs, outputs, strict=strict, model=model)
+        return numerics.Watched(plan, model) if model else plan
 
-def _objections(op: Operation) -> Iterator[str]:
-    kernel = kernels().get(op.op_type)
-    if kernel is None:
+
+def _objections(op: Operation, *, in_block: bool = False) -> Iterator[str]:
+    if op.op_type not in kernels() and op.op_type not in stepwise.FOUND:
         yield "the CPU engine has no kernel for this op"
         return
     for var in op.outputs:
         if dtype_name(var) not in DTYPES:
             yield f"{dtype_name(var)} is not a dtype of the CPU engine"
-        elif var.shape is None or not all(isinstance(dim, (int, np.integer)) for dim in var.shape):
-            yield f"the shape of {var.name} is only known while the program runs; give every input a fixed shape"
+        elif var.shape is None or (in_block and not stepwise.is_static(var)):
+            yield f"in control flow, the shape of {var.name} is only known while the program runs"
         elif len(var.shape) > MAX_RANK and not op.op_type.startswith("constexpr_"):  # palettes have two axes more
             yield f"rank {len(var.shape)} is above {MAX_RANK}, the limit of Core ML; merge dimensions"
     for block in op.blocks:
         for inner in block.operations:
             if not is_folded(inner):
-                yield from (f"in it, {inner.op_type} {inner.name!r}: {reason}" for reason in _objections(inner))
+                reasons = _objections(inner, in_block=True)
+                yield from (f"in it, {inner.op_type} {inner.name!r}: {reason}" for reason in reasons)
 
 
 def lower(
