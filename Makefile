@@ -25,7 +25,7 @@ sanitized = mkdir -p $(SANITIZED) && tar -c --exclude='*.so' --exclude=__pycache
 # Their subject is the source, or what they build themselves.
 UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64)
 
-.PHONY: demo test lint bench sanitize tsan soak fuzz apple dist build build-with-objc clean
+.PHONY: demo test docs lint bench sanitize tsan soak fuzz apple dist build build-with-objc clean
 
 demo: build $(VENV)/demo
 	$(BIN)/python examples/fused_ffn.py
@@ -33,6 +33,10 @@ demo: build $(VENV)/demo
 
 test: build-with-objc $(VENV)/demo $(VENV)/test
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+# The tables in docs/ that are generated.
+docs: build $(VENV)/test
+	$(BIN)/python tools/ops_table.py
 
 lint: build $(VENV)/test
 	$(BIN)/ruff check

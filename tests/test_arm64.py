@@ -20,7 +20,7 @@ COMPILERS = [GCC, "clang-19 --target=aarch64-linux-gnu"]  # Linux's, and what a 
 APPLE_LIKE, WITHOUT_FLOAT16 = "max,sve=off", "cortex-a53"
 EVERY = 11  # of the op suite's tests, one in so many is recorded
 
-# The sums of these are long, and in fast plans summed in the order of the register tile, which machines differ in.
+# The sums of these are long, and in fast plans their order is that of the register tile, which differs by machine.
 SUMS = {"conv", "conv_transpose", "einsum", "gru", "linear", "lstm", "matmul", "rnn", "scaled_dot_product_attention"}
 
 

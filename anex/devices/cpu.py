@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _native
-from ..errors import CompileError
-from ..ops import dtype_name
+from ..errors import ArgumentError, CompileError
+from ..ops import dtype_name, family
 from ..spec import MAX_RANK
-from . import fuse
+from . import fuse, numerics, stepwise
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
 
     from ..spec import Spec
-    from . import Signature
+    from . import Executable, Signature
 
 LEFT_OUT = -1
 
@@ -34,7 +34,7 @@ DTYPES = {
 
 @cache
 def kernels() -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """{op: (names of its inputs in the kernel's order, dtypes of the first)}"""
+    """{op: (names of its inputs in the kernel's order, dtypes of the first)}; the engine's own begin with anex_"""
     return _native.kernels()
 
 
@@ -49,7 +49,30 @@ def is_folded(op: Operation) -> bool:
 
 @dataclass(frozen=True)
 class CpuOptions:
-    """``device="cpu"`` has none: ``anex.set_num_threads`` is for all programs."""
+    """How ``device="cpu"`` computes; ``anex.set_num_threads`` is for all programs.
+
+    ``strict``: each op rounds its result to its dtype, as the Neural Engine does, and a program gives the
+    same bytes on every number of threads and instruction set. By default ops are fused, which is faster, and
+    what stays inside a fused group is not rounded; the number of threads changes nothing then either.
+
+    ``ane_numerics``: strict, and float16 values past a documented limit of the Neural Engine become what
+    they become there: long sums round, large products and slices overflow, subnormal numbers are zero. Each
+    call in which that happens is an ``AneWarning`` with the op, the values, the limit and who measured it.
+    ``chip`` (``"h13g"`` .. ``"h17s"``): the limits of that one; of all of them by default.
+    """
+
+    strict: bool = False
+    ane_numerics: bool = False
+    chip: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("strict", "ane_numerics"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(f"{name}={getattr(self, name)!r} is neither True nor False")
+        if self.chip is not None:
+            if not self.ane_numerics:
+                raise ArgumentError("chip= says whose numbers ane_numerics=True models; it does nothing without")
+            family(self.chip)
 
 
 class Cpu:
@@ -64,29 +87,42 @@ class Cpu:
 
     def compile(
         self, program: Program, signatures: Mapping[str, Signature], options: CpuOptions
-    ) -> Mapping[str, _native.Plan]:
-        return {
-            name: lower(program.functions[name], {**signature.inputs, **signature.states}, signature.outputs)
-            for name, signature in signatures.items()
-        }
+    ) -> Mapping[str, Executable]:
+        compiled: dict[str, Executable] = {}
+        for name, signature in signatures.items():
+            function = program.functions[name]
+            if stepwise.is_needed(function):
+                compiled[name] = stepwise.Stepwise(function, signature, partial(self._plan, options))
+            else:
+                takes = {**signature.inputs, **signature.states}
+                compiled[name] = self._plan(options, function, takes, signature.outputs)
+        return compiled
+
+    def _plan(
+        self, options: CpuOptions, function: Function, inputs: Mapping[str, Spec], outputs: Mapping[str, Spec]
+    ) -> Executable:
+        model = numerics.Model(options.chip) if options.ane_numerics else None
+        strict = options.strict or options.ane_numerics
+        plan = lower(function, inputs, outputs, strict=strict, model=model)
+        return numerics.Watched(plan, model) if model else plan
 
 
-def _objections(op: Operation) -> Iterator[str]:
-    kernel = kernels().get(op.op_type)
-    if kernel is None:
+def _objections(op: Operation, *, in_block: bool = False) -> Iterator[str]:
+    if op.op_type not in kernels() and op.op_type not in stepwise.FOUND:
         yield "the CPU engine has no kernel for this op"
         return
     for var in op.outputs:
         if dtype_name(var) not in DTYPES:
             yield f"{dtype_name(var)} is not a dtype of the CPU engine"
-        elif var.shape is None or not all(isinstance(dim, (int, np.integer)) for dim in var.shape):
-            yield f"the shape of {var.name} is only known while the program runs; give every input a fixed shape"
+        elif var.shape is None or (in_block and not stepwise.is_static(var)):
+            yield f"in control flow, the shape of {var.name} is only known while the program runs"
         elif len(var.shape) > MAX_RANK and not op.op_type.startswith("constexpr_"):  # palettes have two axes more
             yield f"rank {len(var.shape)} is above {MAX_RANK}, the limit of Core ML; merge dimensions"
     for block in op.blocks:
         for inner in block.operations:
             if not is_folded(inner):
-                yield from (f"in it, {inner.op_type} {inner.name!r}: {reason}" for reason in _objections(inner))
+                reasons = _objections(inner, in_block=True)
+                yield from (f"in it, {inner.op_type} {inner.name!r}: {reason}" for reason in reasons)
 
 
 def lower(
@@ -96,24 +132,26 @@ def lower(
     isa: str | None = None,
     *,
     strict: bool = False,
+    model: numerics.Model | None = None,
 ) -> _native.Plan:
     """Plan ``function`` for the instruction set ``isa``, or for the best one here.
 
     ``inputs``, states among them, come in the order the plan takes them. ``strict``: every op rounds
     its result to its dtype, and every instruction set and number of threads gives the same bits;
-    otherwise ops are fused, and what stays between them stays float32.
+    otherwise ops are fused, and what stays between them stays float32. ``model``: what the Neural Engine
+    does to numbers, for strict plans.
     """
-    lowering = _Lowering(isa, strict)
+    lowering = Lowering(isa, strict, model)
     for name, spec in inputs.items():
         lowering.add_input(function.inputs[name], name, spec.shape, spec.dtype.name)
     return lowering.finish(function, outputs)
 
 
-class _Lowering:
+class Lowering:
     """A plan in the making, and the numbers its values have."""
 
-    def __init__(self, isa: str | None, strict: bool) -> None:
-        self.isa, self.strict = isa, strict
+    def __init__(self, isa: str | None, strict: bool, model: numerics.Model | None) -> None:
+        self.isa, self.strict, self.model = isa, strict, model
         self.plan = _native.Plan(isa, strict)
         self.values: dict[Var, int] = {}
 
@@ -122,6 +160,12 @@ class _Lowering:
 
     def add_op(self, op: Operation, before: Operation | None) -> None:
         """``before``: the op added last, whose result only this one reads."""
+        if self.model is not None:
+            self.model.add_op(self, op)
+            return
+        self.add_kernel(op, before)
+
+    def add_kernel(self, op: Operation, before: Operation | None = None) -> None:
         names, _ = kernels()[op.op_type]
         # names that begin with _ are the builder's own: the functions that made the blocks
         arguments = {name: var for name, var in op.inputs.items() if var is not None and name[0] != "_"}
@@ -143,7 +187,7 @@ class _Lowering:
 
     def block(self, block: Block, outside: Sequence[Var]) -> _native.Plan:
         """A plan of a block: its inputs, then the values it and its siblings use from outside."""
-        inner = _Lowering(self.isa, self.strict)
+        inner = Lowering(self.isa, self.strict, self.model)
         for i, var in enumerate((*block.inputs, *outside)):
             inner.add_input(var, str(i), var.shape, DTYPES[dtype_name(var)])
         return inner.finish(block, [var.name for var in block.outputs])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import AneWarning
 from .acceptance import refused
 from .record import OPS
-from .rule import Finding, Rule, family
+from .rule import FAMILIES, Cliff, Finding, Rule, family
 from .rules import GENERIC
 
 if TYPE_CHECKING:
@@ -39,6 +39,19 @@ def ane_findings(op: Operation, chip: str, *, cures: Collection[str] = CURES, pa
         if on in rule.chips and path in rule.path and (text := rule.check(op, on)) is not None:
             found.append(Finding(rule, text, op.op_type, op.name, bool(rule.cure) and rule.cure in cures))
     return found
+
+
+def cliffs(op: Operation, chip: str | None) -> list[Rule]:
+    """The rules of values that ``op`` is under on ``chip``, or, None, on any chip; one for each cliff."""
+    on = {*FAMILIES} if chip is None else {family(chip)}
+    own = OPS[op.op_type].ane if op.op_type in OPS else ()
+    found: dict[Cliff, Rule] = {}
+    for rule in (*own, *GENERIC):
+        cliff = rule.cliff
+        if cliff is not None and not on.isdisjoint(rule.chips) and (cliff.where is None or cliff.where(op)):
+            known = found.get(cliff, rule).chips + rule.chips
+            found[cliff] = found.get(cliff, rule).on(*(each for each in FAMILIES if each in known))
+    return list(found.values())
 
 
 def program_findings(program: Program, chip: str, *, cures: Collection[str] = CURES) -> list[Finding]:

@@ -38,12 +38,26 @@ PATHS = ("private", "e5rt", "coreml")
 
 
 @dataclass(frozen=True)
+class Cliff:
+    """What the engine does to float16 values past a limit, as the CPU engine's op ``kernel`` does it too.
+
+    ``anex_overflow``: results of magnitude ``limit`` and more are infinite; ``anex_flush``: smaller than it
+    are zero; ``anex_narrow_sum``: float16 sums, no longer exact above it. ``where``: in which uses of
+    the op; None: in all.
+    """
+
+    kernel: Literal["anex_overflow", "anex_flush", "anex_narrow_sum"]
+    limit: float
+    where: Callable[[Operation], bool] | None = None
+
+
+@dataclass(frozen=True)
 class Rule:
     """One statement about one or more ops.
 
     ``check(op, family)`` says what was found against it, None when nothing was. ``confidence`` is low
     where sources contradict each other. ``cure`` names the pass (anex.passes) that rewrites what the
-    rule is about.
+    rule is about. ``cliff``: what it says of values, for ``ane_numerics=True`` of ``device="cpu"``.
     """
 
     id: str
@@ -56,6 +70,7 @@ class Rule:
     chips: tuple[str, ...] = FAMILIES
     path: tuple[str, ...] = PATHS[:2]
     cure: str = ""
+    cliff: Cliff | None = None
 
     def __post_init__(self) -> None:
         if not self.source or not self.fix or not self.statement:

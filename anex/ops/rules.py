@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .acceptance import never
 from .record import dtype_name, shape, tensors
-from .rule import BEFORE_H16, FAMILIES, Check, Rule
+from .rule import BEFORE_H16, FAMILIES, Check, Cliff, Rule
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Var
@@ -166,5 +167,10 @@ CHANNELS = Rule(
     "channel-extent", f"there are at most {CHANNEL_LIMIT} channels", "E", "high", _static(channel_extent),
     ("FRG: 65537 channels refused",), "split the channels",
 )  # fmt: skip
+SUBNORMAL = Rule(
+    "subnormal", "results below 2^-14, fp16's least normal number, become zero inside a program", "I", "medium", never,
+    ("H3: operands times 0.25 vanish, times 4 are right", "FRG", "TRN: epsilons from 1e-4 on"),
+    "scale up before, and down after", cliff=Cliff("anex_flush", 2.0**-14),
+)  # fmt: skip
 
-GENERIC = (RANK, STATIC, FP16, INTEGERS, INTEGER_DATA, SPATIAL, FLAT, CHANNELS)
+GENERIC = (RANK, STATIC, FP16, INTEGERS, INTEGER_DATA, SPATIAL, FLAT, CHANNELS, SUBNORMAL)

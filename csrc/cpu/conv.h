@@ -70,4 +70,6 @@ gemm_pack conv_pack;
 #define conv_depthwise ANEX_LOCAL(conv_depthwise)
 anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], anex_error *error);
 
+ANEX_KERNEL(conv);
+
 #endif
