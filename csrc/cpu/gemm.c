@@ -258,13 +258,33 @@ static void micro_once(int64_t m, bool half_b, bool by_row, int64_t depth, const
 
 /* ---- store ---------------------------------------------------------------------------------- */
 
+#define SCATTER(type) \
+    for (int64_t s = 0; s < cols; s++) ((type *)to)[row_at[r] + col_at[s]] = ((const type *)tile)[r * NR + s];
 static void scatter(const void *tile, size_t item, const int64_t *row_at, int64_t rows, const int64_t *col_at,
                     int64_t cols, void *to) {
     for (int64_t r = 0; r < rows; r++)
         if (item == sizeof(half))
-            for (int64_t s = 0; s < cols; s++) ((half *)to)[row_at[r] + col_at[s]] = ((const half *)tile)[r * NR + s];
+            SCATTER(half)
+        else if (item == 1)
+            SCATTER(uint8_t)
         else
-            for (int64_t s = 0; s < cols; s++) ((float *)to)[row_at[r] + col_at[s]] = ((const float *)tile)[r * NR + s];
+            SCATTER(float)
+}
+
+/* Lanes as the output has them: as many bytes each as is returned. An epilogue that ends in bytes left integers. */
+static size_t narrow_lanes(void *restrict to, const float *restrict lanes, anex_dtype dtype, int64_t n) {
+    if (dtype == ANEX_F16) {
+        anex_narrow(to, lanes, n);
+        return sizeof(half);
+    }
+    const char *from = (const char *)lanes;
+    uint8_t *bytes = to;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t lane;
+        memcpy(&lane, from + i * 4, sizeof lane);
+        bytes[i] = (uint8_t)lane; /* int8 has the same bits */
+    }
+    return 1;
 }
 
 static void find_places(const gemm_output *c, int64_t i, int64_t rows, int64_t j, int64_t cols, int64_t *row_at,
@@ -318,19 +338,19 @@ static void store_turned(const gemm_output *c, const float *tile, int64_t i, int
     for (int64_t s = 0; s < cols; s++) line_at[s] = c->first + (j + s) * c->col;
     for (int64_t r = 0; r < rows; r++) lane_at[r] = i + r;
     anex_epilogue_run(c->node, turned, rows, line_at, cols, lane_at, rows);
-    if (c->dtype == ANEX_F16) anex_narrow(halves, turned, cols * rows);
+    size_t item = c->dtype == ANEX_F32 ? sizeof(float) : narrow_lanes(halves, turned, c->dtype, cols * rows);
+    const char *from = c->dtype == ANEX_F32 ? (const char *)turned : (const char *)halves;
+    char *to = (char *)c->data + (i + j * c->col) * (int64_t)item;
+    size_t line = (size_t)rows * item, step = (size_t)c->col * item;
     for (int64_t s = 0; s < cols; s++) {
-        int64_t at = i + (j + s) * c->col;
-        if (c->dtype == ANEX_F16 && rows == MR)
-            memcpy((half *)c->data + at, halves + s * MR, MR * sizeof(half));
-        else if (c->dtype == ANEX_F16)
-            memcpy((half *)c->data + at, halves + s * rows, (size_t)rows * sizeof(half));
+        if (line == MR * sizeof(half))
+            memcpy(to + (size_t)s * step, from + (size_t)s * line, MR * sizeof(half));
         else
-            memcpy((float *)c->data + at, turned + s * rows, (size_t)rows * sizeof(float));
+            memcpy(to + (size_t)s * step, from + (size_t)s * line, line);
     }
 }
 
-static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+void gemm_store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
     finish_tile(c, tile, i, rows, j, cols);
     if (c->node && c->node->epilogue && lies_across(c)) {
         store_turned(c, tile, i, rows, j, cols);
@@ -345,9 +365,9 @@ static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t row
     half halves[MR * NR];
     const char *from = (const char *)tile;
     int64_t item = sizeof(float);
-    if (c->dtype == ANEX_F16) {
-        anex_narrow(halves, tile, rows * NR);
-        from = (const char *)halves, item = sizeof(half);
+    if (c->dtype != ANEX_F32) {
+        item = (int64_t)narrow_lanes(halves, tile, c->dtype, rows * NR);
+        from = (const char *)halves;
     }
     if (c->place || c->col != 1) {
         int64_t row_at[MR], col_at[NR];
@@ -393,7 +413,7 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
                         micro_once(m, half_b, by_row, depth, x, y, k0 ? sum : NULL, to);
                     else
                         micro_kernels[m - 1][half_b][by_row](depth, x, y, k0 ? sum : NULL, to);
-                    if (last) store_tile(c, to, i + r, m, j, anex_min(NR, j1 - j));
+                    if (last) gemm_store_tile(c, to, i + r, m, j, anex_min(NR, j1 - j));
                 }
             }
         }

@@ -85,6 +85,11 @@ size_t gemm_scratch(const gemm *g);
 void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
                void *scratch);
 
+/* The end of a tile, for other products too: rows x cols floats, `tile` [rows][NR], become rows i .. and columns
+   j .. of C, after its bias and the epilogue of its node. */
+#define gemm_store_tile ANEX_LOCAL(gemm_store_tile)
+void gemm_store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols);
+
 /* B [k, n] into panels of its own dtype, once, while compiling. */
 static inline size_t gemm_panels_bytes(int64_t k, int64_t n, anex_dtype dtype) {
     return (size_t)((n + NR - 1) / NR * NR * k) * (dtype == ANEX_F16 ? 2 : 4);
