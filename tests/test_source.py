@@ -129,7 +129,7 @@ def test_every_kernel_is_an_op_of_coremltools_and_knows_all_its_inputs_in_every_
     from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
 
     for op, (inputs, dtypes) in _native.kernels().items():
-        if op == "anex_copy":
+        if op.startswith("anex_"):  # the engine's own
             continue
         assert dtypes, op
         versions = SSAOpRegistry.core_ops.get(op) or {None: SSAOpRegistry.dialect_ops[op]}

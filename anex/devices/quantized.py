@@ -105,7 +105,7 @@ def int8_weight(var: Var, axis: int) -> Weight | None:
     if op.op_type != "constexpr_blockwise_shift_scale":
         given = op.inputs.get("axis")
         along = 0 if given is None else int(given.val) % data.ndim
-        scale, zero = (None if v is None else _along(v, along, data.ndim) for v in (scale, zero))
+        scale, zero = _along(scale, along, data.ndim), None if zero is None else _along(zero, along, data.ndim)
     if any(v is not None and any(n != 1 for i, n in enumerate(v.shape) if i != axis) for v in (scale, zero)):
         return None
     if zero is not None and zero.dtype.kind not in "iu" and (zero != np.rint(zero)).any():

@@ -141,22 +141,26 @@ static inline void interleave(uint8_t *restrict to, const uint8_t *restrict r0, 
 #endif
 }
 
-/* A panel of quads x width x 4 from rows, one per k, `step` apart; what lies past `depth` meets weights of 0. */
-static void pack_across(uint8_t *to, int64_t width, const uint8_t *x, int64_t step, int64_t depth, int64_t cols,
-                        uint8_t turn) {
+/* Panels of quads x width x 4, `next` bytes from one to the next, from rows, one per k, `step` apart: all of a row
+   while its page is at hand. What lies past `depth` meets weights of 0. */
+static void pack_across(uint8_t *to, int64_t width, int64_t next, const uint8_t *x, int64_t step, int64_t depth,
+                        int64_t cols, uint8_t turn) {
     for (int64_t k = 0; k < depth; k += 4, to += width * 4) {
         const uint8_t *row[4];
         for (int64_t i = 0; i < 4; i++) row[i] = x + anex_min(k + i, depth - 1) * step;
-        for (int64_t j = 0; j < cols; j += SIDE) {
-            int64_t n = anex_min(SIDE, cols - j), whole = anex_min(SIDE, width - j);
-            if (n == SIDE) {
-                interleave(to + 4 * j, row[0] + j, row[1] + j, row[2] + j, row[3] + j, turn);
-                continue;
+        uint8_t *panel = to;
+        for (int64_t j = 0, lane = 0, wide; j < cols; j += wide) {
+            wide = anex_min(SIDE, width - lane);
+            if (wide == SIDE && cols - j >= SIDE) {
+                interleave(panel + 4 * lane, row[0] + j, row[1] + j, row[2] + j, row[3] + j, turn);
+            } else {
+                uint8_t part[4][SIDE] = {{0}}, quads[4 * SIDE];
+                for (int i = 0; i < 4; i++) memcpy(part[i], row[i] + j, (size_t)anex_min(wide, cols - j));
+                interleave(quads, part[0], part[1], part[2], part[3], turn);
+                memcpy(panel + 4 * lane, quads, (size_t)wide * 4);
             }
-            uint8_t part[4][SIDE] = {{0}}, quads[4 * SIDE];
-            for (int i = 0; i < 4; i++) memcpy(part[i], row[i] + j, (size_t)n);
-            interleave(quads, part[0], part[1], part[2], part[3], turn);
-            memcpy(to + 4 * j, quads, (size_t)whole * 4);
+            lane += wide;
+            if (lane == width) lane = 0, panel += next;
         }
     }
 }
@@ -189,21 +193,24 @@ static void pack_gathered(uint8_t *to, int64_t width, const conv_source *source,
     for (int64_t k = 0; k < depth; k += TAPS) {
         int64_t taps = anex_min(TAPS, depth - k);
         conv_pack_bytes(source, lines, LINE, k0 + k, taps, j, cols);
-        pack_across(to + k * width, width, lines, LINE, taps, cols, turn);
+        pack_across(to + k * width, width, 0, lines, LINE, taps, cols, turn);
     }
 }
 
 static void fetch(const gemm_int8_activations *a, uint8_t *to, int64_t width, int64_t first, int64_t end, int64_t k0,
                   int64_t depth) {
     uint8_t turn = turn_of(a);
-    for (int64_t j = first; j < end; j += width, to += width * quads_of(depth) * 4) {
+    int64_t next = width * quads_of(depth) * 4;
+    if (!a->gather && a->k_step != 1) {
+        pack_across(to, width, next, a->x + k0 * a->k_step + first, a->k_step, depth, end - first, turn);
+        return;
+    }
+    for (int64_t j = first; j < end; j += width, to += next) {
         int64_t cols = anex_min(width, end - j);
         if (a->gather)
             pack_gathered(to, width, a->gather, k0, depth, j, cols, turn);
-        else if (a->k_step == 1)
-            pack_along(to, width, a->x + k0 + j * a->step, a->step, depth, cols, turn);
         else
-            pack_across(to, width, a->x + k0 * a->k_step + j, a->k_step, depth, cols, turn);
+            pack_along(to, width, a->x + k0 + j * a->step, a->step, depth, cols, turn);
     }
 }
 
