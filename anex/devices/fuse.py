@@ -23,7 +23,7 @@ ELEMENTWISE = frozenset({
     "softplus_parametric", "softsign", "sqrt", "square", "sub", "tan", "tanh", "threshold", "thresholded_relu",
 })  # fmt: skip
 # Those that hand each piece of their result to what follows before it is rounded.
-PRODUCTS = frozenset({"conv", "einsum", "linear", "matmul", "anex_conv_int8", "anex_linear_int8"})
+PRODUCTS = frozenset({"conv", "einsum", "linear", "matmul", "anex_conv_int8", "anex_linear_codes", "anex_linear_int8"})
 
 
 def groups(

@@ -278,8 +278,8 @@ static void plan_blocks(anex_node *node, attention *a) {
     a->blocks = (a->length + a->queries - 1) / a->queries;
     int64_t keys = anex_min(KC, a->keys);
     bool strict = node->strict;
-    a->scores = (gemm){.strict = strict, .m = keys, .n = a->queries, .k = a->e, .tile_m = round_up(keys, MR), .tile_n = a->queries};
-    a->values = (gemm){.strict = strict, .m = a->ev, .n = a->queries, .k = keys, .tile_m = round_up(a->ev, MR), .tile_n = a->queries};
+    a->scores = (gemm){.strict = strict, .block = KC, .m = keys, .n = a->queries, .k = a->e, .tile_m = round_up(keys, MR), .tile_n = a->queries};
+    a->values = (gemm){.strict = strict, .block = KC, .m = a->ev, .n = a->queries, .k = keys, .tile_m = round_up(a->ev, MR), .tile_n = a->queries};
     a->scores.tiles_m = a->scores.tiles_n = a->values.tiles_m = a->values.tiles_n = 1;
     a->score_bytes = anex_align((size_t)(keys * a->queries) * sizeof(float));
     a->query_bytes =
