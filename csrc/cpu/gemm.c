@@ -287,33 +287,42 @@ static inline __attribute__((always_inline)) void micro_codes(const int m, const
                                                               int64_t depth, const float *a, const uint8_t *codes,
                                                               const float *table, const float *affine, bool zeros,
                                                               const float *prior, float *to) {
-    enum { AHEAD = 1024 }; /* bytes */
-    vf sum[MR][VECTORS], zero[VECTORS];
+    enum { AHEAD = 4096 }; /* bytes: of the next block of these columns at last */
+    const int several = m == 1 ? 4 : m == 2 ? 2 : 1; /* sums of few rows would wait for the adder */
+    vf sum[4][MR][VECTORS], zero[VECTORS];
     const int64_t row = nibbles ? NR / 2 : NR;
     for (int v = 0; v < VECTORS; v++) zero[v] = zeros ? vf_load(affine + NR + v * VF) : vf_zero();
+#pragma GCC unroll 4
+    for (int s = 0; s < several; s++)
 #pragma GCC unroll 16
-    for (int i = 0; i < m; i++)
+        for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_zero();
-    for (int64_t k = 0; k < depth; k++) {
-        vf y[VECTORS];
-        __builtin_prefetch(codes + k * row + AHEAD);
+            for (int v = 0; v < VECTORS; v++) sum[s][i][v] = vf_zero();
+    for (int64_t k = 0; k < depth; k += several) {
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) y[v] = decode(nibbles, codes + k * row, table, v) - zero[v];
+        for (int s = 0; s < several; s++) {
+            if (s && k + s >= depth) break;
+            if (s * row % 64 == 0) __builtin_prefetch(codes + (k + s) * row + AHEAD); /* each line of the cache */
+            vf y[VECTORS];
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) y[v] = decode(nibbles, codes + (k + s) * row, table, v) - zero[v];
 #pragma GCC unroll 16
-        for (int i = 0; i < m; i++) {
-            vf x = vf_set(by_row ? a[i * ROW + k] : a[k * MR + i]);
+            for (int i = 0; i < m; i++) {
+                vf x = vf_set(by_row ? a[i * ROW + k + s] : a[(k + s) * MR + i]);
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_fma(x, y[v], sum[i][v]);
+                for (int v = 0; v < VECTORS; v++) sum[s][i][v] = vf_fma(x, y[v], sum[s][i][v]);
+            }
         }
     }
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) {
-            vf scale = vf_load(affine + v * VF);
+            vf scale = vf_load(affine + v * VF), total = sum[0][i][v];
+            if (several == 4) total = (total + sum[1][i][v]) + (sum[2][i][v] + sum[3][i][v]);
+            if (several == 2) total = total + sum[1][i][v];
             vf_store(to + i * NR + v * VF,
-                     vf_fma(sum[i][v], scale, prior ? vf_load(prior + i * NR + v * VF) : vf_zero()));
+                     vf_fma(total, scale, prior ? vf_load(prior + i * NR + v * VF) : vf_zero()));
         }
 }
 
