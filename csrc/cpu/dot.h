@@ -55,10 +55,12 @@ static inline vq vq_set(int32_t x) { return vdupq_n_s32(x); }
 static inline vq vq_add(vq a, vq b) { return vaddq_s32(a, b); }
 static inline vq vq_sub(vq a, vq b) { return vsubq_s32(a, b); }
 static inline vf vq_to_float(vq x) { return vcvtq_f32_s32(x); }
+#if defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC) /* the build that such processors use: anex_isa_dot_neon */
 static inline vq vq_dot_one(vq sum, vq activation, vq weight) {
     __asm__(".arch_extension dotprod\n\tsdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(activation), "w"(weight));
     return sum;
 }
+#endif
 static inline vq vq_dot_pairs(vq sum, vq activation, vq weight) {
     int8x16_t a = vreinterpretq_s8_s32(activation), w = vreinterpretq_s8_s32(weight);
     int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(w)));
@@ -87,6 +89,8 @@ static inline vq vq_dot_pairs(vq sum, vq activation, vq weight) {
     }
     return (vq)total;
 }
+#endif
+#if !defined(__AVX2__) && !defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC)
 static inline vq vq_dot_one(vq sum, vq activation, vq weight) { return vq_dot_pairs(sum, activation, weight); }
 #endif
 

@@ -165,9 +165,26 @@ static void widen_line(const gemm_matrix *a, float *line, int64_t i0, int64_t ro
         for (int64_t i = 0; i < rows; i++) gemm_widen(line + i, a->data, a->dtype, (i0 + i) * a->row + k * a->col, 1);
 }
 
+/* KC halves of a row, of which so many more follow `step` apart: they are in rows of their own, which no prefetcher
+   of the hardware finds, and are asked for AHEAD rows early. */
+static inline void widen_row(float *restrict to, const half *restrict from, int64_t step, int64_t follow) {
+    enum { AHEAD = 6, LINE = 32 };
+    const half *later = from + step * anex_min(AHEAD, follow);
+#pragma GCC unroll 16
+    for (int k = 0; k < KC; k += VF) {
+        if (k % LINE == 0) __builtin_prefetch(later + k);
+        vf_store(to + k, vf_load_half(from + k));
+    }
+}
+
 /* Rows that run along k are only widened; others come in panels. True: rows. */
 static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, int64_t k0, int64_t depth) {
     const gemm_matrix *x = &a->matrix;
+    if (!a->pack && x->col == 1 && x->dtype == ANEX_F16 && depth == KC) {
+        for (int64_t i = 0; i < rows; i++)
+            widen_row(to + i * ROW, (const half *)x->data + (i0 + i) * x->row + k0, x->row, rows - 1 - i);
+        return true;
+    }
     if (!a->pack && x->col == 1) {
         for (int64_t i = 0; i < rows; i++) gemm_widen(to + i * ROW, x->data, x->dtype, (i0 + i) * x->row + k0, depth);
         return true;
