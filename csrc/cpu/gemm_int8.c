@@ -145,9 +145,14 @@ static inline void interleave(uint8_t *restrict to, const uint8_t *restrict r0, 
    while its page is at hand. What lies past `depth` meets weights of 0. */
 static void pack_across(uint8_t *to, int64_t width, int64_t next, const uint8_t *x, int64_t step, int64_t depth,
                         int64_t cols, uint8_t turn) {
+    enum { AHEAD = 12, LINE = 64 };
     for (int64_t k = 0; k < depth; k += 4, to += width * 4) {
         const uint8_t *row[4];
-        for (int64_t i = 0; i < 4; i++) row[i] = x + anex_min(k + i, depth - 1) * step;
+        for (int64_t i = 0; i < 4; i++) {
+            row[i] = x + anex_min(k + i, depth - 1) * step;
+            const uint8_t *later = x + anex_min(k + i + AHEAD, depth - 1) * step;
+            for (int64_t j = 0; j < cols; j += LINE) __builtin_prefetch(later + j);
+        }
         uint8_t *panel = to;
         for (int64_t j = 0, lane = 0, wide; j < cols; j += wide) {
             wide = anex_min(SIDE, width - lane);
