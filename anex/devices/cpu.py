@@ -129,7 +129,7 @@ class _Lowering:
         if unknown := [name for name, var in arguments.items() if name not in names and var not in listed]:
             raise CompileError(f"{op.op_type} {op.name!r}: the CPU engine knows no input {', '.join(unknown)}")
         given = [self.value(arguments[name]) if name in arguments else LEFT_OUT for name in names]
-        outside = list(dict.fromkeys(var for block in op.blocks for var in self.free_vars(block)))
+        outside = list(dict.fromkeys(var for block in op.blocks for var in free_vars(block, self.strict)))
         several = [self.value(var) for var in (*(var for vars_ in listed for var in vars_), *outside)]
         blocks = [self.block(block, outside) for block in op.blocks]
         results: list[int] = []
@@ -150,8 +150,10 @@ class _Lowering:
 
     def finish(self, block: Block, names: Iterable[str]) -> _native.Plan:
         """Add the ops of ``block``; ``names`` are those of its outputs."""
-        ops = self.needed(block)
-        for chain in [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, self.reads):
+        ops = needed(block, self.strict)
+        for chain in (
+            [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, lambda op: reads(op, self.strict))
+        ):
             for before, op in zip((None, *chain), chain, strict=False):
                 self.add_op(op, before)
         self.plan.finish([(name, self.value(var)) for name, var in zip(names, block.outputs, strict=True)])
@@ -166,29 +168,35 @@ class _Lowering:
             self.values[var] = self.plan.add_constant(constant(var))
         return self.values[var]
 
-    def needed(self, block: Block) -> list[Operation | quantized.Step]:
-        """The ops that outputs or states depend on, in program order, without those whose results are known."""
-        wanted = set(block.outputs)
-        kept = []
-        for op in reversed(block.operations):
-            if not is_folded(op) and (writes_state(op) or not wanted.isdisjoint(op.outputs)):
-                kept.append(op if self.strict else quantized.step(op))
-                wanted.update(self.reads(kept[-1]))
-        return kept[::-1]
 
-    def reads(self, op: Operation | quantized.Step) -> list[Var]:
-        """The values that an op and its blocks use."""
-        return [*fuse.arguments(op), *(var for inner in op.blocks for var in self.free_vars(inner))]
+def needed(block: Block, strict: bool = True) -> list[Operation | quantized.Step]:
+    """The ops that outputs or states depend on, in program order, without those whose results are known.
 
-    def free_vars(self, block: Block) -> list[Var]:
-        """The values that a block uses and does not make, constants left out."""
-        made = set(block.inputs)
-        used: dict[Var, None] = {}
-        for op in self.needed(block):
-            used.update(dict.fromkeys(self.reads(op)))
-            made.update(op.outputs)
-        used.update(dict.fromkeys(block.outputs))
-        return [var for var in used if var not in made and not is_constant(var)]
+    Not ``strict``: products of quantised operands are ops of the engine's own.
+    """
+    wanted = set(block.outputs)
+    kept = []
+    for op in reversed(block.operations):
+        if not is_folded(op) and (writes_state(op) or not wanted.isdisjoint(op.outputs)):
+            kept.append(op if strict else quantized.step(op))
+            wanted.update(reads(kept[-1], strict))
+    return kept[::-1]
+
+
+def reads(op: Operation | quantized.Step, strict: bool = True) -> list[Var]:
+    """The values that an op and its blocks use."""
+    return [*fuse.arguments(op), *(var for inner in op.blocks for var in free_vars(inner, strict))]
+
+
+def free_vars(block: Block, strict: bool = True) -> list[Var]:
+    """The values that a block uses and does not make, constants left out."""
+    made = set(block.inputs)
+    used: dict[Var, None] = {}
+    for op in needed(block, strict):
+        used.update(dict.fromkeys(reads(op, strict)))
+        made.update(op.outputs)
+    used.update(dict.fromkeys(block.outputs))
+    return [var for var in used if var not in made and not is_constant(var)]
 
 
 def writes_state(op: Operation) -> bool:
