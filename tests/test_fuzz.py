@@ -14,7 +14,8 @@ PROGRAMS, BATCH = 100, 10
 # what random programs leave out, and where it is tested instead
 LEFT_OUT = {
     "anex_copy": "the engine's own", "anex_overflow": "test_ane_numerics.py", "anex_flush": "test_ane_numerics.py",
-    "anex_narrow_sum": "test_ane_numerics.py",
+    "anex_narrow_sum": "test_ane_numerics.py", "anex_conv_int8": "ops/test_products_int8.py",
+    "anex_linear_int8": "ops/test_products_int8.py", "anex_linear_codes": "ops/test_products_codes.py",
     "random_uniform": "ops/test_generate.py", "random_normal": "ops/test_generate.py",
     "random_bernoulli": "ops/test_generate.py", "random_categorical": "ops/test_generate.py",
     "cond": "test_control.py", "while_loop": "test_control.py", "read_state": "test_control.py",

@@ -13,7 +13,7 @@ from .. import _native
 from ..errors import ArgumentError, CompileError
 from ..ops import dtype_name, family
 from ..spec import MAX_RANK
-from . import fuse, numerics, stepwise
+from . import fuse, numerics, quantized, stepwise
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
@@ -158,14 +158,14 @@ class Lowering:
     def add_input(self, var: Var, name: str, shape: Sequence[int], dtype: str) -> None:
         self.values[var] = self.plan.add_input(name, shape, dtype)
 
-    def add_op(self, op: Operation, before: Operation | None) -> None:
+    def add_op(self, op: Operation | quantized.Step, before: Operation | quantized.Step | None) -> None:
         """``before``: the op added last, whose result only this one reads."""
         if self.model is not None:
             self.model.add_op(self, op)
             return
         self.add_kernel(op, before)
 
-    def add_kernel(self, op: Operation, before: Operation | None = None) -> None:
+    def add_kernel(self, op: Operation | quantized.Step, before: Operation | quantized.Step | None = None) -> None:
         names, _ = kernels()[op.op_type]
         # names that begin with _ are the builder's own: the functions that made the blocks
         arguments = {name: var for name, var in op.inputs.items() if var is not None and name[0] != "_"}
@@ -173,7 +173,7 @@ class Lowering:
         if unknown := [name for name, var in arguments.items() if name not in names and var not in listed]:
             raise CompileError(f"{op.op_type} {op.name!r}: the CPU engine knows no input {', '.join(unknown)}")
         given = [self.value(arguments[name]) if name in arguments else LEFT_OUT for name in names]
-        outside = list(dict.fromkeys(var for block in op.blocks for var in free_vars(block)))
+        outside = list(dict.fromkeys(var for block in op.blocks for var in free_vars(block, self.strict)))
         several = [self.value(var) for var in (*(var for vars_ in listed for var in vars_), *outside)]
         blocks = [self.block(block, outside) for block in op.blocks]
         results: list[int] = []
@@ -194,14 +194,18 @@ class Lowering:
 
     def finish(self, block: Block, names: Iterable[str]) -> _native.Plan:
         """Add the ops of ``block``; ``names`` are those of its outputs."""
-        ops = needed(block)
-        for chain in [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, reads):
+        ops = needed(block, self.strict)
+        for chain in (
+            [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, lambda op: reads(op, self.strict))
+        ):
             for before, op in zip((None, *chain), chain, strict=False):
                 self.add_op(op, before)
         self.plan.finish([(name, self.value(var)) for name, var in zip(names, block.outputs, strict=True)])
         return self.plan
 
-    def value(self, var: Var) -> int:
+    def value(self, var: Var | np.ndarray) -> int:
+        if isinstance(var, np.ndarray):
+            return self.plan.add_constant(var)
         if var not in self.values:
             if not is_constant(var):
                 raise CompileError(f"{var.name} is used before it is computed")
@@ -209,35 +213,38 @@ class Lowering:
         return self.values[var]
 
 
-def needed(block: Block) -> list[Operation]:
-    """The ops that outputs or states depend on, in program order, without those whose results are known."""
+def needed(block: Block, strict: bool = True) -> list[Operation | quantized.Step]:
+    """The ops that outputs or states depend on, in program order, without those whose results are known.
+
+    Not ``strict``: products of quantised operands are ops of the engine's own.
+    """
     wanted = set(block.outputs)
     kept = []
     for op in reversed(block.operations):
         if not is_folded(op) and (writes_state(op) or not wanted.isdisjoint(op.outputs)):
-            kept.append(op)
-            wanted.update(reads(op))
+            kept.append(op if strict else quantized.step(op))
+            wanted.update(reads(kept[-1], strict))
     return kept[::-1]
 
 
-def reads(op: Operation) -> list[Var]:
+def reads(op: Operation | quantized.Step, strict: bool = True) -> list[Var]:
     """The values that an op and its blocks use."""
-    return [*fuse.arguments(op), *(var for inner in op.blocks for var in free_vars(inner))]
+    return [*fuse.arguments(op), *(var for inner in op.blocks for var in free_vars(inner, strict))]
+
+
+def free_vars(block: Block, strict: bool = True) -> list[Var]:
+    """The values that a block uses and does not make, constants left out."""
+    made = set(block.inputs)
+    used: dict[Var, None] = {}
+    for op in needed(block, strict):
+        used.update(dict.fromkeys(reads(op, strict)))
+        made.update(op.outputs)
+    used.update(dict.fromkeys(block.outputs))
+    return [var for var in used if var not in made and not is_constant(var)]
 
 
 def writes_state(op: Operation) -> bool:
     return op.op_type == "coreml_update_state" or any(writes_state(inner) for b in op.blocks for inner in b.operations)
-
-
-def free_vars(block: Block) -> list[Var]:
-    """The values that a block uses and does not make, constants left out."""
-    made = set(block.inputs)
-    used: dict[Var, None] = {}
-    for op in needed(block):
-        used.update(dict.fromkeys(reads(op)))
-        made.update(op.outputs)
-    used.update(dict.fromkeys(block.outputs))
-    return [var for var in used if var not in made and not is_constant(var)]
 
 
 def constant(var: Var) -> Any:

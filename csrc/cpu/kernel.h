@@ -58,11 +58,13 @@ struct anex_node {
     anex_stage stage[ANEX_MAX_STAGES];
     int32_t n_stages;
     bool strict;     /* the plan's: the same bits from every instruction set, whatever it costs; set before */
+    bool dot;        /* the plan's: the processor has an instruction for products of int8; set before */
     bool view;       /* no work: out[0] is the memory of in[0], byte for byte */
     bool impure;     /* does more, or gives other values, each time: never folded */
     bool joined;     /* no node: the work is part of `onto` now, which makes out[0] */
     int8_t slot[ANEX_MAP_OPERANDS]; /* joined: in[i] is onto->in[slot[i]], or nowhere when negative */
     bool ends_float; /* the last stage hands its result to anex_epilogue_run before it is narrowed */
+    bool ends_bytes; /* that epilogue may end in int32 lanes for an int8 or uint8 result */
     anex_epilogue *epilogue; /* what follows: ops that joined; the plan frees it */
     uint32_t packed; /* bit i: in[i] was packed into `state`, its constant can go */
     size_t scratch, shared;

@@ -344,7 +344,7 @@ static anex_status add_op(anex_plan *plan, const char *op, const char *name, int
         plan->nodes = grown, plan->node_room = room;
     }
     plan_node n = {.node = {.op = copy_text(op), .name = copy_text(name), .n_list = n_list, .n_out = n_outputs,
-                            .strict = plan->strict},
+                            .strict = plan->strict, .dot = plan->isa->dot},
                    .list = copy_values(list, n_list),
                    .out = copy_values(outputs, n_outputs),
                    .blocks = calloc((size_t)n_blocks + 1, sizeof *n.blocks)};
