@@ -8,11 +8,16 @@ from pathlib import Path
 
 import click
 
+from .cost.commands import cost
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="anex")
 def main() -> None:
     """Program the Apple Neural Engine: what is here, and whether it works."""
+
+
+main.add_command(cost)
 
 
 @main.command()

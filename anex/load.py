@@ -81,6 +81,18 @@ def from_mil(
         return from_proto(from_text(text), folder, weights=weights, function=function)
 
 
+def from_file(
+    path: str | os.PathLike[str], function: str | None = None, weights: str | os.PathLike[str] | None = None
+) -> Program:
+    """The MIL program of a file or folder of any kind above, told apart by what it holds; ``weights`` as there."""
+    path = as_path(path)
+    if path.suffix in (".mlpackage", ".mlmodel") or (path.is_dir() and (path / "Manifest.json").exists()):
+        return from_mlpackage(path, function)
+    if not path.exists():
+        raise MissingFileError(f"{path} does not exist")
+    return from_mil(path, weights, function)
+
+
 def from_model(data: bytes, folder: Path, what: str, function: str | None = None) -> Program:
     """The MIL program of a serialised Core ML model whose ``@model_path/`` is ``folder``."""
     from google.protobuf.message import DecodeError

@@ -27,6 +27,7 @@ LAYERS = [
     {"profile", "profile_page"},
     {"devices"},
     {"passes"},
+    {"cost"},
     {"store"},
     {"load", "torch_frontend", "cache", "submit"},
     {"mil", "ops", "tidy", "agree", "state"},

@@ -112,7 +112,7 @@ class Model:
                 Prediction(
                     ms, ms * math.exp(-half[i]), ms * math.exp(half[i]),
                     {name: float(part) * scale for name, part in zip(BOUNDS, shares[i], strict=True)},
-                    tuple(map(float, own)), load.flops, load.flops / (ms * self.peak(chips[i], load)),
+                    tuple(map(float, own)), load.flops, self.at_peak(chips[i], load) / ms,
                     sum(each.load.kind == load.kind for each in same), len(same),
                 )
             )  # fmt: skip
@@ -122,11 +122,10 @@ class Model:
         """The user's own measurements of this chip are of the machine that predictions are for."""
         return HERE if any(each.row.source == HERE and each.chip == chip for each in self.known) else ""
 
-    def peak(self, chip: Chip, load: Load) -> float:
-        """FLOP/ms of 1x1 convolutions, in int8 where all of the load's weights and activations are."""
-        rate = self.parameters.value(chip, "rate")
-        schemes = {work.scheme for work in load.works if work.flops}
-        return rate * self.parameters.value(chip, "w8a8") if schemes == {"w8a8"} else rate
+    def at_peak(self, chip: Chip, load: Load) -> float:
+        """ms the products would take at the rate of 1x1 convolutions, each in its arithmetic."""
+        rate, int8 = (self.parameters.value(chip, name) for name in ("rate", "w8a8"))
+        return sum(work.flops / (rate * int8 if work.scheme == "w8a8" else rate) for work in load.works)
 
     def calibrated(self, lines: Sequence[Mapping[str, str]]) -> Model:
         """The model with a user's own measurements: their chips refitted, and what is left learnt."""
