@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from .calibration import calibrate
 from .cost.commands import cost
 
 
@@ -17,6 +18,7 @@ def main() -> None:
     """Program the Apple Neural Engine: what is here, and whether it works."""
 
 
+main.add_command(calibrate)
 main.add_command(cost)
 
 

@@ -20,7 +20,7 @@ NATIVE = sorted(path for pattern in ("*.c", "*.h", "*.inc") for path in (ROOT / 
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"selftest"},
+    {"selftest", "calibration"},
     {"doctor"},
     {"__init__"},
     {"program", "build"},

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from . import rows as published
 from .fitting import fit
-from .kriging import Groups, Hyper, Kriging, Names, Points, choose, offset, points, target
+from .kriging import Groups, Hyper, Index, Kriging, Names, Points, choose, offset, points, target
 from .model import DATA, FITTED, FORMAT, MEASURED, Known, usable
 from .physics import GENERATION_COUNT, NAMES, NUMBERS, Array, Batch, Parameters
 
@@ -47,13 +46,13 @@ class Data:
         self.sources = self._groups(each.row.source for each in self.known)
         self.chips = self._groups(each.chip.name for each in self.known)
 
-    def _groups(self, keys: Iterator[Any]) -> list[npt.NDArray[np.intp]]:
+    def _groups(self, keys: Iterator[Any]) -> list[Index]:
         found: dict[Any, list[int]] = {}
         for i, key in enumerate(keys):
             found.setdefault(key, []).append(i)
         return [np.array(each, np.intp) for each in found.values()]
 
-    def within(self, chosen: Array, groups: Groups) -> list[npt.NDArray[np.intp]]:
+    def within(self, chosen: Index, groups: Groups) -> list[Index]:
         """The groups as places in ``chosen``."""
         place = {int(i): n for n, i in enumerate(chosen)}
         parts = (np.array([place[int(i)] for i in group if int(i) in place], np.intp) for group in groups)
@@ -72,7 +71,7 @@ def _fit(known: Sequence[Known], ms: Array) -> Parameters:
     return fit(chips, Batch(chips, [each.row.path for each in known], [each.load for each in known]), ms)
 
 
-def _regression(data: Data, chosen: Array, hyper: Hyper) -> tuple[Parameters, Names, Kriging]:
+def _regression(data: Data, chosen: Index, hyper: Hyper) -> tuple[Parameters, Names, Kriging]:
     known = [data.known[int(i)] for i in chosen]
     parameters, names = _fit(known, data.ms[chosen]), Names()
     at = _points(parameters, known, names)

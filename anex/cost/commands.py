@@ -18,7 +18,9 @@ USUAL = ("M1", "M2", "M3", "M4", "M5", "M4 Max", "M5 Pro")
 
 @click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--chip", "chips", multiple=True, metavar="NAME", help="A chip, several times, or 'all'; such as 'M4 Max'.")
+@click.option(
+    "--chip", "chips", multiple=True, metavar="NAME", help="A chip, several times, or 'all'; such as 'M4 Max'."
+)
 @click.option("--path", default="private", show_default=True, help="The way into the engine: private, e5rt or coreml.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Of MIL text: its weight file, or their folder.")
 @click.option("--function", default="", help="Of a model with several; main without it.")
@@ -27,8 +29,8 @@ USUAL = ("M1", "M2", "M3", "M4", "M5", "M4 Max", "M5 Pro")
 @click.option("--ops", is_flag=True, help="Also the ops that take the most, on the first chip.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def cost(
-    model: Path | None, chips: Sequence[str], path: str, weights: Path | None, function: str, rows: Path | None, calibration: Path | None,
-    ops: bool, as_json: bool,
+    model: Path | None, chips: Sequence[str], path: str, weights: Path | None, function: str, rows: Path | None,
+    calibration: Path | None, ops: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Predict how long MODEL takes on a Neural Engine, with an 80 % interval: nothing is run.
 

@@ -18,6 +18,9 @@ from .fitting import DEGREES, slopes_of
 from .physics import NUMBERS, Array, Batch, Parameters, Terms, logs, terms
 from .work import PATHS, Load
 
+Index = npt.NDArray[np.intp]
+Groups = Sequence[Index]
+
 
 @dataclass(frozen=True)
 class Hyper:
@@ -118,17 +121,19 @@ def covariance(a: Points, b: Points, hyper: Hyper) -> Array:
     alike = np.where(same_chip, 1, hyper.other_chip) * (a.path[:, None] == b.path[None])
     alike = alike * np.where(a.kind[:, None] == b.kind[None], 1, hyper.other_kind)
     run = (a.run[:, None] == b.run[None]) * np.exp(-mix / (2 * hyper.run_mix**2))
-    return hyper.parameters**2 * by_parameters + hyper.form**2 * near * alike + hyper.run**2 * run
+    found: Array = hyper.parameters**2 * by_parameters + hyper.form**2 * near * alike + hyper.run**2 * run
+    return found
 
 
 def _distance(a: Array, b: Array) -> Array:
     """Squared, of every pair."""
-    found = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-    return np.maximum(found, 0)
+    found: Array = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T, 0)
+    return found
 
 
 def noise(at: Points, hyper: Hyper) -> Array:
-    return np.array([getattr(hyper, f"noise_{path}") for path in PATHS])[at.path]
+    found: Array = np.array([getattr(hyper, f"noise_{path}") for path in PATHS])[at.path]
+    return found
 
 
 def target(at: Points, parameters: Parameters, chips: Sequence[Chip], ms: Array) -> Array:
@@ -162,7 +167,7 @@ class Kriging:
         variance = own - np.einsum("ij,jk,ik->i", between, self.inverse, between) + noise(new, self.hyper) ** 2
         return between @ self.weights, np.maximum(variance, 1e-6)
 
-    def left_out(self, groups: Sequence[Array]) -> tuple[Array, Array]:
+    def left_out(self, groups: Groups) -> tuple[Array, Array]:
         """Error and variance of each known load, predicted without any of its group."""
         error, variance = np.empty(len(self.known)), np.empty(len(self.known))
         usual = noise(self.known, self.hyper) ** 2
@@ -172,7 +177,7 @@ class Kriging:
             variance[group] = np.diag(block) - (self.outlying[group] ** 2 - 1) * usual[group]
         return error, np.maximum(variance, 1e-6)
 
-    def robust(self, groups: Sequence[Array], rounds: int = 4) -> Kriging:
+    def robust(self, groups: Groups, rounds: int = 4) -> Kriging:
         """The same with outliers told apart: the noise of each as a Student's t has it."""
         found = self
         for _ in range(rounds):
@@ -185,9 +190,6 @@ class Kriging:
 
 def _one(at: Points, i: int) -> Points:
     return replace(at, **{f.name: getattr(at, f.name)[i : i + 1] for f in fields(at) if f.name != "terms"})
-
-
-Groups = Sequence[npt.NDArray[np.intp]]
 
 
 def choose(known: Points, target: Array, groupings: Sequence[Groups], start: Hyper, rounds: int = 3) -> Hyper:

@@ -129,6 +129,8 @@ class Model:
 
     def calibrated(self, lines: Sequence[Mapping[str, str]]) -> Model:
         """The model with a user's own measurements: their chips refitted, and what is left learnt."""
+        if any(line.get("device") == "double" for line in lines):
+            raise ArgumentError("the calibration was measured on the stand-in of the framework, not on hardware")
         own = usable([dict(line, source=HERE) for line in lines])
         if not own:
             raise ArgumentError("no row of the calibration has a chip, a known workload and a time")
@@ -163,7 +165,9 @@ def read(fitted: Path = FITTED, measured: Path = MEASURED) -> Model:
         chips = {name: np.log([each["factor"] for each in values["numbers"].values()])
                  for name, values in facts["chips"].items()}  # fmt: skip
         parameters = Parameters(population, generations, chips)
-        return Model(parameters, Hyper(**facts["regression"]), facts["interval_factor"], usable(published.read(measured)))
+        return Model(
+            parameters, Hyper(**facts["regression"]), facts["interval_factor"], usable(published.read(measured))
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{fitted} is no fitted cost model: {error!r}") from error
 

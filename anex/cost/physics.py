@@ -96,11 +96,13 @@ class Parameters:
 
     def of(self, chip: Chip) -> Array:
         """The logarithms for one chip."""
-        found = self.population.copy()
+        found: Array = self.population.copy()
         if chip.known:
             found = found + self.generation[:, chip.generation - 1]
         own = self.chips.get(chip.name)
-        return found if own is None else found + own
+        if own is not None:
+            found = found + own
+        return found
 
     def value(self, chip: Chip, name: str) -> float:
         return float(np.exp(self.of(chip)[NAMES.index(name)]))
@@ -164,7 +166,9 @@ class Terms:
         return self.start + self.into + self.out + self.sum(self.works)
 
     def sum(self, by_work: Array) -> Array:
-        return np.bincount(self.row, by_work, len(self.start)) if len(self.row) else np.zeros(len(self.start))
+        found: Array = np.zeros(len(self.start))
+        np.add.at(found, self.row, by_work)
+        return found
 
     def bounds(self) -> Array:
         """ms by load of what ``BOUNDS`` names, [load, bound]; they add up to the total."""
@@ -182,11 +186,13 @@ def terms(logs: Array, batch: Batch) -> Terms:
     by_work = by_load[batch.row]
 
     def of(name: str, table: Array) -> Array:
-        return table[:, NAMES.index(name)]
+        column: Array = table[:, NAMES.index(name)]
+        return column
 
     def path(what: str) -> Array:
         columns = np.array([NAMES.index(f"{what}_{each}") for each in PATHS])
-        return by_load[np.arange(batch.size), columns[batch.path]]
+        rates: Array = by_load[np.arange(batch.size), columns[batch.path]]
+        return rates
 
     rate = of("rate", by_work).copy()
     kind = batch.kind

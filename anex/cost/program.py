@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from .._coremltools import coremltools
 from ..errors import UnsupportedError
 from ..ops import OPS, ane_findings
-from ..ops.limits import is_weight
 from ..ops.record import dtype_name, nbytes, shape, tensors
+from ..ops.rules import is_weight
 from .chips import Chip
 from .model import Model, Prediction, shipped
 from .work import Load, Work
@@ -110,6 +110,8 @@ def load_of(function: Function, ops: Sequence[Operation], chip: Chip) -> tuple[L
     into, out = (sum(map(port_bytes, vars)) for vars in (ports, function.outputs))
     notes = tuple(f"{count} {name} counted as nothing: its shapes are not fixed, or its cost unknown"
                   for name, count in unknown.items())  # fmt: skip
+    if refused := refusals(ops, chip):
+        notes += (f"priced as if the engine ran it, which it refuses: {', '.join(refused)}; see `anex explain`",)
     if ops and not works:
         raise UnsupportedError("no op of the program has fixed shapes and a known cost, so there is nothing to predict")
     return Load(tuple(works), into, out, kind_of(works)), counted, notes
@@ -129,6 +131,15 @@ def kind_of(works: Sequence[Work]) -> str:
         return {"matmul": "sdpa"}.get(heavy.kind, "gemv" if heavy.positions <= 1 else "matmul")
     streams = max(work.positions for work in products if work.kind == heavy.kind) <= DECODING
     return "llm_decode" if streams else "encoder_block"
+
+
+def refusals(ops: Sequence[Operation], chip: Chip) -> list[str]:
+    """The types of op that a rule keeps from the engine, with their counts."""
+    found: dict[str, int] = {}
+    for op in ops:
+        if any(finding.refuses for finding in ane_findings(op, chip.family)):
+            found[op.op_type] = found.get(op.op_type, 0) + 1
+    return [f"{count} {name}" for name, count in found.items()]
 
 
 def port_bytes(var: Var) -> float:

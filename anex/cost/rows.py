@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,7 +186,7 @@ def _linear(s: Sizes) -> Found:
     return [work], s.in_bytes, out_bytes
 
 
-def _pass(kind: str, shrinks: bool = False) -> object:
+def _pass(kind: str, shrinks: bool = False) -> Callable[[Sizes], Found]:
     def found(s: Sizes) -> Found:
         out = s.in_bytes / max(1.0, s.need("width")) if shrinks else s.in_bytes
         return [Work(kind, bytes=s.in_bytes)], s.in_bytes, out
@@ -222,10 +222,8 @@ def _encoder(s: Sizes) -> Found:
     inner = _attention_works(s, tokens, width)
     parameters = 4 * width**2 + 2 * width * hidden
     flops = s.flops(2.0 * parameters * tokens * s.batch + inner[0].flops) - inner[0].flops
-    outer = Work(
-        "linear", flops, s.weights(parameters), s.in_bytes * (1 + hidden / width) / s.batch, tokens * s.batch, (width, width),
-        s.scheme, 6,
-    )  # fmt: skip
+    touched = s.in_bytes * (1 + hidden / width) / s.batch
+    outer = Work("linear", flops, s.weights(parameters), touched, tokens * s.batch, (width, width), s.scheme, 6)
     return [outer, *inner, Work("layer_norm", bytes=2 * s.in_bytes, count=2)], s.in_bytes, s.in_bytes
 
 
@@ -258,7 +256,7 @@ def _fused(s: Sizes) -> Found:
     return [work, Work("elementwise", bytes=s.in_bytes * s.depth, count=s.depth)], in_bytes, out_bytes
 
 
-_LOADS = {
+_LOADS: dict[str, Callable[[Sizes], Found]] = {
     "conv_chain": _conv, "conv_single": _conv, "dwconv": _conv, "matmul": _linear, "gemv": _linear, "lm_head": _linear,
     "elementwise": _elementwise, "softmax": _pass("softmax"), "layer_norm": _pass("layer_norm"),
     "rms_norm": _pass("rms_norm"), "l2_norm": _pass("norm"), "group_norm": _pass("norm"), "pool": _pass("pool"),

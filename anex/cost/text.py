@@ -24,7 +24,8 @@ def priced(lines: Sequence[Mapping[str, str]], model: Model) -> list[dict[str, s
     found: dict[int, Prediction] = {}
     if can:
         predictions = model.predict(
-            [load for i in can if (load := rows[i].load)], [chip(rows[i].chip) for i in can], [rows[i].path for i in can],
+            [load for i in can if (load := rows[i].load)], [chip(rows[i].chip) for i in can],
+            [rows[i].path for i in can],
             ops=[rows[i].op for i in can], sources=[rows[i].source for i in can],
         )  # fmt: skip
         found = dict(zip(can, predictions, strict=True))
@@ -36,8 +37,11 @@ def _added(row: published.Row, prediction: Prediction | None) -> dict[str, str]:
         return dict.fromkeys(ADDED, "") | {"why_not": row.why}
     p = prediction
     known = chip(row.chip)
-    note = "" if p.chip_rows else f"no measurement of {known.name}: " + (
-        f"as M{known.generation}" if known.known else "as the middle of all chips"
+    note = (
+        ""
+        if p.chip_rows
+        else f"no measurement of {known.name}: "
+        + (f"as M{known.generation}" if known.known else "as the middle of all chips")
     )
     return {
         "predicted_ms": f"{p.ms:.5g}", "low_ms": f"{p.low:.5g}", "high_ms": f"{p.high:.5g}", "bound": p.bound,
