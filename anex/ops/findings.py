@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AneWarning
 from .acceptance import refused
-from .record import OPS
+from .foreign import rules_of
 from .rule import Finding, Rule, family
 from .rules import GENERIC
 
@@ -33,7 +33,7 @@ def ane_findings(op: Operation, chip: str, *, cures: Collection[str] = CURES, pa
         return []
     on = family(chip)
     generic: tuple[Rule, ...] = () if op.op_type.startswith("constexpr_") else GENERIC
-    own = OPS[op.op_type].ane if op.op_type in OPS else (UNKNOWN,)
+    own = rules_of(op.op_type) or (UNKNOWN,)
     found = []
     for rule in (*own, *generic):
         if on in rule.chips and path in rule.path and (text := rule.check(op, on)) is not None:
