@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .devices.info import DeviceInfo, device_info
     from .load import from_mil, from_mlpackage
+    from .placement import Explanation, explain
     from .profile import Profile
     from .program import Program, compile
     from .state import State
@@ -60,6 +61,7 @@ __all__ = [
     "DeviceError",
     "DeviceInfo",
     "Error",
+    "Explanation",
     "FormatError",
     "MissingFileError",
     "Profile",
@@ -76,6 +78,7 @@ __all__ = [
     "device_info",
     "empty",
     "empty_like",
+    "explain",
     "from_dlpack",
     "from_mil",
     "from_mlpackage",
@@ -98,6 +101,7 @@ _MODULES = {
     "devices.info": ("DeviceInfo", "device_info"),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
     "load": ("from_mil", "from_mlpackage"),
+    "placement": ("Explanation", "explain"),
     "profile": ("Profile",),
     "program": ("Program", "compile"),
     "state": ("State",),

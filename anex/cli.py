@@ -10,6 +10,7 @@ import click
 
 from .calibration import calibrate
 from .cost.commands import cost
+from .placement.commands import explain
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,6 +21,7 @@ def main() -> None:
 
 main.add_command(calibrate)
 main.add_command(cost)
+main.add_command(explain)
 
 
 @main.command()

@@ -23,6 +23,7 @@ LAYERS = [
     {"selftest", "calibration"},
     {"doctor"},
     {"__init__"},
+    {"placement"},
     {"program", "build"},
     {"profile", "profile_page"},
     {"devices"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,11 @@ USUAL = ("M1", "M2", "M3", "M4", "M5", "M4 Max", "M5 Pro")
     "--chip", "chips", multiple=True, metavar="NAME", help="A chip, several times, or 'all'; such as 'M4 Max'."
 )
 @click.option("--path", default="private", show_default=True, help="The way into the engine: private, e5rt or coreml.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Of MIL text: its weight file, or their folder.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Of MIL text; need not be there.",
+)
 @click.option("--function", default="", help="Of a model with several; main without it.")
 @click.option("--rows", type=click.Path(path_type=Path), help="Predict the rows of a CSV of measurements; print a CSV.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Measurements of your own, by `anex calibrate`.")
@@ -64,6 +69,7 @@ def _model(
     ops: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from ..load import from_file
+    from ..ops.findings import function_findings as findings_of
     from . import text
     from .chips import chip
     from .program import cost as predict
@@ -71,7 +77,7 @@ def _model(
     names = sorted({known.chip.name for known in fitted.known}) if "all" in names else names
     for unknown in (name for name in names if not chip(name).known):
         raise click.ClickException(f"chip {unknown!r} is no Apple chip; such as 'M4 Max', 'A18 Pro', 'h16g', or 'all'")
-    program = from_file(file, function or None, weights)
+    program = from_file(file, function or None, weights, zeros=True)
     costs = [predict(program, chip(name), path=path, model=fitted) for name in names]
     if as_json:
         click.echo(json.dumps(text.as_json(costs), indent=1))
@@ -80,6 +86,11 @@ def _model(
     click.echo("\n".join(text.summary(costs)))
     for note in dict.fromkeys(note for each in costs for note in each.notes):
         click.echo(f"note: {note}")
+    chosen = program.functions.get(function or "main") or next(iter(program.functions.values()))
+    refused = Counter(found.op_type for found in findings_of(chosen, chip(names[0]).family) if found.refuses)
+    if refused:
+        which = ", ".join(f"{count} {name}" for name, count in refused.items())
+        click.echo(f"note: priced as if the engine ran it, which {names[0]} refuses: {which}; see `anex explain`")
     if ops:
         click.echo(f"\non {costs[0].chip}:")
         click.echo("\n".join(text.by_op(costs[0])))

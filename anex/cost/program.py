@@ -13,7 +13,7 @@ from ..ops import OPS, ane_findings
 from ..ops.record import dtype_name, nbytes, shape, tensors
 from ..ops.rules import is_weight
 from .chips import Chip
-from .model import Model, Prediction, shipped
+from .model import Model, Prediction, path_of, shipped
 from .work import Load, Work
 
 if TYPE_CHECKING:
@@ -80,20 +80,22 @@ def cost(program: Program, chip: Chip, *, path: str = "private", model: Model | 
          function: str = "") -> Cost:  # fmt: skip
     """Predict one function of ``program``, ``main`` or the first. Works run one after another, as the compiler fuses
     what it can into products."""
+    path_of(path)
     with coremltools():
         chosen = program.functions.get(function or "main") or next(iter(program.functions.values()))
         ops = list(operations(chosen))
         load, counted, notes = load_of(chosen, ops, chip)
-    (prediction,) = (model or shipped()).predict([load], [chip], [path])
-    place = {id(op): ms for op, ms in zip(counted, prediction.works, strict=True)}
-    estimates = []
-    with coremltools():
-        for op in ops:
-            work = work_of(op, chip) if id(op) in place else None
-            flops, size = (OPS[op.op_type].flops(op), OPS[op.op_type].bytes(op)) if work else (0, 0)
-            weights, kind = (work.weight_bytes, work.kind) if work else (0.0, "unknown")
-            estimates.append(Estimate(op.op_type, op.name, place.get(id(op), 0.0), flops, size, weights, kind))
+        (prediction,) = (model or shipped()).predict([load], [chip], [path])
+        place = {id(op): each for op, each in zip(counted, zip(load.works, prediction.works, strict=True), strict=True)}
+        estimates = [_estimate(op, *place.get(id(op), (None, 0.0))) for op in ops]
     return Cost(chip.name, path, prediction, tuple(estimates), notes)
+
+
+def _estimate(op: Operation, work: Work | None, ms: float) -> Estimate:
+    if work is None:
+        return Estimate(op.op_type, op.name, 0.0, 0.0, 0.0, 0.0, "unknown")
+    flops, size = OPS[op.op_type].flops(op), OPS[op.op_type].bytes(op)
+    return Estimate(op.op_type, op.name, ms, flops, size, work.weight_bytes, work.kind)
 
 
 def load_of(function: Function, ops: Sequence[Operation], chip: Chip) -> tuple[Load, list[Operation], tuple[str, ...]]:
@@ -110,8 +112,6 @@ def load_of(function: Function, ops: Sequence[Operation], chip: Chip) -> tuple[L
     into, out = (sum(map(port_bytes, vars)) for vars in (ports, function.outputs))
     notes = tuple(f"{count} {name} counted as nothing: its shapes are not fixed, or its cost unknown"
                   for name, count in unknown.items())  # fmt: skip
-    if refused := refusals(ops, chip):
-        notes += (f"priced as if the engine ran it, which it refuses: {', '.join(refused)}; see `anex explain`",)
     if ops and not works:
         raise UnsupportedError("no op of the program has fixed shapes and a known cost, so there is nothing to predict")
     return Load(tuple(works), into, out, kind_of(works)), counted, notes
@@ -131,15 +131,6 @@ def kind_of(works: Sequence[Work]) -> str:
         return {"matmul": "sdpa"}.get(heavy.kind, "gemv" if heavy.positions <= 1 else "matmul")
     streams = max(work.positions for work in products if work.kind == heavy.kind) <= DECODING
     return "llm_decode" if streams else "encoder_block"
-
-
-def refusals(ops: Sequence[Operation], chip: Chip) -> list[str]:
-    """The types of op that a rule keeps from the engine, with their counts."""
-    found: dict[str, int] = {}
-    for op in ops:
-        if any(finding.refuses for finding in ane_findings(op, chip.family)):
-            found[op.op_type] = found.get(op.op_type, 0) + 1
-    return [f"{count} {name}" for name, count in found.items()]
 
 
 def port_bytes(var: Var) -> float:

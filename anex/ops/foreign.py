@@ -41,8 +41,11 @@ FOREIGN: dict[str, tuple[Rule, ...]] = {
 
 # Names of a form of an op, and of the op that it is.
 FORMS = {
-    "gelu_exact": "gelu", "gelu_sigmoid_approx": "gelu", "gelu_tanh_approx": "gelu", "write_state": "coreml_update_state",
-}  # fmt: skip
+    "gelu_exact": "gelu",
+    "gelu_sigmoid_approx": "gelu",
+    "gelu_tanh_approx": "gelu",
+    "write_state": "coreml_update_state",
+}
 
 
 def rules_of(op_type: str) -> tuple[Rule, ...] | None:

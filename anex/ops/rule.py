@@ -35,6 +35,8 @@ FAMILIES = ("h13", "h14", "h15", "h16", "h17")  # M1 .. M5
 MACS = dict(zip(FAMILIES, ("M1", "M2", "M3", "M4", "M5"), strict=True))
 BEFORE_H16 = FAMILIES[:3]
 PATHS = ("private", "e5rt", "coreml")
+# Rules that are about the op, whatever its operands.
+ABOUT_THE_OP = ("unsupported-op", "contested-op", "too-old", "acceptance", "no-native-layer", "concat", "gelu")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ from typing import Literal
 from .acceptance import is_conditional
 from .findings import UNKNOWN
 from .foreign import rules_of
-from .rule import Rule, chips, family
+from .rule import ABOUT_THE_OP, Rule, chips, family
 
 Taken = Literal["yes", "conditional", "contested", "no"]
-# Rules that are about the op, whatever its operands.
-ABOUT_THE_OP = ("unsupported-op", "contested-op", "too-old", "acceptance", "no-native-layer", "concat", "gelu")
 
 
 @dataclass(frozen=True)
