@@ -15,6 +15,7 @@ from anex.cost import model, rows, text
 from anex.cost.chips import chip
 from anex.cost.program import cost
 from anex.cost.work import Load, Work
+from anex.placement.presets import preset
 
 NAME = "shared/reference/ane_measurements.csv"  # beside the repository, if at all
 SHARED = next((found for parent in Path(__file__).parents if (found := parent / NAME).exists()), Path(NAME))
@@ -55,6 +56,23 @@ def chain(depth, channels, image, *, int8=False):
                     x = mb.dequantize(input=mb.quantize(input=x, scale=0.125, output_dtype="int8"), scale=0.125)
             x = mb.conv(x=x, weight=weight)
         return x
+
+    return build
+
+
+def resnet18():
+    @anex.graph(image=(1, 3, 224, 224))
+    def build(image):
+        def conv(x, out, size, stride=1):
+            weight = np.zeros((out, int(x.shape[1]), size, size), np.float16)
+            return mb.conv(x=x, weight=weight, strides=[stride, stride], pad_type="same")
+
+        x = mb.relu(x=conv(image, 64, 7, 2))
+        x = mb.max_pool(x=x, kernel_sizes=[3, 3], strides=[2, 2], pad_type="same")
+        for out, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
+            y = conv(mb.relu(x=conv(x, out, 3, stride)), out, 3)
+            x = mb.relu(x=mb.add(x=conv(x, out, 1, stride) if stride > 1 else x, y=y))
+        return conv(mb.reduce_mean(x=x, axes=[2, 3], keep_dims=True), 1000, 1)
 
     return build
 
@@ -134,6 +152,14 @@ def test_a_chip_nobody_measured_has_a_wider_interval_than_one_that_was(fitted):
     assert unknown.chip_rows == 0 < m4.chip_rows
 
 
+def test_whole_models_that_were_measured_are_within_their_wider_intervals():
+    """ANEForge's results on M5 Pro: ResNet-18 in 0.33 ms, ViT-B in 18.3."""
+    for program, ms in ((resnet18(), 0.33), (preset("vit"), 18.3)):
+        found = cost(program, chip("M5 Pro"), path="e5rt")
+        assert found.prediction.low < ms < found.prediction.high
+        assert any("whole model" in note for note in found.notes)
+
+
 def test_own_measurements_move_the_predictions_of_their_chip_alone(fitted):
     slow = [dict(line, ms=str(2 * float(line["ms"]))) for line in PUBLISHED[:1]]
     own = fitted.calibrated(slow)
@@ -161,6 +187,7 @@ def test_measurements_on_the_stand_in_calibrate_nothing(fitted):
         ({"in_ch": "-5"}, "in_ch is missing"),
         ({"dtype": "fp4"}, "dtype 'fp4'"),
         ({"path": "gpu"}, "path 'gpu'"),
+        ({"width": "1e300"}, "beyond"),
     ],
     ids=str,
 )
@@ -214,3 +241,26 @@ def test_the_command_prices_a_package_on_the_chips_asked_for(tmp_path):
     found = json.loads(anex_cost(package, "--chip", "M1", "--json").stdout)
     assert found[0]["measured"] is False
     assert len(found[0]["ops"]) == 4
+
+
+def test_calibrating_again_writes_a_model_that_can_be_read_and_says_how_far_off_it_is(tmp_path):
+    with model.MEASURED.open() as file:
+        lines = [line for line in csv.DictReader(file) if line["chip"] in ("M2 Max", "M3 Pro")]
+    done = subprocess.run(
+        [sys.executable, "-m", "anex.cost.calibrate", written(tmp_path, lines), "--output", tmp_path / "fitted"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "one source left out" in done.stdout
+    again = model.read(tmp_path / "fitted/fitted.json", tmp_path / "fitted/measurements.csv")
+    found = [float(line["predicted_ms"]) / float(line["ms"]) for line in text.priced(lines, again)]
+    assert np.median(np.abs(np.array(found) - 1)) < 0.07
+    facts = json.loads((tmp_path / "fitted/fitted.json").read_text())
+    assert facts["chips"]["M3 Pro"]["rows"] == sum(line["chip"] == "M3 Pro" for line in lines)
+    assert facts["made_from"].startswith("rows.csv sha256 ")
+
+
+def test_a_model_of_another_version_is_refused(tmp_path):
+    (tmp_path / "fitted.json").write_text('{"format": "anex.cost", "numbers": {}}')
+    with pytest.raises(anex.FormatError, match="another version"):
+        model.read(tmp_path / "fitted.json")

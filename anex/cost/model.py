@@ -23,6 +23,7 @@ from .work import PATHS, Load
 DATA = Path(__file__).parent / "data"
 FITTED, MEASURED = DATA / "fitted.json", DATA / "measurements.csv"
 FORMAT = "anex.cost"
+AT_ONCE = 1000  # loads, for the sake of memory
 HERE = "this machine"  # the source of measurements that a user made
 
 
@@ -89,18 +90,29 @@ class Model:
 
     def predict(
         self, loads: Sequence[Load], chips: Sequence[Chip], paths: Sequence[str], *,
-        ops: Sequence[str] | None = None, sources: Sequence[str] | None = None,
+        ops: Sequence[str] | None = None, sources: Sequence[str] | None = None, beyond: float = 0.0,
     ) -> list[Prediction]:  # fmt: skip
-        """One prediction a load. ``sources``: who measured it, where that is known; ``ops``: a row's op."""
-        if not loads:
-            return []
+        """One prediction a load. ``sources``: who measured it, where that is known; ``ops``: a row's op.
+
+        ``beyond``: more spread, in logarithms, of loads that are unlike what was measured.
+        """
         ops = ops or [""] * len(loads)
+        found = []
+        for part in (slice(begin, begin + AT_ONCE) for begin in range(0, len(loads), AT_ONCE)):
+            some = None if sources is None else sources[part]
+            found += self._predict(loads[part], chips[part], paths[part], ops[part], some, beyond)
+        return found
+
+    def _predict(
+        self, loads: Sequence[Load], chips: Sequence[Chip], paths: Sequence[str], ops: Sequence[str],
+        sources: Sequence[str] | None, beyond: float,
+    ) -> list[Prediction]:  # fmt: skip
         kinds = [f"{load.kind} {op}" for load, op in zip(loads, ops, strict=True)]
         runs = list(sources) if sources else [self._here(each) for each in chips]
         at = points(self.parameters, chips, paths, loads, kinds, runs, self._names)
         mean, variance = self.kriging.predict(at)
         shift = mean - offset(at, self.parameters, chips)
-        half = self.factor * np.sqrt(variance)
+        half = self.factor * np.sqrt(variance + beyond**2)
         shares = at.terms.bounds()
         found = []
         for i, load in enumerate(loads):

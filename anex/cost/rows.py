@@ -13,8 +13,10 @@ from .work import MIB, PATHS, SCHEMES, Load, Work
 
 HEAD = 64  # the width of an attention head in every published block
 LARGEST_FILE = 64 * MIB
+LARGEST = 1e9  # of any column
 NEEDED = ("chip", "workload")
 # Facts about more, or less, than one call of one program.
+PLAIN_OPS = ("", "relu", "streaming", "add", "sub", "mul", "maximum", "minimum", "abs", "clip")
 NOT_ONE_PROGRAM = {
     "train_step": "a training step is many programs and the host's work between them",
     "train_step_ane_part": "part of a training step is many programs",
@@ -116,8 +118,13 @@ class Sizes:
 
     def __init__(self, line: Mapping[str, str]) -> None:
         self.line = line
+        for name in ("depth", "in_ch", "out_ch", "height", "width", "batch", "weight_mb", "act_mb", "gflop"):
+            if (_number(line, name) or 0) > LARGEST:
+                raise CannotPrice(f"column {name} is {line[name]}, beyond anything an engine takes")
         self.path = line.get("path") or "private"
         self.kernel = int(self.or_else("kernel", 1)) or 1
+        if (line.get("kernel") or "")[1:2] == "x":  # 3x3
+            self.kernel = int(line["kernel"][0]) if line["kernel"][0].isdigit() else 1
         if (op := line.get("op", "")).startswith("conv") and op[4:5].isdigit():
             self.kernel = int(op[4])
         self.depth = max(1, int(self.or_else("depth", 1)))
@@ -195,7 +202,7 @@ def _pass(kind: str, shrinks: bool = False) -> Callable[[Sizes], Found]:
 
 
 def _elementwise(s: Sizes) -> Found:
-    plain = s.line.get("op", "") in ("", "relu", "streaming")
+    plain = s.line.get("op", "") in PLAIN_OPS
     return [Work("elementwise" if plain else "table", bytes=s.in_bytes)], s.in_bytes, s.in_bytes
 
 

@@ -5,6 +5,8 @@ They have rules, and no cost: a program with them cannot be loaded, but a reader
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .acceptance import CATALOGUE, SWEPT, conditional, listed, refused
 from .record import OPS
 from .rule import Rule
@@ -32,7 +34,9 @@ FOREIGN: dict[str, tuple[Rule, ...]] = {
         refused("does not compile", fix="use constexpr weights, with quantize and dequantize around a conv",
                 source=NO_PROGRAM),
     ),
-    "custom_layer": (refused("is code for the CPU or GPU", fix="write it in MIL ops", source=("HOL",)),),
+    "custom_layer": (
+        replace(refused("is code for CPU or GPU", fix="write it in MIL ops", source=("HOL",)), os="before macOS 13"),
+    ),
     "non_zero": (refused(),),
     "depthwise_conv": (listed(),),
     "dilated_conv": (conditional("a problem of old Core ML; nothing newer says so", "HOL: possibly wrong by its own "

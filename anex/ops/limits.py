@@ -170,7 +170,7 @@ ATTENTION = (
 SOFTMAX = (
     Rule("attention-context", "Core ML may move attention over more than 4096 keys to the GPU", "F", "low",
          long_context, ("S04: LLMs over 4K of context fall back", "FRG: long rows run within the extent of an axis"),
-         "attend in chunks of 256 or 512", path=PATHS),
+         "attend in chunks of 256 or 512", path=PATHS, os="macOS 14 (S04), 26 (FRG)"),
     Rule("softmax-extent", "softmax is off by 2 % at 512 elements and useless once its plane is tiled", "W", "medium",
          long_softmax, ("H3: relative error 0.02 at 512, 0.97 at 15744; explicit max, exp and sum exact",),
          "write max, sub, exp, sum and real_div", path=("private",), cure="softmax_decompose"),

@@ -45,7 +45,7 @@ class Rule:
 
     ``check(op, family)`` says what was found against it, None when nothing was. ``confidence`` is low
     where sources contradict each other. ``cure`` names the pass (anex.passes) that rewrites what the
-    rule is about.
+    rule is about. ``os``: the systems its sources ran, as far as they say.
     """
 
     id: str
@@ -58,6 +58,7 @@ class Rule:
     chips: tuple[str, ...] = FAMILIES
     path: tuple[str, ...] = PATHS[:2]
     cure: str = ""
+    os: str = "macOS 15 to 26"
 
     def __post_init__(self) -> None:
         if not self.source or not self.fix or not self.statement:

@@ -171,7 +171,7 @@ FLAT = Rule(
 GUIDE_SPATIAL = Rule(
     "axis-extent-contested", "whether an axis above 16384 stays on the engine from M4 on is contested", "F", "low",
     _static(lambda op, chip: _guide_extent(op)), ("S04: 16384 per axis on every chip", "FRG: 65536 taken on M5"),
-    "attend in chunks of 256 or 512", FAMILIES[3:], PATHS,
+    "attend in chunks of 256 or 512", FAMILIES[3:], PATHS, os="macOS 14 (S04), 26 (FRG)",
 )  # fmt: skip
 CHANNELS = Rule(
     "channel-extent", f"there are at most {CHANNEL_LIMIT} channels", "E", "high", _static(channel_extent),

@@ -150,7 +150,7 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
     rule = finding.rule
     return {
         "rule": rule.id, "severity": rule.severity, "found": finding.found, "statement": rule.statement,
-        "chips": list(rule.chips), "paths": list(rule.path), "sources": list(rule.source),
+        "chips": list(rule.chips), "paths": list(rule.path), "os": rule.os, "sources": list(rule.source),
         "confidence": rule.confidence, "fix": rule.fix, "refuses": finding.refuses, "cured_by": rule.cure,
         "cured": finding.cured,
     }  # fmt: skip
