@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ HERE = "this machine"  # the source of measurements that a user made
 class Prediction:
     """``ms`` with its 80 % interval ``low`` .. ``high``; what it is made of sums to it.
 
-    ``bounds``: ms by ``BOUNDS``, the largest is ``bound``. ``works``: ms of each work of the load. ``rows``: measured
+    ``bounds``: ms by ``BOUNDS``, the largest is ``bound``. ``works``: ms of each work of the load, ``work_bounds``
+    what it is bound by, ``work_rows`` the rows of this chip with such a work. ``rows``: measured
     rows of this chip with this kind of load, ``chip_rows`` of this chip at all. ``utilisation``: of the chip's fitted
     peak in the arithmetic the load uses.
     """
@@ -41,6 +43,8 @@ class Prediction:
     high: float
     bounds: Mapping[str, float]
     works: tuple[float, ...]
+    work_bounds: tuple[str, ...]
+    work_rows: tuple[int, ...]
     flops: float
     utilisation: float
     rows: int
@@ -86,7 +90,8 @@ class Model:
         self.kriging = Kriging(
             at, target(at, parameters, chips, ms), hyper, np.array([each.outlying for each in known])
         )
-        self.sources = {each.row.source for each in known}
+        kinds = ((each.chip.name, kind) for each in known for kind in {work.kind for work in each.load.works})
+        self._measured = Counter(kinds)
 
     def predict(
         self, loads: Sequence[Load], chips: Sequence[Chip], paths: Sequence[str], *,
@@ -113,18 +118,20 @@ class Model:
         mean, variance = self.kriging.predict(at)
         shift = mean - offset(at, self.parameters, chips)
         half = self.factor * np.sqrt(variance + beyond**2)
-        shares = at.terms.bounds()
+        shares, works, work_bounds = at.terms.bounds(), at.terms.works, at.terms.bound_of_works()
         found = []
         for i, load in enumerate(loads):
             scale = math.exp(shift[i])
             ms = math.exp(at.base[i]) * scale
-            own = at.terms.works[at.terms.row == i] * scale
+            mine = np.flatnonzero(at.terms.row == i)
+            behind = [self._measured[chips[i].name, work.kind] if chips[i].known else 0 for work in load.works]
             same = [each for each in self.known if each.chip.name == chips[i].name and chips[i].known]
             found.append(
                 Prediction(
                     ms, ms * math.exp(-half[i]), ms * math.exp(half[i]),
                     {name: float(part) * scale for name, part in zip(BOUNDS, shares[i], strict=True)},
-                    tuple(map(float, own)), load.flops, self.at_peak(chips[i], load) / ms,
+                    tuple(float(works[n]) * scale for n in mine), tuple(work_bounds[n] for n in mine), tuple(behind),
+                    load.flops, self.at_peak(chips[i], load) / ms,
                     sum(each.load.kind == load.kind for each in same), len(same),
                 )
             )  # fmt: skip

@@ -170,6 +170,12 @@ class Terms:
         np.add.at(found, self.row, by_work)
         return found
 
+    def bound_of_works(self) -> list[str]:
+        """What each work is bound by."""
+        parts = np.stack([self.overhead, self.compute, self.stream, self.passes], axis=1)
+        names = ("dispatch", "compute", "DRAM", "SRAM")
+        return [names[int(i)] for i in parts.argmax(axis=1)] if len(self.row) else []
+
     def bounds(self) -> Array:
         """ms by load of what ``BOUNDS`` names, [load, bound]; they add up to the total."""
         streams = self.stream > self.compute

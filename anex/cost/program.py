@@ -40,15 +40,28 @@ INSIDE_A_PRODUCT = frozenset({"batch_norm", "relu", "relu6", "clip"})  # applied
 
 @dataclass(frozen=True)
 class Estimate:
-    """One op: its share of the program's predicted ms, and the cost it was counted at."""
+    """One op: its share of the program's predicted ms with an 80 % interval, and the cost it was counted at.
+
+    ``rows``: measured rows of the chip with work of this ``kind``. ``bound`` is "dispatch" for what costs nothing but
+    being there. ``utilisation``: of the chip's peak.
+    """
 
     op: str
     name: str
     ms: float
+    low: float
+    high: float
+    bound: str
     flops: float
     bytes: float
     weight_bytes: float
     kind: str
+    utilisation: float
+    rows: int
+
+    @property
+    def tflops(self) -> float:
+        return self.flops / self.ms / 1e9 if self.ms else 0.0
 
 
 @dataclass(frozen=True)
@@ -92,19 +105,26 @@ def cost(program: Program, chip: Chip, *, path: str = "private", model: Model | 
         load, counted, notes = load_of(chosen, ops, chip)
         kinds = {work.kind for work in load.works}
         beyond = WHOLE_MODEL if len(kinds) > 2 and len(load.works) > BLOCK else 0.0
-        (prediction,) = (model or shipped()).predict([load], [chip], [path], beyond=beyond)
+        fitted = model or shipped()
+        (prediction,) = fitted.predict([load], [chip], [path], beyond=beyond)
         if beyond:
             notes += (WHOLE_MODEL_NOTE,)
-        place = {id(op): each for op, each in zip(counted, zip(load.works, prediction.works, strict=True), strict=True)}
-        estimates = [_estimate(op, *place.get(id(op), (None, 0.0))) for op in ops]
+        place = {id(op): n for n, op in enumerate(counted)}
+        estimates = []
+        for op in ops:
+            n = place.get(id(op))
+            if n is None:
+                estimates.append(Estimate(op.op_type, op.name, 0, 0, 0, "unknown", 0, 0, 0, "unknown", 0, 0))
+                continue
+            work, ms, p = load.works[n], prediction.works[n], prediction
+            peak = fitted.at_peak(chip, Load((work,), 0, 0)) / ms if ms else 0.0
+            estimates.append(
+                Estimate(
+                    op.op_type, op.name, ms, ms * p.low / p.ms, ms * p.high / p.ms, p.work_bounds[n], work.flops,
+                    OPS[op.op_type].bytes(op), work.weight_bytes, work.kind, peak, p.work_rows[n],
+                )
+            )  # fmt: skip
     return Cost(chip.name, path, prediction, tuple(estimates), notes)
-
-
-def _estimate(op: Operation, work: Work | None, ms: float) -> Estimate:
-    if work is None:
-        return Estimate(op.op_type, op.name, 0.0, 0.0, 0.0, 0.0, "unknown")
-    flops, size = OPS[op.op_type].flops(op), OPS[op.op_type].bytes(op)
-    return Estimate(op.op_type, op.name, ms, flops, size, work.weight_bytes, work.kind)
 
 
 def load_of(function: Function, ops: Sequence[Operation], chip: Chip) -> tuple[Load, list[Operation], tuple[str, ...]]:

@@ -103,11 +103,13 @@ def summary(costs: Sequence[Cost]) -> Iterator[str]:
 
 def by_op(cost: Cost) -> Iterator[str]:
     """The ops that take the most."""
-    yield f"{'op':<28} {'name':<36} {'ms':>10} {'share':>6} {'GFLOP':>9} {'MiB':>8}"
+    yield (f"{'op':<24} {'name':<32} {'ms':>9} {'80 % interval':>21} {'share':>6} {'GFLOP':>8} {'MiB':>7} "
+           f"{'TFLOPS':>7} {'util.':>6} {'rows':>4} bound")  # fmt: skip
     for op in sorted(cost.ops, key=lambda op: -op.ms)[:TOP]:
         yield (
-            f"{op.op:<28} {op.name[:36]:<36} {op.ms:>10.4g} {op.ms / cost.prediction.ms:>6.1%} {op.flops / 1e9:>9.4g} "
-            f"{op.bytes / 2**20:>8.3g}"
+            f"{op.op[:24]:<24} {op.name[:32]:<32} {op.ms:>9.4g} {f'{op.low:.3g} .. {op.high:.3g}':>21} "
+            f"{op.ms / cost.prediction.ms:>6.1%} {op.flops / 1e9:>8.4g} {op.bytes / 2**20:>7.3g} {op.tflops:>7.3g} "
+            f"{op.utilisation:>6.1%} {op.rows:>4} {op.bound}"
         )
     rest = len(cost.ops) - TOP
     if rest > 0:
