@@ -229,3 +229,30 @@ def test_a_broken_file_is_one_clear_line(tmp_path, content):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1, done.stderr[:300]
+
+
+def test_text_is_explained_without_its_weights_but_not_with_absurd_ones(tmp_path):
+    text = """program(1.3) {{
+        func main<ios18>(tensor<fp16, [1, 8, 1, 8]> x) {{
+            tensor<fp16, [{n}, 8, 1, 1]> w = const()[name = string("w"), val = tensor<fp16, [{n}, 8, 1, 1]>(
+                BLOBFILE(path = string("@model_path/weights/weight.bin"), offset = uint64(64)))];
+            tensor<fp16, [1, {n}, 1, 8]> y = conv(x = x, weight = w)[name = string("y")];
+        }} -> (y);
+    }}"""
+    (tmp_path / "model.mil").write_text(text.format(n=16))
+    found = anex.explain(tmp_path / "model.mil")
+    assert found["y"].flops == 2 * 16 * 8 * 8
+    with pytest.raises(anex.MissingFileError, match=r"weight\.bin"):
+        anex.from_mil(tmp_path / "model.mil")  # to run it, they are needed
+    (tmp_path / "model.mil").write_text(text.format(n=10**12))
+    with pytest.raises(anex.FormatError, match="4 GiB"):
+        anex.explain(tmp_path / "model.mil")
+
+
+def test_an_absurd_extent_is_refused_by_its_rule_in_no_time(tmp_path):
+    shape = "[9000000000000000000, 9000000000000000000, 9000000000000000000, 9000000000000000000]"
+    (tmp_path / "model.mil").write_text(
+        f"program(1.3) {{ func main<ios18>(tensor<fp16, {shape}> x) {{ tensor<fp16, {shape}> y = relu(x = x)"
+        '[name = string("y")]; } -> (y); }'
+    )
+    assert "axis-extent" in anex.explain(tmp_path / "model.mil")["y"].objections[0]

@@ -180,7 +180,7 @@ def work_of(op: Operation, chip: Chip) -> Work | None:
         stored = sum(stored_bytes(var, chip) for var in weights)
         data = max(0.0, touched - sum(map(nbytes, weights)))
         return _work(op, flops, data, stored, scheme_of(op, weights, chip))
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError):  # symbolic shapes, inputs that are not there
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError):  # symbolic, absent, absurd
         return None
 
 
