@@ -10,7 +10,7 @@ import numpy as np
 
 from .acceptance import always, never
 from .record import dtype_name, shape, size, value
-from .rule import BEFORE_H16, FAMILIES, Cliff, Rule
+from .rule import BEFORE_H16, FAMILIES, PATHS, Cliff, Rule
 from .rules import SPATIAL_LIMIT, is_static, is_weight
 
 if TYPE_CHECKING:
@@ -156,6 +156,11 @@ def long_attention(op: Operation, chip: str) -> str | None:
     return f"{queries} queries of {keys} keys" if long else None
 
 
+def long_context(op: Operation, chip: str) -> str | None:
+    along = shape(op.inputs["x"])[int(value(op, "axis", -1))]
+    return f"{along} keys" if along > 4096 else None
+
+
 def long_softmax(op: Operation, chip: str) -> str | None:
     along = shape(op.inputs["x"])[int(value(op, "axis", -1))]
     return f"{along} elements on the axis" if along >= TILED else None
@@ -169,6 +174,9 @@ ATTENTION = (
          long_attention, ("FRG",), "write matmul, add, softmax and matmul", cure="sdpa_decompose"),
 )  # fmt: skip
 SOFTMAX = (
+    Rule("attention-context", "Core ML may move attention over more than 4096 keys to the GPU", "F", "low",
+         long_context, ("S04: LLMs over 4K of context fall back", "FRG: long rows run within the extent of an axis"),
+         "attend in chunks of 256 or 512", path=PATHS, os="macOS 14 (S04), 26 (FRG)"),
     Rule("softmax-extent", "softmax is off by 2 % at 512 elements and useless once its plane is tiled", "W", "medium",
          long_softmax, ("H3: relative error 0.02 at 512, 0.97 at 15744; explicit max, exp and sum exact",),
          "write max, sub, exp, sum and real_div", path=("private",), cure="softmax_decompose"),

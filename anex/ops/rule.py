@@ -35,6 +35,8 @@ FAMILIES = ("h13", "h14", "h15", "h16", "h17")  # M1 .. M5
 MACS = dict(zip(FAMILIES, ("M1", "M2", "M3", "M4", "M5"), strict=True))
 BEFORE_H16 = FAMILIES[:3]
 PATHS = ("private", "e5rt", "coreml")
+# Rules that are about the op, whatever its operands.
+ABOUT_THE_OP = ("unsupported-op", "contested-op", "too-old", "acceptance", "no-native-layer", "concat", "gelu")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Rule:
     ``check(op, family)`` says what was found against it, None when nothing was. ``confidence`` is low
     where sources contradict each other. ``cure`` names the pass (anex.passes) that rewrites what the
     rule is about. ``cliff``: what it says of values, for ``ane_numerics=True`` of ``device="cpu"``.
+    ``os``: the systems its sources ran, as far as they say.
     """
 
     id: str
@@ -71,6 +74,7 @@ class Rule:
     path: tuple[str, ...] = PATHS[:2]
     cure: str = ""
     cliff: Cliff | None = None
+    os: str = "macOS 15 to 26"
 
     def __post_init__(self) -> None:
         if not self.source or not self.fix or not self.statement:
