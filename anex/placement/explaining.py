@@ -102,7 +102,7 @@ def _ane(chip: Chip, path: str, units: str) -> Callable[[Operation], Placed]:
 
 def _other(device: devices.Device) -> Callable[[Operation], Placed]:
     def place(op: Operation) -> Placed:
-        reasons = tuple(device.objections(op))
+        reasons = tuple(device.objections(op, device.options()))
         return ("none" if reasons else device.name), (), reasons
 
     return place
