@@ -381,6 +381,7 @@ def test_conv_quantized_unpacks_its_weights_as_documented(rng, x, groups, each):
     check("conv_quantized", **given, constants=UNPACKED, expected=expected)
 
 
+@pytest.mark.cpu_engine
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
