@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arm64.record import Recording
+from fake_ane.build import alone
 from harness import RTOL
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.xdist_group("builds")  # one at a time in this tree
 GCC = "aarch64-linux-gnu-gcc"
 COMPILERS = [GCC, "clang-19 --target=aarch64-linux-gnu"]  # Linux's, and what a Mac has
 # float16 arithmetic and nothing that Apple's processors lack, apart from bf16 and i8mm, which no flag asks for
@@ -36,11 +36,12 @@ def replay(request, tmp_path_factory):
     """replay.c with the engine, for arm64 Linux."""
     compiler = request.param
     environment = {**os.environ, "ANEX_TARGET": "linux-arm64", "CC": f"{compiler} -Werror", "ANEX_OBJC": "0"}
-    subprocess.run([sys.executable, "setup.py", "--quiet", "build_engine"], cwd=ROOT, env=environment, check=True)
     program = tmp_path_factory.mktemp("arm64") / "replay"
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-Icsrc"]
     source = ["tests/arm64/replay.c", f"build/engine-linux-arm64-{compiler.split()[0]}.o"]
-    subprocess.run([GCC, *flags, *source, "-lm", "-pthread", "-o", program], cwd=ROOT, check=True)
+    with alone():
+        subprocess.run([sys.executable, "setup.py", "--quiet", "build_engine"], cwd=ROOT, env=environment, check=True)
+        subprocess.run([GCC, *flags, *source, "-lm", "-pthread", "-o", program], cwd=ROOT, check=True)
     return program
 
 
