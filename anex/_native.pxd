@@ -85,6 +85,12 @@ cdef extern from "anex.h" nogil:
         const char *name
         int64_t output_bytes
     anex_node_info anex_plan_get_node(const anex_plan *, int32_t)
+    ctypedef struct anex_crossing:
+        const char *op
+        const char *name
+        int64_t count
+        double most
+    int32_t anex_plan_take_crossings(anex_plan *, anex_crossing *, int32_t)
     ctypedef struct anex_limits:
         double flops_per_second
         double bytes_per_second

@@ -92,6 +92,9 @@ class Plan(Executable):
     def nodes(self) -> tuple[tuple[str, str, int], ...]:
         """What runs, in order: (MIL op, name, bytes of the outputs); views and folded ops do not."""
 
+    def take_crossings(self) -> list[tuple[str, str, int, float]]:
+        """(op, name, count, largest magnitude) of the nodes that changed values since this was last asked."""
+
     def profile(self, arguments: tuple[Any, ...], out: Any = None) -> tuple[float, ...]:
         """Run, and return the wall seconds of each node instead of the results."""
 

@@ -164,6 +164,17 @@ cdef class Plan(Executable):
             found.append((info.op.decode(), info.name.decode(), info.output_bytes))
         return tuple(found)
 
+    def take_crossings(self):
+        """(op, name, count, largest magnitude) of the nodes that changed values since this was last asked."""
+        cdef anex_crossing some[16]
+        cdef int32_t count = 16
+        self.need_ready()
+        found = []
+        while count == 16:
+            count = anex_plan_take_crossings(self.plan, some, 16)
+            found += [(some[i].op.decode(), some[i].name.decode(), some[i].count, some[i].most) for i in range(count)]
+        return found
+
     def profile(self, tuple arguments not None, out=None):
         """Run, and return the wall seconds of each node instead of the results."""
         cdef size_t count

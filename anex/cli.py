@@ -8,11 +8,20 @@ from pathlib import Path
 
 import click
 
+from .calibration import calibrate
+from .cost.commands import cost
+from .placement.commands import explain
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="anex")
 def main() -> None:
     """Program the Apple Neural Engine: what is here, and whether it works."""
+
+
+main.add_command(calibrate)
+main.add_command(cost)
+main.add_command(explain)
 
 
 @main.command()

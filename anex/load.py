@@ -67,6 +67,15 @@ def from_mil(
     >>> list(from_mil(twice).functions["main"].inputs)
     ['x']
     """
+    return _from_text(source, weights, function)
+
+
+def _from_text(
+    source: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    function: str | None,
+    zeros: bool = False,
+) -> Program:
     from .mil import from_text
 
     if isinstance(source, str) and ("program(" in source or "\n" in source):
@@ -78,7 +87,26 @@ def from_mil(
         except UnicodeDecodeError as error:
             raise FormatError(f"{path} is not MIL text: {error}") from error
     with coremltools():
-        return from_proto(from_text(text), folder, weights=weights, function=function)
+        return from_proto(from_text(text), folder, weights=weights, function=function, zeros=zeros)
+
+
+def from_file(
+    path: str | os.PathLike[str],
+    function: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    zeros: bool = False,
+) -> Program:
+    """The MIL program of a file or folder of any kind above, told apart by what it holds; ``weights`` as there.
+
+    ``zeros``: MIL text whose weights are not there has zeros in their place, for those who look at shapes only.
+    """
+    path = as_path(path)
+    if path.suffix in (".mlpackage", ".mlmodel") or (path.is_dir() and (path / "Manifest.json").exists()):
+        return from_mlpackage(path, function)
+    if not path.exists():
+        raise MissingFileError(f"{path} does not exist")
+    return _from_text(path, weights, function, zeros)
 
 
 def from_model(data: bytes, folder: Path, what: str, function: str | None = None) -> Program:
@@ -107,8 +135,12 @@ def from_proto(
     weights: str | os.PathLike[str] | None = None,
     function: str | None = None,
     default: str = "",
+    zeros: bool = False,
 ) -> Program:
-    """The MIL program of one function of a protobuf whose ``@model_path/`` is ``folder``; ``"*"``: of all."""
+    """The MIL program of one function of a protobuf whose ``@model_path/`` is ``folder``; ``"*"``: of all.
+
+    ``zeros``: instead of weight files that are not there.
+    """
     if function == EVERY and len(proto.functions) > 1:
         return _together(proto, folder, weights)
     function = None if function == EVERY else function
@@ -119,7 +151,7 @@ def from_proto(
     with coremltools() as ct, tempfile.TemporaryDirectory(prefix="anex-") as links:
         target = _target(ct, main)
         tidy(main, partial(_inputs_of, target))
-        _gather_weights(chosen, folder, weights, links)
+        _gather_weights(chosen, folder, weights, links, zeros)
         from coremltools.converters.mil.frontend.milproto.load import load_mil_proto
 
         _coremltools.restart_names()
@@ -249,8 +281,9 @@ def _text_file(path: Path) -> Path:
 
 
 def _gather_weights(
-    program: MIL_pb2.Program, folder: Path | None, weights: str | os.PathLike[str] | None, links: str
-) -> None:
+    program: MIL_pb2.Program, folder: Path | None, weights: str | os.PathLike[str] | None, links: str,
+    zeros: bool,
+) -> None:  # fmt: skip
     """Check every weight file, and put links to them where coremltools' reader will look.
 
     It looks in one folder for the last part of the path, so ``a/w.bin`` and ``b/w.bin`` would be one.
@@ -258,7 +291,15 @@ def _gather_weights(
     from .mil import blob
 
     wanted = blob.references(program)
-    files = {text: _weight_file(text, folder, weights) for text in wanted}
+    files = {}
+    for number, text in enumerate(wanted):
+        try:
+            files[text] = _weight_file(text, folder, weights)
+        except MissingFileError:
+            if not zeros or weights is not None:
+                raise
+            files[text] = Path(links, f"zeros{number}")
+            blob.write_zeros(files[text], wanted[text])
     if len(set(files.values())) < len(files):
         raise FormatError(f"one weight file for several of {', '.join(files)}: pass the folder they are in")
     found: dict[str, str] = {}

@@ -246,7 +246,9 @@ def _costs(function: mil.Function, nodes: Sequence[tuple[str, str, int]]) -> lis
                 continue
             same = ops.get((type_, name), [])
             op = same.pop(0) if len(same) > 1 else same[0] if same else None
-            if op is None or type_ not in OPS:
+            if op is None and type_.startswith("anex_") and type_ != "anex_copy":  # the engine's way to do the op
+                op = by_name.get(name)
+            if op is None or op.op_type not in OPS:
                 costs.append((0, 2 * output_bytes))
                 continue
             chain = [op, *(by_name[part] for part in joined if part in by_name)]

@@ -33,12 +33,13 @@ def compile(program: mil.Program, *, device: str | None = None, fallback: str | 
     ``program``: what ``anex.graph``, ``from_torch``, ``from_mlpackage``, ``from_mil`` or coremltools'
     ``mb.program`` make. It is read, never changed. Where the device is missing or refuses an op,
     the whole program goes to ``fallback``; without one that is an ``UnsupportedError`` with every
-    reason. Programs with dynamic shapes are refused likewise; a program that contradicts itself is a
+    reason. Programs whose inputs have no fixed shape are refused likewise; one that contradicts itself is a
     ``CompileError``. Of several functions each is compiled: see ``Program.functions``.
 
-    ``options`` are those of ``device``, and dropped where ``fallback`` takes over: none for ``"cpu"``; for
-    ``"ane"`` ``qos``, ``isolate``, ``way``, ``passes``, ``keep``, ``perf_stats``, ``recompile`` and
-    ``unchecked`` (``anex.devices.ane.AneOptions``).
+    ``options`` are those of ``device``, and dropped where ``fallback`` takes over: for ``"cpu"`` ``strict``,
+    ``ane_numerics`` and ``chip`` (``anex.devices.cpu.CpuOptions``); for ``"ane"`` ``qos``, ``isolate``,
+    ``way``, ``passes``, ``keep``, ``perf_stats``, ``recompile``, ``timeout`` and ``unchecked``
+    (``anex.devices.ane.AneOptions``).
 
     >>> @anex.graph(x=(1, 2))
     ... def twice(x):
@@ -75,17 +76,20 @@ def _functions(program: Any) -> dict[str, Any]:
 def _signature(function: Any) -> devices.Signature:
     specs = {name: _spec(name, var) for name, var in function.inputs.items()}
     states = {name: specs.pop(name) for name, var in function.inputs.items() if is_state(var)}
-    outputs = {var.name: _spec(var.name, var) for var in function.outputs}
+    outputs = {var.name: _spec(var.name, var, is_output=True) for var in function.outputs}
     if len(outputs) != len(function.outputs):
         raise CompileError("two outputs have one name; name them apart with name= in the builder")
     return devices.Signature(specs, outputs, states)
 
 
-def _spec(name: str, var: Any) -> Spec:
+def _spec(name: str, var: Any, *, is_output: bool = False) -> Spec:
+    """A dimension of an output that only data decide is -1."""
     from .devices.cpu import DTYPES
     from .ops import dtype_name
 
-    if var.shape is None or not all(isinstance(dim, int) for dim in map(_plain, var.shape)):
+    dims = tuple(map(_plain, var.shape or ()))
+    is_static = all(isinstance(dim, int) for dim in dims)
+    if var.shape is None or not (is_static or is_output):
         raise UnsupportedError(
             f"{name!r} has the dynamic shape {tuple(map(str, var.shape or ()))}; anex compiles static shapes, "
             "as the Neural Engine runs them: convert the model with fixed input shapes, one program per size"
@@ -94,7 +98,8 @@ def _spec(name: str, var: Any) -> Spec:
     if found not in DTYPES or DTYPES[found] != _numpy_name(found):
         raise UnsupportedError(f"{name!r} is {found}, which is not a dtype of inputs and outputs")
     try:
-        return spec(tuple(map(_plain, var.shape)), DTYPES[found])
+        fixed = spec(tuple(dim if isinstance(dim, int) else 1 for dim in dims), DTYPES[found])
+        return fixed if is_static else Spec(tuple(dim if isinstance(dim, int) else -1 for dim in dims), fixed.dtype)
     except ShapeError as error:
         raise ShapeError(f"{name!r}: {error}") from None
 

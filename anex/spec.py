@@ -20,7 +20,10 @@ MAX_RANK = 5
 
 @dataclass(frozen=True)
 class Spec:
-    """Shape and dtype of an input or output; equal specs are interchangeable."""
+    """Shape and dtype of an input or output; equal specs are interchangeable.
+
+    Of an output, a dimension may be -1: data decide it, as they do behind ``non_zero``.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

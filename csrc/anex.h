@@ -153,6 +153,15 @@ typedef struct anex_node_info { /* texts live as long as the plan */
 } anex_node_info;
 anex_node_info anex_plan_get_node(const anex_plan *plan, int32_t node);
 
+/* Nodes that do what the Neural Engine does to numbers (csrc/cpu/cliff.c) note the values that they changed. */
+typedef struct anex_crossing {
+    const char *op, *name; /* of the node; they live as long as the plan */
+    int64_t count;         /* values changed */
+    double most;           /* the largest magnitude among them */
+} anex_crossing;
+/* At most `room` nodes that changed something since they were last asked, nodes of blocks among them. They are asked. */
+int32_t anex_plan_take_crossings(anex_plan *plan, anex_crossing *crossings, int32_t room);
+
 /* What the processor can do at most with the threads set now; measuring takes some 50 ms. */
 typedef struct anex_limits {
     double flops_per_second; /* multiply-adds of float32, in registers */

@@ -25,8 +25,9 @@ _BY_RULE = {
         coreml_update_state read_state
     """,
     "unsupported-op": """
-        band_part cond gru lstm one_hot random_bernoulli random_categorical random_normal reverse_sequence rnn
-        scatter scatter_along_axis scatter_nd sliding_windows while_loop
+        band_part cond conv_quantized gru lstm non_zero one_hot random_bernoulli
+        random_categorical random_normal reverse_sequence rnn scatter scatter_along_axis scatter_nd
+        sliding_windows while_loop
     """,
 }
 RULES = {(op, rule) for rule, ops in _BY_RULE.items() for op in ops.split()}

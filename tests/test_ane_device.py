@@ -189,7 +189,7 @@ def test_options_that_are_wrong_are_named(options, message):
 
 
 def test_the_cpu_takes_no_options_and_a_fallback_drops_those_of_the_first_device():
-    with pytest.raises(anex.ArgumentError, match="device='cpu' has no option qos; it takes no options"):
+    with pytest.raises(anex.ArgumentError, match="device='cpu' has no option qos; it takes the options strict"):
         anex.compile(scaled, device="cpu", qos=9)
 
     program = anex.compile(refused(), device="ane", fallback="cpu", qos="background")

@@ -29,8 +29,8 @@ TABLE = next(
 
 # What the registry refuses as things stand: no pass writes these in other ops.
 REFUSED = {
-    "cond", "gru", "lstm", "random_bernoulli", "random_categorical", "random_normal", "reverse_sequence", "rnn",
-    "scatter", "scatter_along_axis", "scatter_nd", "shape", "sliding_windows", "while_loop",
+    "cond", "conv_quantized", "gru", "lstm", "non_zero", "random_bernoulli", "random_categorical", "random_normal",
+    "reverse_sequence", "rnn", "scatter", "scatter_along_axis", "scatter_nd", "shape", "sliding_windows", "while_loop",
 }  # fmt: skip
 # Refused too, were it not for anex.passes.
 REWRITTEN = {

@@ -157,8 +157,9 @@ def with_weights(program):
 
 
 def test_the_cases_are_all_ops_that_have_inputs_and_no_blocks():
-    others = {"anex_copy", "cond", "while_loop", "read_state", "coreml_update_state", "fill", "range_1d"}
-    others |= {op for op in _native.kernels() if op.startswith(("constexpr_", "random_"))}
+    others = {"conv_quantized"}  # no machine takes it
+    others |= {"cond", "while_loop", "read_state", "coreml_update_state", "fill", "range_1d"}
+    others |= {op for op in _native.kernels() if op.startswith(("anex_", "constexpr_", "random_"))}
     assert set(CASES) == set(_native.kernels()) - others
 
 

@@ -6,10 +6,10 @@ import zipfile
 
 import lief
 import pytest
+from fake_ane.build import alone
 
 from tools import macos_wheel
 
-pytestmark = pytest.mark.xdist_group("builds")  # one at a time in this tree
 FOUNDATION = "/System/Library/Frameworks/Foundation.framework/Versions/C/Foundation"
 LIBRARIES = [FOUNDATION, "/usr/lib/libobjc.A.dylib", "/usr/lib/libSystem.B.dylib"]
 
@@ -47,7 +47,8 @@ IMPORTS = {
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The path of the wheel."""
-    return macos_wheel.build(tmp_path_factory.mktemp("macos"))
+    with alone():
+        return macos_wheel.build(tmp_path_factory.mktemp("macos"))
 
 
 @pytest.fixture(scope="module")

@@ -215,3 +215,19 @@ def test_the_weights_of_a_corpus_pair_pass_the_check(path, tmp_path):
             with pytest.raises(MissingFileError):
                 blob.check(weights, references)
     assert found
+
+
+def test_a_file_of_zeros_holds_every_reference_and_little_room(tmp_path):
+    wanted = [
+        blob.Reference("w", 64, "fp16", (3, 5), "a"),
+        blob.Reference("w", 192, "uint4", (7,), "b"),
+        blob.Reference("w", 1 << 20, "int8", (1 << 20,), "c"),
+    ]
+    blob.write_zeros(tmp_path / "w", wanted)
+    blob.check(tmp_path / "w", wanted)
+    assert not blob.read(tmp_path / "w", wanted[0]).any()
+    assert (tmp_path / "w").stat().st_blocks * 512 < 1 << 16
+    with pytest.raises(FormatError, match="4 GiB"):
+        blob.write_zeros(tmp_path / "w", [blob.Reference("w", 64, "fp16", (1 << 40,), "a")])
+    with pytest.raises(FormatError, match="header"):
+        blob.write_zeros(tmp_path / "w", [blob.Reference("w", 0, "fp16", (1,), "a")])

@@ -154,6 +154,7 @@ def test_a_const_may_be_repeated_word_for_word():
     mil.from_text(main("int8 y = const()[val = int8(1)];\nint8 y = const()[val = int8(1)];"))
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize(
     "text",
     [

@@ -227,6 +227,7 @@ def test_nested_values_have_their_actual_shape_and_open_sizes_survive():
     assert f"shapes = {text}]" in mil.to_text(program, canonical=True)
 
 
+@pytest.mark.memory
 def test_a_megabyte_is_parsed_and_printed_in_time():
     numbers = ", ".join(map(str, range(30000)))
     lines = [

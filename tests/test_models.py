@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from models import sequence, vision
+from strict_case import everywhere
 
 import anex
+from anex import _native
 
 # Of the largest magnitude of an output. In float16 every activation is rounded to 11 bits once per op.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
@@ -130,3 +132,14 @@ def test_agrees_with_torch_in_float32(name):
 @pytest.mark.parametrize("name", [name for name in CASES if not name.endswith("batch")])
 def test_agrees_with_torch_in_float16(name):
     check(CASES[name], "float16")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.endswith("batch")])
+def test_strict_programs_give_the_same_bytes_on_any_threads_and_instruction_set(name):
+    case, random = CASES[name], torch.Generator().manual_seed(2)
+    program = anex.from_torch(settled(case), precision="float16", **case.inputs(random))
+    dtypes = [spec.dtype for spec in anex.compile(program).inputs.values()]
+    given = [x.numpy().astype(dtype) for x, dtype in zip(case.inputs(random).values(), dtypes, strict=True)]
+    found = everywhere(program, given)
+    assert len({tuple(y.tobytes() for y in outputs) for outputs in found.values()}) == 1
+    assert len(found) == 2 * len(_native.instruction_sets())

@@ -12,7 +12,6 @@ from . import ane, cpu
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program
 
-    from .._native import Submission
     from ..spec import Spec
 
 
@@ -25,13 +24,19 @@ class Signature:
     states: Mapping[str, Spec]
 
 
+class Pending(Protocol):
+    """A call that waits for its ``run()``; the Neural Engine's are submissions, which it runs by itself."""
+
+    def run(self) -> Any: ...
+
+
 class Executable(Protocol):
     """One function of a program compiled for a device."""
 
     def run(self, arguments: tuple[Any, ...], out: Any = None) -> Any:
         """One Tensor or array per input, in order; results into ``out`` or into new tensors."""
 
-    def begin(self, arguments: tuple[Any, ...], out: Any = None) -> Submission:
+    def begin(self, arguments: tuple[Any, ...], out: Any = None) -> Pending:
         """The same call with its operands pinned, to be run later."""
 
     def nodes(self) -> Sequence[tuple[str, str, int]]:

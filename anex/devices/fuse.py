@@ -23,7 +23,7 @@ ELEMENTWISE = frozenset({
     "softplus_parametric", "softsign", "sqrt", "square", "sub", "tan", "tanh", "threshold", "thresholded_relu",
 })  # fmt: skip
 # Those that hand each piece of their result to what follows before it is rounded.
-PRODUCTS = frozenset({"conv", "einsum", "linear", "matmul"})
+PRODUCTS = frozenset({"conv", "einsum", "linear", "matmul", "anex_conv_int8", "anex_linear_codes", "anex_linear_int8"})
 
 
 def groups(
@@ -56,10 +56,12 @@ def _chain_to_follow(
     op: Operation, readers: Counter[Var], made_by: dict[Var, list[Operation]]
 ) -> list[Operation] | None:
     """A product's, if there is one, for what it saves; else the first argument's."""
-    if op.op_type not in ELEMENTWISE:
+    if op.op_type not in ELEMENTWISE and op.op_type != "quantize":
         return None
     found = [made_by[var] for var in dict.fromkeys(arguments(op)) if readers[var] == 1 and var in made_by]
     found = [chain for chain in found if _may_be_followed(chain[-1]) and _same_size(chain[-1], op)]
+    if op.op_type == "quantize":  # the end of a product's only
+        found = [chain for chain in found if chain[0].op_type in PRODUCTS]
     return max(found, key=lambda chain: chain[0].op_type in PRODUCTS, default=None)
 
 

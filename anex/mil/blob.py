@@ -22,6 +22,7 @@ _HEADER = struct.Struct("<II56x")  # count of records, which writers get wrong a
 _RECORD = struct.Struct("<IIQQQ32x")  # sentinel, data type, bytes of data, offset of data, padding bits
 _SENTINEL = 0xDEADBEEF
 _VERSION = 2
+_MOST_ZEROS = 1 << 32
 _NAMES = {row.blob: row.name for row in SCALARS.values() if row.blob}
 
 # Names of coremltools' methods, read_…_data and write_…_data, where they differ from the type's.
@@ -102,6 +103,29 @@ def read(path: str | os.PathLike[str], reference: Reference) -> "np.ndarray[Any,
         data = data.view(np.float16)
     array: np.ndarray[Any, Any] = data[: reference.size].reshape(reference.shape)
     return array
+
+
+def write_zeros(path: str | os.PathLike[str], references: Iterable[Reference]) -> None:
+    """A file that holds zeros for every one of ``references``: it takes no room where the system knows holes.
+
+    Raises FormatError for more than 4 GiB of them, as readers keep them in memory.
+    """
+    records = {reference.offset: reference for reference in references}
+    sizes = {at: (each.size * SCALARS[each.dtype].bits + 7) // 8 for at, each in records.items()}
+    if sum(sizes.values()) > _MOST_ZEROS or max(records, default=0) > _MOST_ZEROS:
+        raise FormatError(f"the program refers to more than {_MOST_ZEROS >> 30} GiB of weights: pass their file")
+    with open(path, "wb") as file:
+        file.write(_HEADER.pack(len(records), _VERSION))
+        end = _HEADER.size
+        for offset, reference in records.items():
+            if offset < _HEADER.size:
+                raise FormatError(f"{reference.owner}: offset {offset} lies in the header of the weight file")
+            file.seek(offset)
+            padding = sizes[offset] * 8 - reference.size * SCALARS[reference.dtype].bits
+            code = SCALARS[reference.dtype].blob
+            file.write(_RECORD.pack(_SENTINEL, code, sizes[offset], offset + _RECORD.size, padding))
+            end = max(end, offset + _RECORD.size + sizes[offset])
+        file.truncate(end)
 
 
 class Writer:

@@ -24,8 +24,10 @@ from . import (  # noqa: F401  each defines its family
     shape,
 )
 from .findings import CURES, ane_findings, program_findings, warn_contested
+from .foreign import rules_of
 from .record import OPS, Op, define, dtype_name
 from .rule import Finding, Rule, family
+from .verdict import Verdict, verdict
 
 __all__ = [
     "CURES",
@@ -33,10 +35,13 @@ __all__ = [
     "Finding",
     "Op",
     "Rule",
+    "Verdict",
     "ane_findings",
     "define",
     "dtype_name",
     "family",
     "program_findings",
+    "rules_of",
+    "verdict",
     "warn_contested",
 ]

@@ -12,6 +12,7 @@ from .rule import FAMILIES, Check, Confidence, Rule, Severity
 
 SWEPT = "SWP: M5 Pro, e5rt"
 CATALOGUE = "CAT: native layers by family"
+WITHIN_LIMITS = "see the op's other rules"
 
 
 def never(*_: object) -> None:
@@ -39,7 +40,20 @@ def listed() -> Rule:
 
 def conditional(statement: str, *source: str) -> Rule:
     """Accepted within limits; those that can be checked are rules of their own."""
-    return Rule("acceptance", statement, "I", "high", never, source or (SWEPT,), "see the op's other rules")
+    return Rule("acceptance", statement, "I", "high", never, source or (SWEPT,), WITHIN_LIMITS)
+
+
+def is_conditional(rule: Rule) -> bool:
+    """Whether it is one of ``conditional``."""
+    return rule.fix == WITHIN_LIMITS
+
+
+def no_native_layer(how: str) -> Rule:
+    """It compiled and ran, though the catalogue says otherwise."""
+    return Rule(
+        "no-native-layer", "it compiled and ran in a sweep, though the engine has no native layer for it", "I", "low",
+        always("this op"), (f"{SWEPT}: ran", f"CAT: {how} on every family"), "nothing, unless the compiler refuses it",
+    )  # fmt: skip
 
 
 def refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .acceptance import SWEPT, conditional
+from .acceptance import SWEPT, conditional, refused
 from .limits import CONV
 from .record import define, shape, size
 
@@ -27,6 +27,11 @@ define(
     "conv",
     flops=convolution,
     ane=[conditional("constant weights, or weights that are inputs with a batch of 1", SWEPT, "FRG"), *CONV],
+)
+define(
+    "conv_quantized",
+    flops=convolution,
+    ane=[refused(fix="use conv, its weight of constexpr_affine_dequantize")],
 )
 define(
     "conv_transpose",

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import AneWarning
 from .acceptance import refused
+from .foreign import rules_of
 from .record import OPS
-from .rule import Finding, Rule, family
-from .rules import GENERIC
+from .rule import ABOUT_THE_OP, FAMILIES, Cliff, Finding, Rule, family
+from .rules import GENERIC, is_static, moving
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Operation, Program
@@ -33,7 +34,9 @@ def ane_findings(op: Operation, chip: str, *, cures: Collection[str] = CURES, pa
         return []
     on = family(chip)
     generic: tuple[Rule, ...] = () if op.op_type.startswith("constexpr_") else GENERIC
-    own = OPS[op.op_type].ane if op.op_type in OPS else (UNKNOWN,)
+    own = rules_of(op.op_type) or (UNKNOWN,)
+    if not all(map(is_static, moving(op))):  # rules about extents look at fixed shapes
+        own = tuple(rule for rule in own if rule.id in ABOUT_THE_OP)
     found = []
     for rule in (*own, *generic):
         if on in rule.chips and path in rule.path and (text := rule.check(op, on)) is not None:
@@ -41,8 +44,26 @@ def ane_findings(op: Operation, chip: str, *, cures: Collection[str] = CURES, pa
     return found
 
 
+def cliffs(op: Operation, chip: str | None) -> list[Rule]:
+    """The rules of values that ``op`` is under on ``chip``, or, None, on any chip; one for each cliff."""
+    on = {*FAMILIES} if chip is None else {family(chip)}
+    own = OPS[op.op_type].ane if op.op_type in OPS else ()
+    found: dict[Cliff, Rule] = {}
+    for rule in (*own, *GENERIC):
+        cliff = rule.cliff
+        if cliff is not None and not on.isdisjoint(rule.chips) and (cliff.where is None or cliff.where(op)):
+            known = found.get(cliff, rule).chips + rule.chips
+            found[cliff] = found.get(cliff, rule).on(*(each for each in FAMILIES if each in known))
+    return list(found.values())
+
+
 def program_findings(program: Program, chip: str, *, cures: Collection[str] = CURES) -> list[Finding]:
     """The findings of every op of every function, in order, nested blocks included."""
+    return [f for function in program.functions.values() for f in function_findings(function, chip, cures=cures)]
+
+
+def function_findings(function: Block, chip: str, *, cures: Collection[str] = CURES) -> list[Finding]:
+    """The same of one function."""
 
     def walk(block: Block) -> Iterator[Finding]:
         for op in block.operations:
@@ -50,7 +71,7 @@ def program_findings(program: Program, chip: str, *, cures: Collection[str] = CU
             for inner in op.blocks:
                 yield from walk(inner)
 
-    return [finding for function in program.functions.values() for finding in walk(function)]
+    return list(walk(function))
 
 
 def warn_contested(findings: Iterable[Finding], stacklevel: int = 1) -> None:

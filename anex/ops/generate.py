@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .acceptance import native_but_refused, ran, refused
+from .acceptance import native_but_refused, no_native_layer, ran, refused
 from .record import define, outputs_once
 
 define("fill", ane=[ran(0.00034)])
 define("fill_like", bytes=outputs_once, ane=[ran(0.00029)])
-define("range_1d", bytes=outputs_once, ane=[ran(0.00025)])
+define("range_1d", bytes=outputs_once, ane=[ran(0.00025), no_native_layer("bridged")])
 define("one_hot", ane=[refused(fix="compare the indices with a range", cure="rewrite_refused")])
 define("shape", bytes=outputs_once, ane=[refused(fix="give every input a fixed shape, then it is a constant")])
 PASS_NUMBERS = "pass random numbers as an input"

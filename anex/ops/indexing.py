@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .acceptance import SWEPT, conditional, native_but_refused, refused
 from .limits import ON_M1, SLICE
-from .record import define, indexed, outputs_twice
+from .record import define, indexed, nbytes, outputs_twice, per_input_element
 
 GATHER = "slice and concatenate for constant indices, multiply by one-hot rows, or look up on the host"
 
@@ -12,6 +12,12 @@ define(
     "slice_by_index",
     bytes=outputs_twice,
     ane=[conditional("exact from M4 on; strides are taken", SWEPT, "FRG"), *SLICE, ON_M1],
+)
+define(
+    "non_zero",
+    flops=per_input_element(1),
+    bytes=lambda op: nbytes(op.inputs["x"]),  # and as many rows as it finds
+    ane=[refused(fix="find them on the host")],
 )
 define("slice_by_size", bytes=outputs_twice, ane=[conditional("exact from M4 on", SWEPT, "FRG"), *SLICE, ON_M1])
 define("slice_update", ane=[native_but_refused(fix="concatenate what stays with what is new")])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from .acceptance import always, never
 from .record import dtype_name, shape, size, value
-from .rule import BEFORE_H16, FAMILIES, Rule
+from .rule import BEFORE_H16, FAMILIES, PATHS, Cliff, Rule
 from .rules import SPATIAL_LIMIT, is_static, is_weight
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ M1, M2, M3, M4, M5 = FAMILIES
 KERNEL_WIDTH = {M1: 13, M2: 15, M3: 15, M4: 15, M5: 15}
 POOL_WINDOW = {M1: 29, M2: 31, M3: 31, M4: 31, M5: 31}
 EXACT_SUM = 2048  # the first integer whose successor fp16 lacks
+INFINITE_PRODUCT = 32752  # the first result of a product that becomes infinite: the last fp16 below half the range
+EXACT_SLICE = 4094  # the last magnitude that a slice inside the last axis keeps
 
 # ---- convolution --------------------------------------------------------------------------------
 
@@ -116,8 +121,9 @@ PRODUCT_EXTENT = Rule(
     contraction_too_long, ("FRG: measured on M1, M2 and M5",), "split the sum into several products and add them",
 )  # fmt: skip
 PRODUCT_RANGE = Rule(
-    "matmul-range", "a matmul's result above 32752 becomes infinite, at half of fp16's range", "I", "high", never,
-    ("FRG: M2 Pro and M5", "H3: zeros instead"), "scale an operand down before, and the result up after",
+    "matmul-range", f"a matmul's result from {INFINITE_PRODUCT} on becomes infinite, at half of fp16's range", "I",
+    "high", never, ("FRG: M2 Pro and M5", "H3: zeros instead"),
+    "scale an operand down before, and the result up after", cliff=Cliff("anex_overflow", INFINITE_PRODUCT),
 )  # fmt: skip
 PRODUCT = (
     PRODUCT_EXTENT,
@@ -150,6 +156,11 @@ def long_attention(op: Operation, chip: str) -> str | None:
     return f"{queries} queries of {keys} keys" if long else None
 
 
+def long_context(op: Operation, chip: str) -> str | None:
+    along = shape(op.inputs["x"])[int(value(op, "axis", -1))]
+    return f"{along} keys" if along > 4096 else None
+
+
 def long_softmax(op: Operation, chip: str) -> str | None:
     along = shape(op.inputs["x"])[int(value(op, "axis", -1))]
     return f"{along} elements on the axis" if along >= TILED else None
@@ -163,6 +174,9 @@ ATTENTION = (
          long_attention, ("FRG",), "write matmul, add, softmax and matmul", cure="sdpa_decompose"),
 )  # fmt: skip
 SOFTMAX = (
+    Rule("attention-context", "Core ML may move attention over more than 4096 keys to the GPU", "F", "low",
+         long_context, ("S04: LLMs over 4K of context fall back", "FRG: long rows run within the extent of an axis"),
+         "attend in chunks of 256 or 512", path=PATHS, os="macOS 14 (S04), 26 (FRG)"),
     Rule("softmax-extent", "softmax is off by 2 % at 512 elements and useless once its plane is tiled", "W", "medium",
          long_softmax, ("H3: relative error 0.02 at 512, 0.97 at 15744; explicit max, exp and sum exact",),
          "write max, sub, exp, sum and real_div", path=("private",), cure="softmax_decompose"),
@@ -188,6 +202,10 @@ def inside_the_last_axis(op: Operation, chip: str) -> str | None:
     mask = value(op, "begin_mask")
     first = 0 if mask is not None and mask[-1] else int(begin[-1]) % max(dims[-1], 1)
     return f"begin {first} on the last axis" if first else None
+
+
+def surely_inside(op: Operation) -> bool:
+    return value(op, "begin") is not None and inside_the_last_axis(op, M1) is not None
 
 
 def long_sum(op: Operation, chip: str) -> str | None:
@@ -240,13 +258,20 @@ TOPK = Rule(
     "topk-k", "k of 3 and 4 are refused", "E", "medium", k_of_3_or_4, ("FRG",), "ask for k = 5 and slice",
 )  # fmt: skip
 _SLICE = Rule(
-    "slice-range", "a slice that begins inside the last axis turns |x| > 4094 into infinity", "W", "high",
-    inside_the_last_axis, ("FRG: measured on M1; exact on M5",), "slice another axis, or keep x within ±4094", (M1,),
+    "slice-range", f"a slice that begins inside the last axis turns |x| > {EXACT_SLICE} into infinity", "W", "high",
+    inside_the_last_axis, ("FRG: measured on M1; exact on M5",),
+    f"slice another axis, or keep x within ±{EXACT_SLICE}", (M1,),
+    cliff=Cliff("anex_overflow", float(np.nextafter(np.float16(EXACT_SLICE), np.float16(np.inf))), where=surely_inside),
 )  # fmt: skip
 SLICE = (_SLICE, _SLICE.on(M2, M3, confidence="medium"))
 SUM = Rule(
     "sum-range", f"reduce_sum adds in fp16, exact up to {EXACT_SUM}", "W", "high", long_sum,
     ("FRG: M2 Pro and M5",), "multiply by a matrix of ones: matmul sums wide", cure="sum_by_matmul",
+    cliff=Cliff("anex_narrow_sum", EXACT_SUM),
+)  # fmt: skip
+MEAN = replace(
+    SUM, id="mean-range", statement="reduce_mean may add in fp16, as reduce_sum does", severity="I", confidence="low",
+    source=("FRG: of reduce_sum; nobody measured means", "SWP: right to 0.0008"), cure="",
 )  # fmt: skip
 ARGMAX = Rule(
     "index-range", f"an index comes back in fp16, exact up to {EXACT_SUM}", "W", "medium", many_choices,

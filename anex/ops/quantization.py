@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .acceptance import CATALOGUE, SWEPT, compiled, conditional, ran
+from .acceptance import CATALOGUE, SWEPT, compiled, conditional, no_native_layer, ran
 from .limits import STREAMS_FROM_M2, STREAMS_FROM_M3
 from .record import define, per_element
 
@@ -23,9 +23,9 @@ define(
     flops=per_element(2),
     ane=[conditional("streams from M3 on; values not compared", SWEPT, CATALOGUE), STREAMS_FROM_M3],
 )
-define("constexpr_cast", ane=[ran(0)])
+define("constexpr_cast", ane=[ran(0), no_native_layer("walled")])
 define("constexpr_lut_to_dense", ane=[conditional("streams on every chip", SWEPT, "FRG")])
-define("constexpr_lut_to_sparse", ane=[compiled()])
+define("constexpr_lut_to_sparse", ane=[compiled(), no_native_layer("bridged")])
 define(
     "constexpr_sparse_to_dense",
     ane=[conditional("streams on every chip; worth it from half zeros on", SWEPT, "FRG")],

@@ -99,8 +99,10 @@ def tensors(op: Operation) -> Iterator[Var]:
 
 
 def _is_parameter(var: Var) -> bool:
+    if var.val is None:
+        return False
     rank = len(var.shape or ())
-    return var.val is not None and (rank == 0 or (rank == 1 and dtype_name(var) in ("int32", "bool", "string")))
+    return rank == 0 or (rank == 1 and dtype_name(var) in ("int32", "bool", "string"))
 
 
 def shape(var: Var) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from .acceptance import CATALOGUE, SWEPT, conditional, native_but_refused, ran, refused, since
-from .limits import ARGMAX, ON_M1, REDUCE_ROUTE, SUM, TOPK
+from .limits import ARGMAX, MEAN, ON_M1, REDUCE_ROUTE, SUM, TOPK
 from .record import define, per_input_element, shape, size, value
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ define(
     flops=per_input_element(1),
     ane=[conditional("adds in fp16", SWEPT, "FRG"), SUM, REDUCE_ROUTE, ON_M1],
 )
-define("reduce_mean", flops=per_input_element(1), ane=[ran(0.0008), ON_M1])
+define("reduce_mean", flops=per_input_element(1), ane=[ran(0.0008), MEAN, ON_M1])
 define("reduce_sum_square", flops=per_input_element(2), ane=[ran(0.00054)])
 define("reduce_l1_norm", flops=per_input_element(2), ane=[ran(0.00071)])
 define("reduce_l2_norm", flops=per_input_element(2), ane=[ran(0.00051)])

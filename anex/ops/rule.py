@@ -35,6 +35,22 @@ FAMILIES = ("h13", "h14", "h15", "h16", "h17")  # M1 .. M5
 MACS = dict(zip(FAMILIES, ("M1", "M2", "M3", "M4", "M5"), strict=True))
 BEFORE_H16 = FAMILIES[:3]
 PATHS = ("private", "e5rt", "coreml")
+# Rules that are about the op, whatever its operands.
+ABOUT_THE_OP = ("unsupported-op", "contested-op", "too-old", "acceptance", "no-native-layer", "concat", "gelu")
+
+
+@dataclass(frozen=True)
+class Cliff:
+    """What the engine does to float16 values past a limit, as the CPU engine's op ``kernel`` does it too.
+
+    ``anex_overflow``: results of magnitude ``limit`` and more are infinite; ``anex_flush``: smaller than it
+    are zero; ``anex_narrow_sum``: float16 sums, no longer exact above it. ``where``: in which uses of
+    the op; None: in all.
+    """
+
+    kernel: Literal["anex_overflow", "anex_flush", "anex_narrow_sum"]
+    limit: float
+    where: Callable[[Operation], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,8 @@ class Rule:
 
     ``check(op, family)`` says what was found against it, None when nothing was. ``confidence`` is low
     where sources contradict each other. ``cure`` names the pass (anex.passes) that rewrites what the
-    rule is about.
+    rule is about. ``cliff``: what it says of values, for ``ane_numerics=True`` of ``device="cpu"``.
+    ``os``: the systems its sources ran, as far as they say.
     """
 
     id: str
@@ -56,6 +73,8 @@ class Rule:
     chips: tuple[str, ...] = FAMILIES
     path: tuple[str, ...] = PATHS[:2]
     cure: str = ""
+    cliff: Cliff | None = None
+    os: str = "macOS 15 to 26"
 
     def __post_init__(self) -> None:
         if not self.source or not self.fix or not self.statement:

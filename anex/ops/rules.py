@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .acceptance import never
 from .record import dtype_name, shape, tensors
-from .rule import BEFORE_H16, FAMILIES, Check, Rule
+from .rule import BEFORE_H16, FAMILIES, PATHS, Check, Cliff, Rule
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Var
@@ -112,6 +113,12 @@ def spatial_extent(op: Operation, chip: str) -> str | None:
     return None
 
 
+def _guide_extent(op: Operation) -> str | None:
+    """What the field guide would refuse on every chip, and measurements allow on later ones."""
+    found = spatial_extent(op, BEFORE_H16[0])
+    return found if found and not spatial_extent(op, FAMILIES[-1]) else None
+
+
 def flat_extent(op: Operation, chip: str) -> str | None:
     for var in moving(op):
         dims = shape(var)
@@ -162,9 +169,19 @@ FLAT = Rule(
     _static(flat_extent), ("FRG: extents of spatial axes", "TRN: [1, N] fails above 16384 elements on M1"),
     "give the tensor the shape [1, C, 1, S] with S below the limit",
 )  # fmt: skip
+GUIDE_SPATIAL = Rule(
+    "axis-extent-contested", "whether an axis above 16384 stays on the engine from M4 on is contested", "F", "low",
+    _static(lambda op, chip: _guide_extent(op)), ("S04: 16384 per axis on every chip", "FRG: 65536 taken on M5"),
+    "attend in chunks of 256 or 512", FAMILIES[3:], PATHS, os="macOS 14 (S04), 26 (FRG)",
+)  # fmt: skip
 CHANNELS = Rule(
     "channel-extent", f"there are at most {CHANNEL_LIMIT} channels", "E", "high", _static(channel_extent),
     ("FRG: 65537 channels refused",), "split the channels",
 )  # fmt: skip
+SUBNORMAL = Rule(
+    "subnormal", "results below 2^-14, fp16's least normal number, become zero inside a program", "I", "medium", never,
+    ("H3: operands times 0.25 vanish, times 4 are right", "FRG", "TRN: epsilons from 1e-4 on"),
+    "scale up before, and down after", cliff=Cliff("anex_flush", 2.0**-14),
+)  # fmt: skip
 
-GENERIC = (RANK, STATIC, FP16, INTEGERS, INTEGER_DATA, SPATIAL, FLAT, CHANNELS)
+GENERIC = (RANK, STATIC, FP16, INTEGERS, INTEGER_DATA, SPATIAL, GUIDE_SPATIAL, FLAT, CHANNELS, SUBNORMAL)

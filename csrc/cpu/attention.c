@@ -89,7 +89,8 @@ static void add_mask(const attention *a, const part *p, float *restrict scores, 
 }
 
 /* Scores [n][NR] become exponentials under the new maximum; `decay` is what older ones must shrink by. */
-static void soften(float *restrict scores, int64_t n, state *restrict z) {
+static inline __attribute__((always_inline)) void soften(const bool fast, float *restrict scores, int64_t n,
+                                                         state *restrict z) {
     enum { STEP = 64 }; /* keys in one partial sum */
     float max[NR], part[NR], total[NR];
     for (int64_t l = 0; l < NR; l++) max[l] = z->max[l], total[l] = 0;
@@ -102,7 +103,7 @@ static void soften(float *restrict scores, int64_t n, state *restrict z) {
         for (int64_t s = at; s < anex_min(n, at + STEP); s++) {
             float *restrict row = scores + s * NR;
             for (int64_t l = 0; l < NR; l++) {
-                float e = vm_exp(row[l] - base[l]);
+                float e = vm_exp_if(fast, row[l] - base[l]);
                 row[l] = e;
                 part[l] += e;
             }
@@ -160,7 +161,10 @@ static void attend_block(const attention *a, const part *p, int64_t l0, char *sc
             float *panel = scores + i * keys * NR;
             if (p->mask)
                 add_mask(a, p, panel, l0 + i * NR, anex_min(NR, n - i * NR), s0, keys, mask_rows, mask_columns);
-            soften(panel, keys, &z[i]);
+            if (a->scores.strict)
+                soften(false, panel, keys, &z[i]);
+            else
+                soften(true, panel, keys, &z[i]);
             shrink(out + i * NR * a->ev, z[i].decay, a->ev);
         }
         g = a->values;
@@ -235,7 +239,10 @@ static void attend_one(const anex_node *node, const anex_slice *slice) {
             for (int64_t s = 0; s < a->keys; s++) scores[s] += mask[s];
         }
         float max = anex_row_max(scores, a->keys);
-        for (int64_t s = 0; s < a->keys; s++) scores[s] = vm_exp(scores[s] - max);
+        if (node->strict)
+            for (int64_t s = 0; s < a->keys; s++) scores[s] = vm_exp(scores[s] - max);
+        else
+            for (int64_t s = 0; s < a->keys; s++) scores[s] = vm_exp_below(scores[s] - max);
         float scale = 1 / anex_row_sum(scores, a->keys);
         if (strict)
             mix(a, scores, p.value.data, p.value.dtype, true, out);
@@ -278,8 +285,8 @@ static void plan_blocks(anex_node *node, attention *a) {
     a->blocks = (a->length + a->queries - 1) / a->queries;
     int64_t keys = anex_min(KC, a->keys);
     bool strict = node->strict;
-    a->scores = (gemm){.strict = strict, .m = keys, .n = a->queries, .k = a->e, .tile_m = round_up(keys, MR), .tile_n = a->queries};
-    a->values = (gemm){.strict = strict, .m = a->ev, .n = a->queries, .k = keys, .tile_m = round_up(a->ev, MR), .tile_n = a->queries};
+    a->scores = (gemm){.strict = strict, .block = KC, .m = keys, .n = a->queries, .k = a->e, .tile_m = round_up(keys, MR), .tile_n = a->queries};
+    a->values = (gemm){.strict = strict, .block = KC, .m = a->ev, .n = a->queries, .k = keys, .tile_m = round_up(a->ev, MR), .tile_n = a->queries};
     a->scores.tiles_m = a->scores.tiles_n = a->values.tiles_m = a->values.tiles_n = 1;
     a->score_bytes = anex_align((size_t)(keys * a->queries) * sizeof(float));
     a->query_bytes =

@@ -135,7 +135,8 @@ static bool find_reach(const anex_tensor *x, const anex_tensor *y, reach *r) {
 
 anex_status anex_epilogue_add(anex_node *node, const anex_map_op *op, anex_error *error) {
     anex_node *onto = node->onto;
-    if (!anex_is_float_dtype(op->out) || !anex_is_float(node->in[node->through])) return ANEX_OK;
+    bool bytes = onto->ends_bytes && op->fits && (op->out == ANEX_I8 || op->out == ANEX_U8);
+    if (!(bytes || anex_is_float_dtype(op->out)) || !anex_is_float(node->in[node->through])) return ANEX_OK;
     anex_epilogue *e = malloc(sizeof *e);
     if (!e) return anex_node_fail(node, error, ANEX_MEMORY, "no memory to join it to a product");
     *e = onto->epilogue ? *onto->epilogue : (anex_epilogue){0};

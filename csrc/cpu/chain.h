@@ -41,6 +41,7 @@ typedef struct anex_map_op {
     int32_t n;                        /* operands: node->in[0..n-1] */
     anex_tensor x[ANEX_MAP_OPERANDS]; /* shape and dtype the operands are taken to have */
     anex_dtype out;                   /* dtype of out[0] */
+    bool fits;                        /* integer lanes are within its width */
 } anex_map_op;
 
 typedef struct anex_step {

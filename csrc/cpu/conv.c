@@ -108,7 +108,7 @@ static anex_status plan(anex_node *node, conv *c, const conv_axis axis[AXES], an
     }
     if (c->panels) node->packed |= 1u << WEIGHT;
     memcpy(state, c, sizeof *c);
-    node->ends_float = true;
+    node->ends_float = node->ends_bytes = true;
     node->scratch = gemm_scratch(&c->g);
     anex_add_stage(node, convolve, c->parts * gemm_tiles(&c->g), c->g.cost);
     return ANEX_OK;

@@ -60,14 +60,22 @@ void conv_image_finish(conv_image *image, int64_t split);
 #define conv_gather_make ANEX_LOCAL(conv_gather_make)
 conv_gather conv_gather_make(const conv_image *image, const conv_axis axis[AXES], int64_t channels, int64_t *taps);
 
-/* Rows begin .. end-1 (of size[0] * size[1]) of one channel's image */
+/* Rows begin .. end-1 (of size[0] * size[1]) of one channel's image; all of it, of bytes, with others than 0 around */
 #define conv_spread ANEX_LOCAL(conv_spread)
 void conv_spread(const conv_image *image, const void *x, void *to, size_t item, int64_t begin, int64_t end);
+#define conv_spread_bytes ANEX_LOCAL(conv_spread_bytes)
+void conv_spread_bytes(const conv_image *image, const void *x, void *to, uint8_t around);
 
 #define conv_pack ANEX_LOCAL(conv_pack)
 gemm_pack conv_pack;
+/* Bytes of the same as to[depth][width]; up to 15 past the cols of a row may be overwritten. */
+#define conv_pack_bytes ANEX_LOCAL(conv_pack_bytes)
+void conv_pack_bytes(const conv_source *source, uint8_t *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
+                     int64_t cols);
 
 #define conv_depthwise ANEX_LOCAL(conv_depthwise)
 anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], anex_error *error);
+
+ANEX_KERNEL(conv);
 
 #endif

@@ -31,7 +31,7 @@ anex_status conv_read(anex_node *node, const conv_inputs *in, bool transposed, c
             return anex_node_fail(node, error, ANEX_SHAPE, "strides and dilations need %d values, pad %d", rank,
                                   2 * rank);
     for (int32_t i = 0; i < 2; i++) {
-        const anex_tensor *t = i ? in->bias : w;
+        const anex_tensor *t = i ? in->bias : anex_is_float(x) ? w : NULL; /* whose product is of bytes checks itself */
         if (t && t->dtype != ANEX_F16 && t->dtype != ANEX_F32)
             return anex_node_fail(node, error, ANEX_DTYPE, "%s is %s; it must be float16 or float32",
                                   i ? "bias" : "weight", anex_dtypes[t->dtype].name);
@@ -102,7 +102,9 @@ static void take_floats(float *restrict to, const float *restrict x, int64_t n) 
 /* Columns x[0], x[split], .. of n elements */
 static void take(char *to, const char *x, size_t item, int64_t n, int64_t split) {
     int64_t count = n > 0 ? (n + split - 1) / split : 0;
-    if (split == 2 && item == sizeof(half)) {
+    if (item == 1) {
+        for (int64_t i = 0; i < count; i++) to[i] = x[i * split];
+    } else if (split == 2 && item == sizeof(half)) {
         take_halves((half *)to, (const half *)x, count);
     } else if (split == 2) {
         take_floats((float *)to, (const float *)x, count);
@@ -113,7 +115,7 @@ static void take(char *to, const char *x, size_t item, int64_t n, int64_t split)
     }
 }
 
-/* The columns of a row; what is around them is zero already. */
+/* The columns of a row; what is around them is there already. */
 static void spread_row(const conv_image *image, const char *x, char *to, size_t item) {
     int64_t before = image->before[2], n = image->in[2], split = image->split;
     if (split == 1) {
@@ -127,18 +129,27 @@ static void spread_row(const conv_image *image, const char *x, char *to, size_t 
     }
 }
 
-void conv_spread(const conv_image *image, const void *x, void *to, size_t item, int64_t begin, int64_t end) {
+static void spread_rows(const conv_image *image, const void *x, void *to, size_t item, int around, int64_t begin,
+                        int64_t end) {
     size_t row = (size_t)image->row * item, from_row = (size_t)image->in[2] * item;
     bool clear = image->row != image->in[2];
-    if (clear) memset(to, 0, (size_t)(end - begin) * row);
+    if (clear) memset(to, around, (size_t)(end - begin) * row);
     char *next = to;
     for (int64_t r = begin; r < end; r++, next += row) {
         int64_t d = r / image->size[1] - image->before[0], h = r % image->size[1] - image->before[1];
         if (d >= 0 && d < image->in[0] && h >= 0 && h < image->in[1])
             spread_row(image, (const char *)x + (size_t)(d * image->in[1] + h) * from_row, next, item);
         else if (!clear)
-            memset(next, 0, row);
+            memset(next, around, row);
     }
+}
+
+void conv_spread(const conv_image *image, const void *x, void *to, size_t item, int64_t begin, int64_t end) {
+    spread_rows(image, x, to, item, 0, begin, end);
+}
+
+void conv_spread_bytes(const conv_image *image, const void *x, void *to, uint8_t around) {
+    spread_rows(image, x, to, 1, around, 0, image->size[0] * image->size[1]);
 }
 
 /* ---- the im2col matrix ---------------------------------------------------------------------- */
@@ -199,4 +210,16 @@ void conv_pack(const void *source, float *to, int64_t width, int64_t k0, int64_t
                 for (int64_t i = 0; i < runs[r].n; i += VF) vf_store(to + runs[r].at + i, vf_load(from + i));
             }
     }
+}
+
+void conv_pack_bytes(const conv_source *s, uint8_t *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
+                     int64_t cols) {
+    enum { SIDE = 16 };
+    run runs[MR > NR ? MR : NR];
+    int64_t n = cut(s->gather, j0, cols, runs);
+    for (int64_t k = 0; k < depth; k++, to += width)
+        for (int64_t r = 0; r < n; r++) {
+            const uint8_t *from = (const uint8_t *)s->image + s->taps[k0 + k] + runs[r].from;
+            for (int64_t i = 0; i < runs[r].n; i += SIDE) memcpy(to + runs[r].at + i, from + i, SIDE);
+        }
 }

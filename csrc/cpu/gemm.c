@@ -20,6 +20,8 @@ static const int64_t DIRECT = INT64_MAX;
 static const int64_t DIRECT = 2 * MR;
 #endif
 
+static const int64_t DIRECT_CODES = 2 * MR; /* rows up to which codes are decoded where they are multiplied */
+
 /* ---- plan ----------------------------------------------------------------------------------- */
 
 /* Cycles to fetch one element, roughly: rows are only widened; what lies across k is moved by few elements at a time,
@@ -27,6 +29,7 @@ static const int64_t DIRECT = 2 * MR;
 static double fetch_a(gemm_kind kind) { return kind == GEMM_BY_K ? 0.15 : kind == GEMM_CONSTANT ? 0.15 : 0.8; }
 static double fetch_b(gemm_kind kind, int64_t rows) {
     if (kind == GEMM_CONSTANT) return rows > DIRECT ? 0.1 : 0.03;
+    if (kind == GEMM_CODES) return rows > DIRECT_CODES ? 0.15 : 0.03;
     return kind == GEMM_PACKER ? 0.3 : kind == GEMM_ACROSS_K ? 0.15 : 0.6;
 }
 
@@ -66,11 +69,20 @@ static void choose_tiles(gemm *g, int64_t batch, gemm_kind a, gemm_kind b) {
 }
 
 void gemm_plan(gemm *g, int64_t batch, int64_t m, int64_t n, int64_t k, gemm_kind a, gemm_kind b) {
-    *g = (gemm){.m = m, .n = n, .k = k};
-    gemm other = {.m = n, .n = m, .k = k, .turned = true};
+    *g = (gemm){.m = m, .n = n, .k = k, .block = KC};
+    gemm other = {.m = n, .n = m, .k = k, .block = KC, .turned = true};
     choose_tiles(g, batch, a, b);
     choose_tiles(&other, batch, b, a);
     if (other.cost * (double)gemm_tiles(&other) < g->cost * (double)gemm_tiles(g)) *g = other;
+}
+
+void gemm_plan_codes(gemm *g, int64_t batch, int64_t m, int64_t n, int64_t k, gemm_kind a, int64_t block) {
+    *g = (gemm){.m = m, .n = n, .k = k};
+    choose_tiles(g, batch, a, GEMM_CODES);
+    g->decodes = g->tile_m <= DIRECT_CODES;
+    g->block = KC;
+    if (!g->decodes || block == k) return;
+    for (int64_t parts = 1; (g->block = block / parts) > KC || block % parts;) parts++;
 }
 
 typedef struct gemm_room { /* scratch, in bytes */
@@ -83,7 +95,7 @@ static gemm_room room_of(const gemm *g) {
     return (gemm_room){
         .a = anex_align((BLOCK * ROW + VF) * sizeof(float)),
         .b = anex_align((tile_n * (size_t)anex_min(g->k, KC) + VF) * sizeof(float)),
-        .sums = g->k > KC ? anex_align(tile_m * tile_n * sizeof(float)) : 0,
+        .sums = g->k > g->block ? anex_align(tile_m * tile_n * sizeof(float)) : 0,
         .tile = anex_align(MR * NR * sizeof(float)),
     };
 }
@@ -153,9 +165,26 @@ static void widen_line(const gemm_matrix *a, float *line, int64_t i0, int64_t ro
         for (int64_t i = 0; i < rows; i++) gemm_widen(line + i, a->data, a->dtype, (i0 + i) * a->row + k * a->col, 1);
 }
 
+/* KC halves of a row, of which so many more follow `step` apart: they are in rows of their own, which no prefetcher
+   of the hardware finds, and are asked for AHEAD rows early. */
+static inline void widen_row(float *restrict to, const half *restrict from, int64_t step, int64_t follow) {
+    enum { AHEAD = 6, LINE = 32 };
+    const half *later = from + step * anex_min(AHEAD, follow);
+#pragma GCC unroll 16
+    for (int k = 0; k < KC; k += VF) {
+        if (k % LINE == 0) __builtin_prefetch(later + k);
+        vf_store(to + k, vf_load_half(from + k));
+    }
+}
+
 /* Rows that run along k are only widened; others come in panels. True: rows. */
 static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, int64_t k0, int64_t depth) {
     const gemm_matrix *x = &a->matrix;
+    if (!a->pack && x->col == 1 && x->dtype == ANEX_F16 && depth == KC) {
+        for (int64_t i = 0; i < rows; i++)
+            widen_row(to + i * ROW, (const half *)x->data + (i0 + i) * x->row + k0, x->row, rows - 1 - i);
+        return true;
+    }
     if (!a->pack && x->col == 1) {
         for (int64_t i = 0; i < rows; i++) gemm_widen(to + i * ROW, x->data, x->dtype, (i0 + i) * x->row + k0, depth);
         return true;
@@ -173,9 +202,38 @@ static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, 
     return false;
 }
 
+enum { VECTORS = NR / VF };
+_Static_assert(VECTORS == 2, "a byte of nibbles has a code for either vector");
+
+static inline vf decode(bool nibbles, const uint8_t *codes, const float *table, int v) {
+    return nibbles ? vf_look_up(table, codes, 4 * v) : vf_load_i8(codes + v * VF);
+}
+
+/* Rows k0 .. of one panel as floats */
+static inline __attribute__((always_inline)) void decode_panel(const bool nibbles, const gemm_codes *c, float *to,
+                                                               int64_t panel, int64_t k0, int64_t depth, int64_t k) {
+    const int64_t row = nibbles ? NR / 2 : NR, blocks = k / c->block;
+    const uint8_t *codes = c->panels + (panel * k + k0) * row;
+    const float *table = nibbles ? c->table + panel * c->table_step : NULL;
+    for (int64_t i = 0; i < depth;) {
+        int64_t block = (k0 + i) / c->block, end = anex_min(depth, (block + 1) * c->block - k0);
+        const float *affine = c->affine + (panel * blocks + block) * (1 + c->zeros) * NR;
+        for (; i < end; i++)
+            for (int v = 0; v < VECTORS; v++) {
+                vf zero = c->zeros ? vf_load(affine + NR + v * VF) : vf_zero();
+                vf_store(to + i * NR + v * VF,
+                         (decode(nibbles, codes + i * row, table, v) - zero) * vf_load(affine + v * VF));
+            }
+    }
+}
+
 static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1, int64_t k0, int64_t depth, int64_t k) {
     for (int64_t j = j0; j < j1; j += NR, to += NR * depth) {
-        if (b->panels)
+        if (b->codes && b->codes->nibbles)
+            decode_panel(true, b->codes, to, j / NR, k0, depth, k);
+        else if (b->codes)
+            decode_panel(false, b->codes, to, j / NR, k0, depth, k);
+        else if (b->panels)
             gemm_widen(to, b->panels, b->matrix.dtype, (j / NR * k + k0) * NR, NR * depth);
         else
             (b->pack ? b->pack : gemm_pack_matrix)(b->pack ? b->source : &b->matrix, to, NR, k0, depth, j,
@@ -187,8 +245,6 @@ static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1,
 
 /* to [m][NR] = prior + A [m, depth] . B [depth, NR]; `prior` may be NULL or `to` */
 typedef void micro_kernel(int64_t depth, const float *a, const void *b, const float *prior, float *to);
-
-enum { VECTORS = NR / VF };
 
 static inline __attribute__((always_inline)) void micro(const int m, const bool half_b, const bool by_row,
                                                         const bool once, int64_t depth, const float *a, const void *b,
@@ -240,6 +296,64 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
 EACH_ROWS(MICROS)
 static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* [rows - 1][half_b][by_row] */
 
+/* The same of codes: `affine` the scales and zeros of these columns, of all of depth */
+typedef void codes_kernel(int64_t depth, const float *a, const uint8_t *codes, const float *table, const float *affine,
+                          bool zeros, const float *prior, float *to);
+
+static inline __attribute__((always_inline)) void micro_codes(const int m, const bool nibbles, const bool by_row,
+                                                              int64_t depth, const float *a, const uint8_t *codes,
+                                                              const float *table, const float *affine, bool zeros,
+                                                              const float *prior, float *to) {
+    enum { AHEAD = 4096 }; /* bytes: of the next block of these columns at last */
+    const int several = m == 1 ? 4 : m == 2 ? 2 : 1; /* sums of few rows would wait for the adder */
+    vf sum[4][MR][VECTORS], zero[VECTORS];
+    const int64_t row = nibbles ? NR / 2 : NR;
+    for (int v = 0; v < VECTORS; v++) zero[v] = zeros ? vf_load(affine + NR + v * VF) : vf_zero();
+#pragma GCC unroll 4
+    for (int s = 0; s < several; s++)
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) sum[s][i][v] = vf_zero();
+    for (int64_t k = 0; k < depth; k += several) {
+#pragma GCC unroll 4
+        for (int s = 0; s < several; s++) {
+            if (s && k + s >= depth) break;
+            if (s * row % 64 == 0) __builtin_prefetch(codes + (k + s) * row + AHEAD); /* each line of the cache */
+            vf y[VECTORS];
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) y[v] = decode(nibbles, codes + (k + s) * row, table, v) - zero[v];
+#pragma GCC unroll 16
+            for (int i = 0; i < m; i++) {
+                vf x = vf_set(by_row ? a[i * ROW + k + s] : a[(k + s) * MR + i]);
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; v++) sum[s][i][v] = vf_fma(x, y[v], sum[s][i][v]);
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) {
+            vf scale = vf_load(affine + v * VF), total = sum[0][i][v];
+            if (several == 4) total = (total + sum[1][i][v]) + (sum[2][i][v] + sum[3][i][v]);
+            if (several == 2) total = total + sum[1][i][v];
+            vf_store(to + i * NR + v * VF,
+                     vf_fma(total, scale, prior ? vf_load(prior + i * NR + v * VF) : vf_zero()));
+        }
+}
+
+#define CODES(m, nibbles, by_row)                                                                               \
+    static void codes_##m##_##nibbles##by_row(int64_t depth, const float *a, const uint8_t *codes,              \
+                                              const float *table, const float *affine, bool zeros,              \
+                                              const float *prior, float *to) {                                  \
+        micro_codes(m < MR ? m : MR, nibbles, by_row, depth, a, codes, table, affine, zeros, prior, to);        \
+    }
+#define CODES_OF(m) CODES(m, 0, 0) CODES(m, 0, 1) CODES(m, 1, 0) CODES(m, 1, 1)
+#define CODES_ROW(m) {{codes_##m##_00, codes_##m##_01}, {codes_##m##_10, codes_##m##_11}},
+EACH_ROWS(CODES_OF)
+static codes_kernel *const codes_kernels[MR][2][2] = {EACH_ROWS(CODES_ROW)}; /* [rows - 1][nibbles][by_row] */
+
 /* For builds that do not fuse, in strict plans: only as fast as it must be. */
 static void micro_once(int64_t m, bool half_b, bool by_row, int64_t depth, const float *a, const void *b,
                        const float *prior, float *to) {
@@ -258,13 +372,33 @@ static void micro_once(int64_t m, bool half_b, bool by_row, int64_t depth, const
 
 /* ---- store ---------------------------------------------------------------------------------- */
 
+#define SCATTER(type) \
+    for (int64_t s = 0; s < cols; s++) ((type *)to)[row_at[r] + col_at[s]] = ((const type *)tile)[r * NR + s];
 static void scatter(const void *tile, size_t item, const int64_t *row_at, int64_t rows, const int64_t *col_at,
                     int64_t cols, void *to) {
     for (int64_t r = 0; r < rows; r++)
         if (item == sizeof(half))
-            for (int64_t s = 0; s < cols; s++) ((half *)to)[row_at[r] + col_at[s]] = ((const half *)tile)[r * NR + s];
+            SCATTER(half)
+        else if (item == 1)
+            SCATTER(uint8_t)
         else
-            for (int64_t s = 0; s < cols; s++) ((float *)to)[row_at[r] + col_at[s]] = ((const float *)tile)[r * NR + s];
+            SCATTER(float)
+}
+
+/* Lanes as the output has them: as many bytes each as is returned. An epilogue that ends in bytes left integers. */
+static size_t narrow_lanes(void *restrict to, const float *restrict lanes, anex_dtype dtype, int64_t n) {
+    if (dtype == ANEX_F16) {
+        anex_narrow(to, lanes, n);
+        return sizeof(half);
+    }
+    const char *from = (const char *)lanes;
+    uint8_t *bytes = to;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t lane;
+        memcpy(&lane, from + i * 4, sizeof lane);
+        bytes[i] = (uint8_t)lane; /* int8 has the same bits */
+    }
+    return 1;
 }
 
 static void find_places(const gemm_output *c, int64_t i, int64_t rows, int64_t j, int64_t cols, int64_t *row_at,
@@ -318,19 +452,19 @@ static void store_turned(const gemm_output *c, const float *tile, int64_t i, int
     for (int64_t s = 0; s < cols; s++) line_at[s] = c->first + (j + s) * c->col;
     for (int64_t r = 0; r < rows; r++) lane_at[r] = i + r;
     anex_epilogue_run(c->node, turned, rows, line_at, cols, lane_at, rows);
-    if (c->dtype == ANEX_F16) anex_narrow(halves, turned, cols * rows);
+    size_t item = c->dtype == ANEX_F32 ? sizeof(float) : narrow_lanes(halves, turned, c->dtype, cols * rows);
+    const char *from = c->dtype == ANEX_F32 ? (const char *)turned : (const char *)halves;
+    char *to = (char *)c->data + (i + j * c->col) * (int64_t)item;
+    size_t line = (size_t)rows * item, step = (size_t)c->col * item;
     for (int64_t s = 0; s < cols; s++) {
-        int64_t at = i + (j + s) * c->col;
-        if (c->dtype == ANEX_F16 && rows == MR)
-            memcpy((half *)c->data + at, halves + s * MR, MR * sizeof(half));
-        else if (c->dtype == ANEX_F16)
-            memcpy((half *)c->data + at, halves + s * rows, (size_t)rows * sizeof(half));
+        if (line == MR * sizeof(half))
+            memcpy(to + (size_t)s * step, from + (size_t)s * line, MR * sizeof(half));
         else
-            memcpy((float *)c->data + at, turned + s * rows, (size_t)rows * sizeof(float));
+            memcpy(to + (size_t)s * step, from + (size_t)s * line, line);
     }
 }
 
-static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+void gemm_store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
     finish_tile(c, tile, i, rows, j, cols);
     if (c->node && c->node->epilogue && lies_across(c)) {
         store_turned(c, tile, i, rows, j, cols);
@@ -345,9 +479,9 @@ static void store_tile(const gemm_output *c, float *tile, int64_t i, int64_t row
     half halves[MR * NR];
     const char *from = (const char *)tile;
     int64_t item = sizeof(float);
-    if (c->dtype == ANEX_F16) {
-        anex_narrow(halves, tile, rows * NR);
-        from = (const char *)halves, item = sizeof(half);
+    if (c->dtype != ANEX_F32) {
+        item = (int64_t)narrow_lanes(halves, tile, c->dtype, rows * NR);
+        from = (const char *)halves;
     }
     if (c->place || c->col != 1) {
         int64_t row_at[MR], col_at[NR];
@@ -369,15 +503,16 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
     int64_t i0 = tile / g->tiles_n * g->tile_m, i1 = anex_min(i0 + g->tile_m, g->m);
     int64_t j0 = tile % g->tiles_n * g->tile_n, j1 = anex_min(j0 + g->tile_n, g->n);
     int64_t panels = ceil_div(j1 - j0, NR);
+    const gemm_codes *codes = g->decodes ? b->codes : NULL;
     bool direct = b->panels && (b->matrix.dtype == ANEX_F32 || i1 - i0 <= DIRECT);
     bool half_b = direct && b->matrix.dtype == ANEX_F16;
     /* products of two halves are exact in float: then rounding once or twice is the same */
     bool exact = !a->pack && !b->pack && a->matrix.dtype == ANEX_F16 && b->matrix.dtype == ANEX_F16;
     bool once = !FUSED && g->strict && !exact;
-    for (int64_t k0 = 0; !k0 || k0 < g->k; k0 += KC) { /* once even if k = 0: sums of nothing */
-        int64_t depth = anex_min(KC, g->k - k0);
+    for (int64_t k0 = 0; !k0 || k0 < g->k; k0 += g->block) { /* once even if k = 0: sums of nothing */
+        int64_t depth = anex_min(g->block, g->k - k0);
         bool last = k0 + depth == g->k;
-        if (!direct) fetch_columns(b, b_block, j0, j1, k0, depth, g->k);
+        if (!direct && !codes) fetch_columns(b, b_block, j0, j1, k0, depth, g->k);
         for (int64_t i = i0; i < i1; i += BLOCK) {
             int64_t rows = anex_min(BLOCK, i1 - i);
             bool by_row = fetch_rows(a, a_block, i, rows, k0, depth);
@@ -389,11 +524,17 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
                     int64_t m = anex_min(MR, rows - r);
                     float *sum = sums + ((i - i0 + r) / MR * panels + p) * MR * NR, *to = last ? last_sums : sum;
                     const float *x = a_block + (by_row ? r * ROW : r * depth);
-                    if (once)
+                    if (codes)
+                        codes_kernels[m - 1][codes->nibbles][by_row](
+                            depth, x, codes->panels + (j / NR * g->k + k0) * (codes->nibbles ? NR / 2 : NR),
+                            codes->nibbles ? codes->table + j / NR * codes->table_step : NULL,
+                            codes->affine + (j / NR * (g->k / codes->block) + k0 / codes->block) * (1 + codes->zeros) * NR,
+                            codes->zeros, k0 ? sum : NULL, to);
+                    else if (once)
                         micro_once(m, half_b, by_row, depth, x, y, k0 ? sum : NULL, to);
                     else
                         micro_kernels[m - 1][half_b][by_row](depth, x, y, k0 ? sum : NULL, to);
-                    if (last) store_tile(c, to, i + r, m, j, anex_min(NR, j1 - j));
+                    if (last) gemm_store_tile(c, to, i + r, m, j, anex_min(NR, j1 - j));
                 }
             }
         }

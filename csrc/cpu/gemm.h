@@ -36,9 +36,21 @@ static inline gemm_matrix gemm_transposed(gemm_matrix x) { return (gemm_matrix){
 typedef void gemm_pack(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
                        int64_t cols);
 
+/* B as codes of 8 or 4 bits: the value is scale * (code - zero), or scale * (table[code] - zero). */
+typedef struct gemm_codes {
+    const uint8_t *panels; /* [n / NR][k][NR] int8; of 4 bits: NR / 2 bytes, the second half of columns above */
+    bool nibbles;
+    const float *table; /* nibbles: [..][16] */
+    int64_t table_step; /* from the table of one panel to the next one's: 0 or 16 */
+    int64_t block;      /* of k, that has one scale and zero */
+    bool zeros;
+    const float *affine; /* [n / NR][k / block][1 + zeros][NR]: scales, and zeros unless all are 0 */
+} gemm_codes;
+
 /* One operand while running: in panels already, in memory, or made by `pack` (A as if transposed). */
 typedef struct gemm_side {
     const void *panels; /* [n / NR][k][NR] of matrix.dtype, B only; else NULL */
+    const gemm_codes *codes; /* B only; else NULL */
     gemm_pack *pack;    /* else, if not NULL, from `source` */
     const void *source;
     gemm_matrix matrix; /* else */
@@ -61,13 +73,15 @@ typedef struct gemm_output {
 } gemm_output;
 
 /* What is known while compiling of how an operand will come. */
-typedef enum gemm_kind { GEMM_BY_K, GEMM_ACROSS_K, GEMM_PACKER, GEMM_CONSTANT } gemm_kind;
+typedef enum gemm_kind { GEMM_BY_K, GEMM_ACROSS_K, GEMM_PACKER, GEMM_CONSTANT, GEMM_CODES } gemm_kind;
 
 /* A plan for `batch` products of one shape. `turned`: C^T = B^T . A^T is what runs; m and n are exchanged. */
 typedef struct gemm {
     int64_t m, n, k;
     int64_t tile_m, tile_n, tiles_m, tiles_n;
     bool turned;
+    int64_t block; /* of k in one pass: KC, or less where scales change */
+    bool decodes;  /* B's codes are decoded where they are multiplied, else a block at a time before */
     bool strict; /* the node's: for whoever plans to copy */
     double cost; /* of one tile in nanoseconds */
 } gemm;
@@ -75,6 +89,9 @@ typedef struct gemm {
 /* Choose orientation and tiles. `a` and `b` say how memory runs: BY_K along k, ACROSS_K along m or n. */
 #define gemm_plan ANEX_LOCAL(gemm_plan)
 void gemm_plan(gemm *g, int64_t batch, int64_t m, int64_t n, int64_t k, gemm_kind a, gemm_kind b);
+/* The same with B as codes, of which `block` along k have one scale; C is never turned. */
+#define gemm_plan_codes ANEX_LOCAL(gemm_plan_codes)
+void gemm_plan_codes(gemm *g, int64_t batch, int64_t m, int64_t n, int64_t k, gemm_kind a, int64_t block);
 static inline int64_t gemm_tiles(const gemm *g) { return g->tiles_m * g->tiles_n; }
 
 #define gemm_scratch ANEX_LOCAL(gemm_scratch)
@@ -84,6 +101,11 @@ size_t gemm_scratch(const gemm *g);
 #define gemm_tile ANEX_LOCAL(gemm_tile)
 void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
                void *scratch);
+
+/* The end of a tile, for other products too: rows x cols floats, `tile` [rows][NR], become rows i .. and columns
+   j .. of C, after its bias and the epilogue of its node. */
+#define gemm_store_tile ANEX_LOCAL(gemm_store_tile)
+void gemm_store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols);
 
 /* B [k, n] into panels of its own dtype, once, while compiling. */
 static inline size_t gemm_panels_bytes(int64_t k, int64_t n, anex_dtype dtype) {

@@ -6,12 +6,14 @@
 
 #if defined(__linux__) && defined(__aarch64__)
 #include <sys/auxv.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
 #endif
 
-enum { MOST_SETS = 3 };
+enum { MOST_SETS = 5 };
 extern const anex_isa anex_isa_generic;
 #if defined(__x86_64__)
-extern const anex_isa anex_isa_avx2, anex_isa_avx512;
+extern const anex_isa anex_isa_avx2, anex_isa_avx512, anex_isa_dot_avx2, anex_isa_dot_avx512;
 
 static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
@@ -20,8 +22,13 @@ static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+/* AVX-VNNI, which compilers have learnt to ask for only lately */
+static bool has_avx_vnni(void) {
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1;
+}
 #elif defined(__aarch64__)
-extern const anex_isa anex_isa_neon;
+extern const anex_isa anex_isa_neon, anex_isa_dot_neon;
 
 /* float16 arithmetic; vectors of float and the conversions are in the generic build of arm64 already */
 static bool has_neon(void) {
@@ -34,15 +41,25 @@ static bool has_neon(void) {
     return false;
 #endif
 }
+static bool has_dot(void) {
+#if defined(__linux__)
+    return has_neon() && getauxval(AT_HWCAP) >> 20 & 1; /* HWCAP_ASIMDDP */
+#else
+    return has_neon();
+#endif
+}
 #endif
 
 /* The best first. */
 static int32_t usable(const anex_isa **sets) {
     int32_t n = 0;
 #if defined(__x86_64__)
+    if (has_avx512() && __builtin_cpu_supports("avx512vnni")) sets[n++] = &anex_isa_dot_avx512;
     if (has_avx512()) sets[n++] = &anex_isa_avx512;
+    if (has_avx_vnni()) sets[n++] = &anex_isa_dot_avx2;
     if (has_avx2()) sets[n++] = &anex_isa_avx2;
 #elif defined(__aarch64__)
+    if (has_dot()) sets[n++] = &anex_isa_dot_neon;
     if (has_neon()) sets[n++] = &anex_isa_neon;
 #endif
     sets[n++] = &anex_isa_generic;

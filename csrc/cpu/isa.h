@@ -11,6 +11,7 @@ typedef struct anex_isa {
     void (*widen)(float *y, const half *x, int64_t n);
     void (*narrow)(half *y, const float *x, int64_t n);
     int64_t (*multiply_add)(int64_t rounds, float *sink); /* does as many FLOP as it returns */
+    bool dot; /* the same kernels, and an instruction for products of int8 (dot.h) */
 } anex_isa;
 
 /* The one named, or the best this machine has when `name` is NULL; NULL if it cannot run here. */

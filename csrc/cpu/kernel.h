@@ -11,6 +11,8 @@
 
 #include "../anex.h"
 
+#include <stdatomic.h>
+
 #define ANEX_MAX_INPUTS 20 /* lstm has 17 */
 #define ANEX_MAX_STAGES 3
 #define ANEX_MAP_OPERANDS 3 /* of an elementwise op */
@@ -34,6 +36,12 @@ typedef struct anex_stage {
     double cost; /* of one task in nanoseconds, roughly: small stages are not worth a thread */
 } anex_stage;
 
+/* What a node changed since somebody asked, in all runs together: how many values, and the largest magnitude of them. */
+typedef struct anex_notes {
+    _Atomic int64_t count;
+    _Atomic uint32_t most; /* bits of a float16 */
+} anex_notes;
+
 struct anex_node {
     const char *op;
     const char *name;
@@ -50,20 +58,26 @@ struct anex_node {
     anex_stage stage[ANEX_MAX_STAGES];
     int32_t n_stages;
     bool strict;     /* the plan's: the same bits from every instruction set, whatever it costs; set before */
+    bool dot;        /* the plan's: the processor has an instruction for products of int8; set before */
     bool view;       /* no work: out[0] is the memory of in[0], byte for byte */
     bool impure;     /* does more, or gives other values, each time: never folded */
     bool joined;     /* no node: the work is part of `onto` now, which makes out[0] */
     int8_t slot[ANEX_MAP_OPERANDS]; /* joined: in[i] is onto->in[slot[i]], or nowhere when negative */
     bool ends_float; /* the last stage hands its result to anex_epilogue_run before it is narrowed */
+    bool ends_bytes; /* that epilogue may end in int32 lanes for an int8 or uint8 result */
     anex_epilogue *epilogue; /* what follows: ops that joined; the plan frees it */
     uint32_t packed; /* bit i: in[i] was packed into `state`, its constant can go */
     size_t scratch, shared;
+    anex_notes *notes; /* in `state`; NULL: it has none */
+    anex_tensor *replaced[ANEX_MAX_INPUTS]; /* by anex_node_replace; the plan's, once the kernel has returned */
     void *state; /* from anex_node_state */
     size_t state_bytes;
 };
 
 /* Zeroed, aligned memory that lives as long as the plan; NULL (with `error` written) when there is none. */
 void *anex_node_state(anex_node *node, size_t bytes, anex_error *error);
+/* A constant of the kernel's own in the place of in[i], of the same shape: its memory, to be filled; NULL: there is none. */
+void *anex_node_replace(anex_node *node, int32_t i, anex_dtype dtype, anex_error *error);
 void anex_add_stage(anex_node *node, anex_work *work, int64_t tasks, double cost);
 /* The run failed (the first text is kept): for what only the data can show. */
 void anex_fault_set(const anex_slice *slice, const anex_node *node, const char *format, ...)

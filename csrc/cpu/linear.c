@@ -257,7 +257,7 @@ static anex_status add_product(anex_node *node, product *p, const anex_tensor *x
         anex_status status = keep(node, p, error);
         if (status) return status;
     }
-    node->ends_float = true;
+    node->ends_float = node->ends_bytes = true;
     node->scratch = gemm_scratch(&p->g);
     anex_add_stage(node, multiply, batch * gemm_tiles(&p->g), p->g.cost);
     return ANEX_OK;

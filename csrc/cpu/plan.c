@@ -23,6 +23,22 @@ void *anex_node_state(anex_node *node, size_t bytes, anex_error *error) {
     return node->state;
 }
 
+void *anex_node_replace(anex_node *node, int32_t i, anex_dtype dtype, anex_error *error) {
+    const anex_tensor *old = node->in[i];
+    anex_tensor *own = malloc(sizeof *own);
+    if (own) {
+        anex_tensor_init(own, dtype, old->rank, old->shape, 0, NULL);
+        own->data = aligned((size_t)anex_tensor_nbytes(own));
+    }
+    if (!own || !own->data) {
+        free(own);
+        anex_node_fail(node, error, ANEX_MEMORY, "no memory for an unpacked constant");
+        return NULL;
+    }
+    node->in[i] = node->replaced[i] = own;
+    return own->data;
+}
+
 void anex_add_stage(anex_node *node, anex_work *work, int64_t tasks, double cost) {
     node->stage[node->n_stages++] = (anex_stage){work, tasks, cost};
 }
@@ -84,6 +100,10 @@ static void free_node(plan_node *n) {
     free((void *)n->node.name);
     free(n->list);
     free(n->out);
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++) {
+        if (n->node.replaced[i]) free(n->node.replaced[i]->data);
+        free(n->node.replaced[i]);
+    }
     for (int32_t i = 0; n->blocks && i < n->node.n_blocks; i++) anex_plan_free(n->blocks[i]);
     free(n->blocks);
 }
@@ -263,6 +283,21 @@ static void accept_joined(anex_plan *plan, const plan_node *n) {
     plan->scratch = plan->scratch > last->node.scratch ? plan->scratch : last->node.scratch;
 }
 
+/* Constants that the kernel made become values of the plan. */
+static anex_status adopt(anex_plan *plan, plan_node *n, anex_error *error) {
+    for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++) {
+        anex_tensor *own = n->node.replaced[i];
+        if (!own) continue;
+        anex_status status = add_value(plan, own, &n->in[i], error);
+        if (status) return status;
+        value *v = &plan->values[n->in[i]];
+        v->kind = CONSTANT, v->made = v->owned = true;
+        free(own);
+        n->node.replaced[i] = NULL;
+    }
+    return ANEX_OK;
+}
+
 static void accept(anex_plan *plan, plan_node *n, bool constant) {
     anex_node *node = &n->node;
     for (int32_t i = 0; i < node->n_out; i++) plan->values[n->out[i]].made = true;
@@ -309,7 +344,7 @@ static anex_status add_op(anex_plan *plan, const char *op, const char *name, int
         plan->nodes = grown, plan->node_room = room;
     }
     plan_node n = {.node = {.op = copy_text(op), .name = copy_text(name), .n_list = n_list, .n_out = n_outputs,
-                            .strict = plan->strict},
+                            .strict = plan->strict, .dot = plan->isa->dot},
                    .list = copy_values(list, n_list),
                    .out = copy_values(outputs, n_outputs),
                    .blocks = calloc((size_t)n_blocks + 1, sizeof *n.blocks)};
@@ -331,6 +366,7 @@ static anex_status add_op(anex_plan *plan, const char *op, const char *name, int
         n.node.list = loan;
         n.node.out = (anex_tensor *const *)(loan + n_list);
         status = plan_kernel(plan, &n, info, plan->isa->kernels[index], &constant, error);
+        if (!status && !constant) status = adopt(plan, &n, error);
     }
     if (status) {
         n.node.n_blocks = 0; /* still the caller's */

@@ -3,6 +3,8 @@
    compared bit for bit. */
 #include "quantize.h"
 
+#include "map.h"
+
 #include <string.h>
 
 enum { CHUNK = 512, BLOCK = 8192 }; /* elements: of one pass through float scratch, of one task */
@@ -112,12 +114,40 @@ static void dequantize_work(const anex_node *node, const anex_slice *slice) {
     }
 }
 
+/* At the end of a product, which has not rounded: there x * (1 / scale) will do for x / scale. */
+#define QUANTIZE_LANE(lowest, highest)                                                           \
+    (int32_t)(anex_between(a * alpha.f, (lowest) - beta.f, (highest) - beta.f) + 0x1.8p23f - 0x1.8p23f + beta.f)
+static inline float anex_between(float v, float lowest, float highest) {
+    v = v == v ? v : 0;
+    v = v > lowest ? v : lowest;
+    return v < highest ? v : highest;
+}
+ANEX_BLOCK1(quantize_i8, int32_t, float, QUANTIZE_LANE(-128.0f, 127.0f))
+ANEX_BLOCK1(quantize_u8, int32_t, float, QUANTIZE_LANE(0.0f, 255.0f))
+
+static anex_status join_product(anex_node *node, const anex_tensor *scale, const anex_tensor *zero,
+                                anex_error *error) {
+    anex_block *block = node->out[0]->dtype == ANEX_I8 ? quantize_i8 : quantize_u8;
+    anex_map_op op = anex_map_of(node, 1, (anex_blocks){.lanes = block}, 0.05);
+    op.fits = true;
+    op.p[0].f = 1 / (float)anex_real(scale, 0);
+    op.p[1].f = zero ? (float)anex_real(zero, 0) : 0;
+    bool usual = op.p[0].f > 0 && op.p[0].f <= 3e38f; /* else only the division itself says what is to come */
+    return usual ? anex_epilogue_add(node, &op, error) : ANEX_OK;
+}
+
 ANEX_KERNEL(quantize) {
     enum { INPUT, ZERO_POINT, SCALE, AXIS, OUTPUT_DTYPE };
     anex_dtype dtype = node->out[0]->dtype;
     if (dtype != ANEX_I8 && dtype != ANEX_U8)
         return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the CPU engine quantises to int8 and uint8, not %s",
                               anex_dtypes[dtype].name);
+    const anex_tensor *scale = node->in[SCALE], *zero = node->in[ZERO_POINT];
+    if (node->onto && node->onto->ends_float && anex_is_constant(scale) && anex_tensor_size(scale) == 1 &&
+        (!zero || (zero->data && anex_tensor_size(zero) == 1))) {
+        anex_status status = join_product(node, scale, zero, error);
+        if (status || node->joined) return status;
+    }
     affine *a = plan_affine(node, SCALE, ZERO_POINT, AXIS, quantize_work, 0.1, error);
     if (!a) return ANEX_INVALID;
     a->lowest = dtype == ANEX_I8 ? -128 : 0, a->highest = dtype == ANEX_I8 ? 127 : 255;

@@ -1,5 +1,6 @@
 /* Running a plan: bind the caller's tensors, do the nodes in order, cut large stages for the team. */
-#include "clock.h"
+#include "clock.h" /* first: it says which POSIX */
+#include "../half.h"
 #include "plan.h"
 #include "team.h"
 
@@ -235,4 +236,18 @@ anex_status anex_plan_run_nested(anex_plan *plan, const anex_tensor *const *inpu
 anex_status anex_plan_profile(anex_plan *plan, const anex_tensor *const *inputs, const anex_tensor *const *outputs,
                               double *seconds, anex_error *error) {
     return run(plan, inputs, outputs, 1, seconds, error);
+}
+
+int32_t anex_plan_take_crossings(anex_plan *plan, anex_crossing *crossings, int32_t room) {
+    int32_t found = 0;
+    for (int32_t i = 0; i < plan->n_nodes; i++) {
+        const anex_node *node = &plan->nodes[i].node;
+        for (int32_t k = 0; k < node->n_blocks; k++)
+            found += anex_plan_take_crossings(plan->nodes[i].blocks[k], crossings + found, room - found);
+        if (found == room || !node->notes) continue;
+        int64_t count = atomic_exchange(&node->notes->count, 0);
+        half most = (half)atomic_exchange(&node->notes->most, 0);
+        if (count) crossings[found++] = (anex_crossing){node->op, node->name, count, anex_half_to_float(most)};
+    }
+    return found;
 }

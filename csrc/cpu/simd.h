@@ -25,6 +25,13 @@ static inline vf vf_load_half(const half *p) { return _mm512_cvtph_ps(_mm256_loa
 static inline void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 static inline vf vf_set(float x) { return _mm512_set1_ps(x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vf vf_load_i8(const void *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+static inline vf vf_look_up(const float *table, const void *p, int shift) {
+    __m512i codes = _mm512_srli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)), (unsigned)shift);
+    return _mm512_permutexvar_ps(codes, _mm512_loadu_ps(table)); /* by the lowest four bits */
+}
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 enum { VF = 8 };
 typedef __m256 vf;
@@ -33,6 +40,15 @@ static inline vf vf_load_half(const half *p) { return _mm256_cvtph_ps(_mm_loadu_
 static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
 static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf vf_load_i8(const void *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline vf vf_look_up(const float *table, const void *p, int shift) {
+    __m256i codes = _mm256_srli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)), shift);
+    vf low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), codes); /* by the lowest three bits */
+    vf high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), codes);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
+}
 #elif defined(__aarch64__)
 enum { VF = 4 };
 typedef float32x4_t vf;
@@ -41,6 +57,21 @@ static inline vf vf_load_half(const half *p) { return vcvt_f32_f16(vreinterpret_
 static inline void vf_store(float *p, vf x) { vst1q_f32(p, x); }
 static inline vf vf_set(float x) { return vdupq_n_f32(x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+static inline uint32x4_t vf_codes(const void *p) { /* four bytes */
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    return vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four))));
+}
+static inline vf vf_load_i8(const void *p) {
+    return vcvtq_f32_s32(vshrq_n_s32(vshlq_n_s32(vreinterpretq_s32_u32(vf_codes(p)), 24), 24));
+}
+static inline vf vf_look_up(const float *table, const void *p, int shift) {
+    uint32x4_t codes = vandq_u32(vshlq_u32(vf_codes(p), vdupq_n_s32(-shift)), vdupq_n_u32(15));
+    uint32x4_t bytes = vaddq_u32(vmulq_n_u32(codes, 0x04040404), vdupq_n_u32(0x03020100));
+    const uint8_t *from = (const uint8_t *)table;
+    uint8x16x4_t all = {{vld1q_u8(from), vld1q_u8(from + 16), vld1q_u8(from + 32), vld1q_u8(from + 48)}};
+    return vreinterpretq_f32_u8(vqtbl4q_u8(all, vreinterpretq_u8_u32(bytes)));
+}
 #else
 enum { VF = 4 };
 typedef float vf __attribute__((vector_size(16)));
@@ -60,6 +91,15 @@ static inline vf vf_load_half(const half *p) {
 static inline void vf_store(float *p, vf x) { memcpy(p, &x, sizeof x); }
 static inline vf vf_set(float x) { return (vf){x, x, x, x}; }
 static inline vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vf vf_load_i8(const void *p) {
+    const int8_t *x = p;
+    return (vf){x[0], x[1], x[2], x[3]};
+}
+static inline vf vf_look_up(const float *table, const void *p, int shift) {
+    const uint8_t *x = p;
+    return (vf){table[x[0] >> shift & 15], table[x[1] >> shift & 15], table[x[2] >> shift & 15],
+                table[x[3] >> shift & 15]};
+}
 #endif
 
 static inline vf vf_zero(void) { return vf_set(0); }

@@ -2,11 +2,20 @@
 #include "axes.h"
 #include "vmath.h"
 
-static void softmax_row(float *restrict x, int64_t n) {
+static inline __attribute__((always_inline)) void softmax_row(const bool fast, float *restrict x, int64_t n) {
     float max = anex_row_max(x, n);
-    for (int64_t i = 0; i < n; i++) x[i] = vm_exp(x[i] - max);
-    float scale = 1 / anex_row_sum(x, n);
-    for (int64_t i = 0; i < n; i++) x[i] *= scale;
+    float lane[ANEX_LANES] = {0}; /* summed as anex_row_sum does */
+    int64_t i = 0;
+    for (; i + ANEX_LANES <= n; i += ANEX_LANES)
+        for (int32_t j = 0; j < ANEX_LANES; j++) {
+            float e = vm_exp_if(fast, x[i + j] - max);
+            x[i + j] = e;
+            lane[j] += e;
+        }
+    for (int32_t j = 0; i + j < n; j++) lane[j] += x[i + j] = vm_exp_if(fast, x[i + j] - max);
+    ANEX_FOLD_LANES(ANEX_ADD);
+    float scale = 1 / lane[0];
+    for (i = 0; i < n; i++) x[i] *= scale;
 }
 
 static void rows_work(const anex_node *node, const anex_slice *slice) {
@@ -15,13 +24,16 @@ static void rows_work(const anex_node *node, const anex_slice *slice) {
     for (int64_t row = slice->begin; row < slice->end; row++) {
         float *x = slice->scratch;
         ANEX_LOCAL(load)(x, node->in[0], row * n, n);
-        softmax_row(x, n);
+        if (node->strict)
+            softmax_row(false, x, n);
+        else
+            softmax_row(true, x, n);
         ANEX_LOCAL(store)(node->out[0], row * n, x, n);
     }
 }
 
 /* x [n, w] */
-static void softmax_columns(float *restrict x, int64_t n, int64_t w, float *restrict max, float *restrict sum) {
+static inline __attribute__((always_inline)) void softmax_columns(const bool fast, float *restrict x, int64_t n, int64_t w, float *restrict max, float *restrict sum) {
     enum { STEP = 64 }; /* rows of one partial sum */
     for (int64_t j = 0; j < w; j++) max[j] = x[j], sum[j] = 0;
     for (int64_t i = 1; i < n; i++)
@@ -32,7 +44,7 @@ static void softmax_columns(float *restrict x, int64_t n, int64_t w, float *rest
         for (int64_t i = at; i < anex_min(n, at + STEP); i++) {
             float *restrict row = x + i * w;
             for (int64_t j = 0; j < w; j++) {
-                float e = vm_exp(row[j] - max[j]);
+                float e = vm_exp_if(fast, row[j] - max[j]);
                 row[j] = e;
                 part[j] += e;
             }
@@ -50,7 +62,10 @@ static void columns_work(const anex_node *node, const anex_slice *slice) {
     float *panel = (float *)((char *)max + anex_align(12 * (size_t)p->width));
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t w = ANEX_LOCAL(panel_load)(p, node->in[0], task, panel);
-        softmax_columns(panel, p->axes.n, w, max, sum);
+        if (node->strict)
+            softmax_columns(false, panel, p->axes.n, w, max, sum);
+        else
+            softmax_columns(true, panel, p->axes.n, w, max, sum);
         ANEX_LOCAL(panel_store)(p, node->out[0], task, panel);
     }
 }

@@ -15,5 +15,13 @@ int64_t ANEX_LOCAL(multiply_add)(int64_t rounds, float *sink); /* peak.c */
 
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
+#define TABLE(name, dot) {name, kernels, anex_widen, anex_narrow, ANEX_LOCAL(multiply_add), dot}
 extern const anex_isa ANEX_LOCAL(isa);
-const anex_isa ANEX_LOCAL(isa) = {TEXT(ANEX_ISA), kernels, anex_widen, anex_narrow, ANEX_LOCAL(multiply_add)};
+const anex_isa ANEX_LOCAL(isa) = TABLE(TEXT(ANEX_ISA), false);
+#if defined(__AVX2__)
+extern const anex_isa ANEX_LOCAL(isa_dot);
+const anex_isa ANEX_LOCAL(isa_dot) = TABLE(TEXT(ANEX_ISA) "_vnni", true);
+#elif defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC)
+extern const anex_isa ANEX_LOCAL(isa_dot);
+const anex_isa ANEX_LOCAL(isa_dot) = TABLE(TEXT(ANEX_ISA) "_dot", true);
+#endif

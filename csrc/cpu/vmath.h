@@ -8,6 +8,7 @@
 #define ANEX_VMATH_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -95,6 +96,28 @@ static inline float vm_exp_times(float x, int32_t j) {
     return vm_scale(vm_expm1_near(v.r), v.k + (uint32_t)j);
 }
 static inline float vm_exp(float x) { return vm_exp_times(x, 0); }
+
+/* For fast plans: rounds once per multiply-add where the hardware does. */
+static inline float vm_fma(float a, float b, float c) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+/* e^x for x <= 0, for fast plans: half the work of vm_exp; what would be subnormal is 0 */
+static inline float vm_exp_below(float x) {
+    x = x < -88 ? -88 : x; /* k = -127, whose scale is 0 */
+    float shifted = vm_fma(x, VM_LOG2E, VM_MAGIC), k = shifted - VM_MAGIC;
+    float r = vm_fma(k, -VM_LN2_LO, vm_fma(k, -VM_LN2_HI, x)), q = 0x1.6db47ap-10f;
+    q = vm_fma(q, r, 0x1.123b92p-7f);
+    q = vm_fma(q, r, 0x1.55545ep-5f);
+    q = vm_fma(q, r, 0x1.55548ep-3f);
+    q = vm_fma(q, r, 0.5f);
+    float scale = vm_float((vm_bits(shifted) + 127) << 23);
+    return vm_fma(vm_fma(r * r, q, r), scale, scale);
+}
+static inline float vm_exp_if(bool fast, float x) { return fast ? vm_exp_below(x) : vm_exp(x); }
 
 static inline float vm_exp2(float x) {
     x = x < -152 ? -152 : x;

@@ -131,6 +131,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def _record(request, recording, monkeypatch):
     recording.test = request.node.name
+    monkeypatch.setattr("harness.EVERYWHERE", False)  # once is enough
     monkeypatch.setattr(cpu, "_native", SimpleNamespace(Plan=recording.plan, kernels=_native.kernels))
 
 

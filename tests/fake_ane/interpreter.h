@@ -31,7 +31,7 @@ const char *mil_op_type(const mil_program *program, int f, int i);
 /* What the hardware does to numbers, each of them off in a plain run (NULL: all off). */
 typedef struct mil_numerics {
     bool narrow_reduce;     /* reduce_sum and reduce_mean of fp16 add up in fp16 */
-    bool matmul_cliff;      /* fp16 products of matmul from 32752 on are infinite */
+    bool matmul_cliff;      /* fp16 results of matmul, linear and einsum from 32752 on are infinite */
     bool flush_subnormals;  /* fp16 results below 2^-14 are zero */
     bool slice_clamp;       /* fp16 slices that begin inside the last axis: above 4094 is infinite */
     bool sdpa_ignores_mask; /* scaled_dot_product_attention does as if it had no attn_mask */

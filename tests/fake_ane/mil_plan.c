@@ -176,6 +176,7 @@ static mil_trait trait_of(const mil_op *op) {
         const char *op;
         mil_trait trait;
     } traits[] = {{"reduce_sum", MIL_REDUCE},     {"reduce_mean", MIL_REDUCE},  {"matmul", MIL_MATMUL},
+                  {"linear", MIL_MATMUL},         {"einsum", MIL_MATMUL},
                   {"slice_by_index", MIL_SLICE}, {"slice_by_size", MIL_SLICE},
                   {"scaled_dot_product_attention", MIL_ATTENTION}};
     for (size_t i = 0; i < sizeof traits / sizeof *traits; i++)

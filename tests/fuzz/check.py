@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from strict_case import difference, same_bits
 
 import anex
 from anex import _native
@@ -219,21 +220,6 @@ def follow(graph: Graph, rng: Any, sign: int) -> dict[str, np.ndarray]:
 
 
 # ---- comparing ------------------------------------------------------------------------------
-
-
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal to the last bit; any NaN is as good as another."""
-    a, b = a.reshape(-1), b.reshape(-1)
-    if a.dtype.kind != "f":
-        return np.array_equal(a, b)
-    bits = {2: np.uint16, 4: np.uint32}[a.dtype.itemsize]
-    return bool(((a.view(bits) == b.view(bits)) | (np.isnan(a) & np.isnan(b))).all())
-
-
-def difference(left: np.ndarray, right: np.ndarray) -> str:
-    where = np.flatnonzero(left.reshape(-1) != right.reshape(-1))
-    some = [f"{left.reshape(-1)[i]!r} != {right.reshape(-1)[i]!r}" for i in where[:3]]
-    return f"{len(where)} of {left.size} elements, first {', '.join(some)}"
 
 
 def compare(what: str, name: str, found: np.ndarray, wanted: np.ndarray, moved: list[np.ndarray], times: float,

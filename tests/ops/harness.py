@@ -16,10 +16,12 @@ import coremltools as ct
 import numpy as np
 from coremltools.converters.mil.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
+from strict_case import same_everywhere
 
 import anex
 from anex.devices.cpu import lower
 
+EVERYWHERE = True  # run strict plans on every instruction set too
 RTOL = {"float16": 1e-2, "float32": 1e-4}
 DEVICE = "cpu"  # of what names no other; conftest.py sets it for each test
 
@@ -91,13 +93,18 @@ def run(
     isa: str | None = None,
     **arguments: Any,
 ) -> tuple[np.ndarray, ...]:
-    """The outputs of one op as arrays; ``isa`` forces an instruction set of the CPU engine."""
+    """The outputs of one op as arrays; ``isa`` forces an instruction set of the CPU engine.
+
+    On the CPU engine without ``isa`` it is run strictly too, every way there is, which must be one.
+    """
     program = build(op, arguments, constants, opset)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", anex.AneWarning)  # contested rules, which the comparison answers
         compiled = anex.compile(program, device=device or DEVICE)
     if isa is None:
         result = compiled(*program.test_inputs)
+        if EVERYWHERE and device == "cpu" and not op.startswith("random_"):
+            same_everywhere(program, program.test_inputs)
     else:
         plan = lower(program.functions["main"], compiled.inputs, compiled.outputs, isa)
         result = plan.run(program.test_inputs)

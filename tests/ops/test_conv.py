@@ -354,3 +354,43 @@ def test_conv_transpose_of_any_geometry(data, rank, isa, seed):
         pad=pad,
         isa=isa,
     )
+
+
+# ---- conv_quantized -------------------------------------------------------------------------------
+
+UNPACKED = ("weight", "bias", "quant_scale", "quant_bias")
+
+
+@pytest.mark.parametrize(("x", "groups"), [((1, 6, 9, 8), 1), ((2, 6, 9, 8), 3), ((1, 6, 9, 8), 6), ((3, 70, 1, 1), 1)])
+@pytest.mark.parametrize("each", [False, True])
+def test_conv_quantized_unpacks_its_weights_as_documented(rng, x, groups, each):
+    """``W_float = W_quantized * scale + bias``"""
+    weight = rng.integers(0, 256, (12, x[1] // groups, *(min(n, 3) for n in x[2:]))).astype("uint8")
+    quantized = {
+        "quant_scale": rng.uniform(0.001, 0.01, 12 if each else 1).astype("float32"),
+        "quant_bias": rng.uniform(-1, 1, 12 if each else 1).astype("float32"),
+    }
+
+    def expected(x, weight, quant_scale, quant_bias, bias, groups, **_):
+        unpacked = weight * quant_scale.reshape(-1, 1, 1, 1) + quant_bias.reshape(-1, 1, 1, 1)
+        return convolved(x, unpacked, bias.astype("float64"), groups=groups)
+
+    bias = rng.integers(0, 9, 12).astype("uint8")
+    more = {"bias": bias, "groups": groups, "quantization_type": "linear", "nbits": 8}
+    given = {"x": normal(rng, *x), "weight": weight, **quantized, **more}
+    check("conv_quantized", **given, constants=UNPACKED, expected=expected)
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"quantization_type": "lut"}, 'quantization_type "lut" needs a table'),
+        ({"quant_scale": np.ones(3, "float32")}, "one for each of the 12 output channels"),
+    ],
+)
+def test_conv_quantized_that_is_not_documented_is_refused(rng, change, sentence):
+    weight = np.ones((12, 6, 3, 3), "uint8")
+    given = {"quantization_type": "linear", "quant_scale": np.ones(1, "float32"), "quant_bias": np.ones(1, "float32")}
+    with pytest.raises(anex.Error, match=sentence):
+        check("conv_quantized", x=normal(rng, 1, 6, 9, 8), weight=weight, **{**given, **change}, constants=UNPACKED)

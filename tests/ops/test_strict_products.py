@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
-import numpy as np
 import pytest
 from harness import build
-
-import anex
-from anex import _native
-from anex.devices.cpu import lower
+from strict_case import same_everywhere
 
 
 def cell(op: str, gates: int, s: int, b: int, inputs: int, hidden: int) -> tuple[str, dict[str, Any], tuple[str, ...]]:
@@ -55,15 +50,4 @@ def test_a_strict_product_is_the_same_bits_on_every_instruction_set(rng, case, d
     op, given, constants = CASES[case]
     arrays = {name: (rng.normal(size=v) / 3).astype(dtype) if isinstance(v, tuple) else v for name, v in given.items()}
     program = build(op, arrays, constants)
-    compiled, function = anex.compile(program, device="cpu"), program.functions["main"]
-    before, found = anex.get_num_threads(), {}
-    try:
-        for isa, threads in itertools.product(_native.instruction_sets(), (1, 2)):
-            anex.set_num_threads(threads)
-            plan = lower(function, compiled.inputs, compiled.outputs, isa, strict=True)
-            result = plan.run(program.test_inputs)
-            outputs = result if isinstance(result, tuple) else (result,)
-            found[isa, threads] = [np.asarray(y).tobytes() for y in outputs]
-    finally:
-        anex.set_num_threads(before)
-    assert len(set(map(tuple, found.values()))) == 1
+    same_everywhere(program, program.test_inputs)

@@ -1,0 +1,97 @@
+"""The command ``anex cost``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from .model import Model
+
+USUAL = ("M1", "M2", "M3", "M4", "M5", "M4 Max", "M5 Pro")
+
+
+@click.command()
+@click.argument("model", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--chip", "chips", multiple=True, metavar="NAME", help="A chip, several times, or 'all'; such as 'M4 Max'."
+)
+@click.option("--path", default="private", show_default=True, help="The way into the engine: private, e5rt or coreml.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Of MIL text; need not be there.",
+)
+@click.option("--function", default="", help="Of a model with several; main without it.")
+@click.option("--rows", type=click.Path(path_type=Path), help="Predict the rows of a CSV of measurements; print a CSV.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Measurements of your own, by `anex calibrate`.")
+@click.option("--ops", is_flag=True, help="Also the ops that take the most, on the first chip.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def cost(
+    model: Path | None, chips: Sequence[str], path: str, weights: Path | None, function: str, rows: Path | None,
+    calibration: Path | None, ops: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Predict how long MODEL takes on a Neural Engine, with an 80 % interval: nothing is run.
+
+    MODEL is a .mlpackage, a .mlmodelc or MIL text.
+    """
+    from ..errors import Error
+    from .model import path_of, with_calibration
+
+    if (model is None) == (rows is None):
+        raise click.UsageError("give a MODEL, or --rows FILE.csv")
+    try:
+        fitted = with_calibration(calibration)
+        if rows is not None:
+            _rows(rows, fitted, as_json)
+        elif model is not None:
+            _model(model, chips or USUAL, path_of(path), weights, function, fitted, ops, as_json)
+    except Error as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _rows(file: Path, fitted: Model, as_json: bool) -> None:
+    from . import rows, text
+
+    lines = text.priced(rows.read(file), fitted)
+    click.echo(json.dumps(lines, indent=1) if as_json else text.as_csv(lines), nl=as_json)
+    click.echo(text.accuracy(lines), err=True)
+
+
+def _model(
+    file: Path, names: Sequence[str], path: str, weights: Path | None, function: str, fitted: Model,
+    ops: bool, as_json: bool,
+) -> None:  # fmt: skip
+    from ..load import from_file
+    from ..ops.findings import function_findings as findings_of
+    from . import text
+    from .chips import chip
+    from .program import cost as predict
+
+    names = sorted({known.chip.name for known in fitted.known}) if "all" in names else names
+    for unknown in (name for name in names if not chip(name).known):
+        raise click.ClickException(f"chip {unknown!r} is no Apple chip; such as 'M4 Max', 'A18 Pro', 'h16g', or 'all'")
+    program = from_file(file, function or None, weights, zeros=True)
+    costs = [predict(program, chip(name), path=path, model=fitted) for name in names]
+    if as_json:
+        click.echo(json.dumps(text.as_json(costs), indent=1))
+        return
+    click.echo(f"{file.name}: predicted, not measured; one call through the {path} path.")
+    click.echo("\n".join(text.summary(costs)))
+    for note in dict.fromkeys(note for each in costs for note in each.notes):
+        click.echo(f"note: {note}")
+    chosen = program.functions.get(function or "main") or next(iter(program.functions.values()))
+    refused = Counter(found.op_type for found in findings_of(chosen, chip(names[0]).family) if found.refuses)
+    if refused:
+        which = ", ".join(f"{count} {name}" for name, count in refused.items())
+        click.echo(f"note: priced as if the engine ran it, which {names[0]} refuses: {which}; see `anex explain`")
+    if ops:
+        click.echo(f"\non {costs[0].chip}:")
+        click.echo("\n".join(text.by_op(costs[0])))
+    sys.stdout.flush()

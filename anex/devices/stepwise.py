@@ -1,0 +1,216 @@
+"""Programs in which data decide shapes: planned step by step, each step when the values it waits for are known.
+
+``non_zero`` gives as many rows as there are elements that are not 0, and ``reshape``, ``tile``, ``range_1d``,
+``slice_by_index``, ... take shapes that the program computes. A step is the program from its start up to
+the first such op, with what is known by now put in: results of ``non_zero`` as inputs of the step, computed
+shapes as constants. Steps are kept by what they were made for, so that the next call with the same
+shapes plans nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._coremltools import coremltools
+from ..errors import ClosedError, CompileError, ShapeError, UnsupportedError
+from ..ops import dtype_name
+from ..spec import Spec, spec
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Function, Operation, Var
+
+    from . import Executable, Pending, Signature
+
+FOUND: Mapping[str, tuple[str, ...]] = {  # computed here, between steps; and the dtypes they take
+    "non_zero": ("float16", "float32", "int32", "bool")
+}
+DATA = frozenset({"x", "value", "data", "values"})  # arguments that decide no shape, though they may be small
+KEPT = 32  # steps
+
+Make = Callable[["Function", Mapping[str, Spec], Mapping[str, Spec]], "Executable"]
+
+
+def is_static(var: Var) -> bool:
+    return all(isinstance(dim, (int, np.integer)) for dim in var.shape or ())
+
+
+def is_needed(function: Function) -> bool:
+    """Whether some op's result has a shape that only data decide."""
+    return not all(is_static(var) for op in function.operations for var in op.outputs)
+
+
+@dataclass(frozen=True)
+class Step:
+    """It gives the arguments ``names`` of the op ``waits_for``; or, None, the program's outputs."""
+
+    executable: Executable
+    waits_for: Operation | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """Of an op that was waited for: what it found, or what decides its shape; steps are kept by ``key``."""
+
+    arrays: Mapping[str, np.ndarray[Any, Any]]
+    key: tuple[Any, ...]
+
+
+RESULT = "result"  # of an op of FOUND, in Known
+
+
+class Stepwise:
+    """An executable that makes its plans, by ``make``, as calls need them."""
+
+    def __init__(self, function: Function, signature: Signature, make: Make) -> None:
+        if any(op.blocks for op in function.operations) or signature.states:
+            raise UnsupportedError(
+                "data decide shapes in this program, which the CPU engine takes without control flow and states only"
+            )
+        self.function, self.signature, self.make = function, signature, make
+        self.steps: OrderedDict[tuple[Any, ...], Step] = OrderedDict()
+        self.lock = threading.Lock()
+        self.is_closed = False
+        with coremltools():
+            self._step([])  # what cannot be planned is refused now
+
+    def run(self, arguments: tuple[Any, ...], out: Any = None) -> Any:
+        known: list[Known] = []
+        given = arguments
+        while (op := (step := self._step(known)).waits_for) is not None:
+            results = step.executable.run(given)
+            several = results if isinstance(results, tuple) else (results,)
+            arrays = {name: np.array(y) for name, y in zip(step.names, several, strict=True)}
+            if op.op_type in FOUND:
+                result = _non_zero(op, arrays["x"])
+                given += (result,)
+                known.append(Known({RESULT: result}, result.shape))
+            else:
+                known.append(Known(arrays, tuple((a.shape, a.tobytes()) for a in arrays.values())))
+        return step.executable.run(given, out)
+
+    def _step(self, known: Sequence[Known]) -> Step:
+        key = tuple(each.key for each in known)
+        with self.lock:
+            if self.is_closed:
+                raise ClosedError("this program is closed")
+            if key not in self.steps:
+                with coremltools():
+                    self.steps[key] = self._make_step(known)
+                if len(self.steps) > KEPT:
+                    self.steps.popitem(last=False)
+            self.steps.move_to_end(key)
+            return self.steps[key]
+
+    def _make_step(self, known: Sequence[Known]) -> Step:
+        """The ops again, in a function of their own, for as far as their shapes are known."""
+        from coremltools.converters.mil.mil import Builder, Function
+
+        specs = dict(self.signature.inputs)
+        found = [spec(each.arrays[RESULT].shape, "int32") for each in known if RESULT in each.arrays]
+        specs |= {f"found {i}": each for i, each in enumerate(found)}
+        with Function({name: _placeholder(each) for name, each in specs.items()}, self.function.opset_version) as step:
+            made = {old: step.inputs[name] for name, old in self.function.inputs.items()}
+            results = iter([step.inputs[f"found {i}"] for i in range(len(found))])
+            waited = iter(known)
+            for op in self.function.operations:
+                if all(var.val is not None for var in op.outputs):
+                    continue  # a constant, or what coremltools has computed
+                arguments = {name: _follow(v, made) for name, v in op.inputs.items() if v is not None}
+                new = _emit(Builder, op, arguments)
+                if not all(map(is_static, new)):
+                    there = next(waited, None)
+                    if there is None:
+                        names = ("x",) if op.op_type in FOUND else _deciding(arguments)
+                        if not names:
+                            raise UnsupportedError(f"{op.op_type} {op.name!r}: nothing says what shape it gives")
+                        step.set_outputs([arguments[name] for name in names])
+                        outputs = {name: _spec_of(arguments[name]) for name in names}
+                        return Step(self.make(step, specs, outputs), op, names)
+                    new = [next(results)] if op.op_type in FOUND else _emit(Builder, op, {**arguments, **there.arrays})
+                made.update(zip(op.outputs, new, strict=True))
+            step.set_outputs([_follow(var, made) for var in self.function.outputs])
+        return Step(self.make(step, specs, self.signature.outputs))
+
+    # ---- what devices ask of every executable
+
+    def begin(self, arguments: tuple[Any, ...], out: Any = None) -> Pending:
+        return _Pending(self, arguments, out)
+
+    def nodes(self) -> Sequence[tuple[str, str, int]]:
+        raise UnsupportedError("data decide shapes in this program: what runs differs between calls; profile its parts")
+
+    def profile(self, arguments: tuple[Any, ...], out: Any) -> Sequence[float]:
+        self.nodes()
+        return ()
+
+    def stats(self) -> Mapping[str, Any]:
+        return {"steps": len(self.steps)}
+
+    def close(self) -> None:
+        with self.lock:
+            self.is_closed = True
+            for step in self.steps.values():
+                step.executable.close()
+            self.steps.clear()
+
+
+@dataclass(frozen=True)
+class _Pending:
+    program: Stepwise
+    arguments: tuple[Any, ...]
+    out: Any
+
+    def run(self) -> Any:
+        return self.program.run(self.arguments, self.out)
+
+
+def _non_zero(op: Operation, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """[n, rank of x]: where x is not 0, in order."""
+    places = np.argwhere(x).astype(np.int32)
+    if not len(places):
+        raise ShapeError(f"non_zero {op.name!r} found nothing, and tensors are never empty")
+    return places
+
+
+def _placeholder(given: Spec) -> Any:
+    from coremltools.converters.mil.mil import Builder, types
+
+    dtype = types.type_mapping.numpy_type_to_builtin_type(given.dtype)
+    return Builder.placeholder(given.shape, dtype=dtype, allow_rank0_input=True)
+
+
+def _follow(var: Any, made: Mapping[Var, Var]) -> Any:
+    """The variable of the step, or the value of a constant."""
+    if isinstance(var, (list, tuple)):
+        return [_follow(each, made) for each in var]
+    return made.get(var, var.val)
+
+
+def _emit(builder: Any, op: Operation, arguments: Mapping[str, Any]) -> list[Var]:
+    try:
+        result = getattr(builder, op.op_type)(**arguments)
+    except Exception as error:
+        raise CompileError(f"with what was computed in this call, {op.op_type} {op.name!r}: {error}") from error
+    return list(result) if isinstance(result, (list, tuple)) else [result]
+
+
+def _deciding(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    """Computed arguments that say how large, or where: numbers, and lists of integers."""
+
+    def decides(name: str, var: Any) -> bool:
+        if name in DATA or not hasattr(var, "sym_type") or var.val is not None:
+            return False
+        return var.rank == 0 or (var.rank == 1 and "int" in dtype_name(var))
+
+    return tuple(name for name, var in arguments.items() if decides(name, var))
+
+
+def _spec_of(var: Var) -> Spec:
+    return spec(tuple(map(int, var.shape)), dtype_name(var).replace("fp", "float"))

@@ -1,0 +1,153 @@
+"""Where each op of a program runs, and why."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import devices, passes
+from .._coremltools import coremltools
+from ..cost.chips import Chip
+from ..cost.chips import chip as chip_named
+from ..cost.model import Model, path_of
+from ..cost.program import Cost, cost, operations, port_bytes
+from ..errors import ArgumentError, UnsupportedError
+from ..load import from_file
+from ..ops import Finding, ane_findings, dtype_name
+from .advice import advice
+from .report import ON_ANE, Explanation, OpPlacement, Segment, Transfers
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Operation, Program, Var
+
+UNITS = {"ALL": ("gpu", "cpu"), "CPU_AND_NE": ("cpu",)}
+# Ops about control, lists and shapes, which no GPU of Core ML runs either.
+HOST_ONLY = ("cond", "while_loop", "call", "shape", "list_", "make_list", "classify", "custom", "non_zero")
+
+
+def explain(
+    model: Any, *, device: str = ON_ANE, chip: str = "M4", units: str = "CPU_AND_NE", path: str = "private",
+    function: str = "", weights: str | os.PathLike[str] | None = None, fitted: Model | None = None,
+) -> Explanation:  # fmt: skip
+    """Which ops of ``model`` run on ``device``, why the others do not, and what the program is predicted to take.
+
+    ``model``: a MIL program, or the path of a ``.mlpackage``, ``.mlmodelc`` or MIL text; its
+    ``weights`` need not be there.
+    ``chip``: such as "M4 Max" or "h16g". ``units``: what runs what the engine does not, "ALL" (GPU, then CPU) or
+    "CPU_AND_NE". ``path``: the way into the engine: "private", as ``anex.compile`` takes, with its rewriting passes;
+    "e5rt" or "coreml", without. Only rules that are well-founded move
+    an op off the engine; contested ones are notes. For device="cpu" the objections are the CPU engine's.
+
+    >>> @anex.graph(x=(1, 4, 1, 8))
+    ... def program(x):
+    ...     return mb.relu(x=x, name="y")
+    >>> anex.explain(program, chip="M1")["y"].unit
+    'ane'
+    """
+    where = chip_named(chip)
+    path_of(path)
+    if not where.known:
+        raise ArgumentError(f"chip {chip!r} is no Apple chip; such as 'M4', 'M5 Max', 'A18 Pro' or 'h16g'")
+    if units not in UNITS:
+        raise ArgumentError(f"units {units!r} is none of {', '.join(UNITS)}")
+    program = from_file(model, function or None, weights, zeros=True) if isinstance(model, (str, Path)) else model
+    if not hasattr(program, "functions"):
+        raise ArgumentError(
+            f"{type(model).__name__} is no MIL program, and no path; anex.from_torch makes one of torch"
+        )
+    target = devices.get(device)
+    predicted = _predicted(program, where, path, function, fitted)
+    with coremltools():
+        chosen = program.functions.get(function or "main") or next(iter(program.functions.values()))
+        ops = list(operations(chosen))
+        of = _ane(where, path, units) if target.name == ON_ANE else _other(target)
+        ms = {id(op): each for op, each in zip(ops, predicted.ops, strict=True)} if predicted else {}
+        placed = [_place(op, of, ms.get(id(op))) for op in ops]
+        transfers = _transfers(ops, placed)
+    segments = _segments(placed)
+    found = Explanation(target.name, where.name, units, tuple(placed), segments, transfers, predicted, ())
+    return Explanation(
+        found.device, found.chip, units, found.ops, segments, transfers, predicted, tuple(advice(found))
+    )  # fmt: skip
+
+
+def _predicted(program: Program, chip: Chip, path: str, function: str, fitted: Model | None) -> Cost | None:
+    """None where the program has nothing with a known cost."""
+    try:
+        return cost(program, chip, path=path, model=fitted, function=function)
+    except UnsupportedError:
+        return None
+
+
+Placed = tuple[str, tuple[Finding, ...], tuple[str, ...]]
+"""The unit, what the rules found, and why it is not the one asked for."""
+
+
+def _ane(chip: Chip, path: str, units: str) -> Callable[[Operation], Placed]:
+    # anex rewrites what it compiles itself; Core ML gives e5rt's compiler what the model has
+    cures = passes.chosen(None, chip.family) if path == "private" else ()
+    paths = ("e5rt", "coreml") if path == "coreml" else (path,)
+
+    def place(op: Operation) -> Placed:
+        each = (finding for way in paths for finding in ane_findings(op, chip.family, cures=cures, path=way))
+        findings = tuple({finding.rule.id: finding for finding in each}.values())
+        reasons = tuple(finding.text for finding in findings if finding.refuses)
+        return (_fallback(op, units) if reasons else ON_ANE), findings, reasons
+
+    return place
+
+
+def _other(device: devices.Device) -> Callable[[Operation], Placed]:
+    def place(op: Operation) -> Placed:
+        reasons = tuple(device.objections(op, device.options()))
+        return ("none" if reasons else device.name), (), reasons
+
+    return place
+
+
+def _fallback(op: Operation, units: str) -> str:
+    """Which other unit runs it: the GPU computes with floating tensors of fixed shape."""
+    kinds = {dtype_name(var) for var in op.outputs if hasattr(var, "dtype")}
+    first = UNITS[units][0]
+    floating = all(kind.startswith("fp") for kind in kinds) and bool(kinds)
+    return first if floating and not op.op_type.startswith(HOST_ONLY) else "cpu"
+
+
+def _place(op: Operation, of: Callable[[Operation], Placed], estimate: Any) -> OpPlacement:
+    unit, findings, reasons = of(op)
+    against = {finding.rule.confidence for finding in findings
+               if finding.rule.severity in "EF" and not finding.cured and not finding.refuses}  # fmt: skip
+    likelihood = "sure" if reasons or not against else "likely" if "medium" in against else "contested"
+    out = op.outputs[0] if op.outputs else None
+    return OpPlacement(
+        op.name, op.op_type, tuple(map(str, out.shape or ())) if out is not None else (),
+        dtype_name(out) if out is not None and hasattr(out, "dtype") else "", unit, likelihood, findings, reasons,
+        estimate.ms if estimate else 0.0, estimate.flops if estimate else 0.0,
+    )  # fmt: skip
+
+
+def _segments(placed: Sequence[OpPlacement]) -> tuple[Segment, ...]:
+    found = []
+    for unit, group in itertools.groupby(placed, key=lambda op: op.unit):
+        ops = list(group)
+        found.append(Segment(unit, ops[0].name, ops[-1].name, len(ops), sum(op.ms for op in ops)))
+    return tuple(found)
+
+
+def _transfers(ops: Sequence[Operation], placed: Sequence[OpPlacement]) -> Transfers:
+    """Each tensor once for each other unit that reads it."""
+    units = {id(op): place.unit for op, place in zip(ops, placed, strict=True)}
+    crossing: dict[tuple[int, str], tuple[str, Var]] = {}
+    for op, place in zip(ops, placed, strict=True):
+        for argument in op.inputs.values():
+            for var in argument if isinstance(argument, (list, tuple)) else (argument,):
+                origin = units.get(id(getattr(var, "op", None)))
+                if origin is not None and origin != place.unit:
+                    crossing[id(var), place.unit] = (f"{origin} to {place.unit}", var)
+    between: dict[str, int] = {}
+    for way, _ in crossing.values():
+        between[way] = between.get(way, 0) + 1
+    return Transfers(len(crossing), sum(port_bytes(var) for _, var in crossing.values()), between)
