@@ -13,7 +13,7 @@ from .. import _native
 from ..errors import CompileError
 from ..ops import dtype_name
 from ..spec import MAX_RANK
-from . import fuse
+from . import fuse, states
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
@@ -116,12 +116,17 @@ class _Lowering:
         self.isa, self.strict = isa, strict
         self.plan = _native.Plan(isa, strict)
         self.values: dict[Var, int] = {}
+        self.in_place: dict[Operation, Var] = {}
 
     def add_input(self, var: Var, name: str, shape: Sequence[int], dtype: str) -> None:
         self.values[var] = self.plan.add_input(name, shape, dtype)
 
     def add_op(self, op: Operation, before: Operation | None) -> None:
         """``before``: the op added last, whose result only this one reads."""
+        if op in self.in_place:  # what it gives is the state
+            self.values[op.outputs[0]] = self.value(self.in_place[op])
+            if op.op_type != "slice_update":
+                return
         names, _ = kernels()[op.op_type]
         # names that begin with _ are the builder's own: the functions that made the blocks
         arguments = {name: var for name, var in op.inputs.items() if var is not None and name[0] != "_"}
@@ -135,7 +140,7 @@ class _Lowering:
         results: list[int] = []
         if op.op_type == "coreml_update_state":  # what it gives is what it was given
             self.values[op.outputs[0]] = self.value(arguments["value"])
-        else:
+        elif op not in self.in_place:
             results = [self.plan.add_value(var.shape, DTYPES[dtype_name(var)]) for var in op.outputs]
             self.values.update(zip(op.outputs, results, strict=True))
         through = LEFT_OUT if before is None else self.values[fuse.through(before, op)]
@@ -151,6 +156,7 @@ class _Lowering:
     def finish(self, block: Block, names: Iterable[str]) -> _native.Plan:
         """Add the ops of ``block``; ``names`` are those of its outputs."""
         ops = needed(block)
+        self.in_place = states.in_place(ops, block.outputs, reads)
         for chain in [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, reads):
             for before, op in zip((None, *chain), chain, strict=False):
                 self.add_op(op, before)

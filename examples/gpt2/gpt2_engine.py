@@ -31,28 +31,16 @@ class Step:
 
 
 class Engine:
-    """A model ready to continue texts: ``Engine(folder).generate(ids, 20, sampler)``.
+    """A model ready to continue texts: ``Engine.load(folder).generate(ids, 20, Sampler())``.
 
-    ``layers`` is how many layers one program of the prefill holds; 0 stands for half a layer, attention or
-    feed-forward, as the published engine has them. None: all of them, in one program.
+    ``device`` is where prefill runs. ``layers`` is how many layers one program of it holds; 0 stands for half a
+    layer, attention or feed-forward, as the published engine has them. None: all of them, in one program.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        device: str = "cpu",
-        bits: int = 16,
-        layers: int | None = None,
-        weights: Weights | None = None,
-    ) -> None:
-        self.weights = weights or Weights.load(folder, bits)
-        self.config = self.weights.config
-        self.tokenizer = Tokenizer.from_folder(folder)
-        if len(self.tokenizer) > self.config.vocab_size:
-            raise CheckpointError(
-                f"{folder}: the tokenizer has {len(self.tokenizer)} tokens, the model {self.config.vocab_size}; "
-                "they are not of the same model"
-            )
+    def __init__(self, weights: Weights, device: str = "cpu", layers: int | None = None) -> None:
+        self.weights, self.config = weights, weights.config
+        if layers is not None and layers < 0:
+            raise ValueError(f"{layers} layers in a program; 0 stands for half a layer")
         self.device = device
         self.layers = self.config.n_layer if layers is None else layers
         self.graphs = Graphs(self.weights, device)
@@ -70,6 +58,20 @@ class Engine:
         self.logits = anex.zeros((1, self.config.vocab_size), "float32")
         np.asarray(self.end)[:] = 1, self.config.n_head, 1, self.config.head_size
         self.length = 0  # positions in the cache
+        self.tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu", bits: int = 16, layers: int | None = None) -> Engine:
+        """With the weights and the tokenizer of a converted folder, or of Hugging Face's."""
+        weights, tokenizer = Weights.load(folder, bits), Tokenizer.from_folder(folder)
+        if len(tokenizer) > weights.config.vocab_size:
+            raise CheckpointError(
+                f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {weights.config.vocab_size}; "
+                "they are not of the same model"
+            )
+        engine = cls(weights, device, layers)
+        engine.tokenizer = tokenizer
+        return engine
 
     def _compile(self, graph: object, device: str) -> anex.Program:
         return anex.compile(graph, device=device)
