@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "examples" / "gpt2"))
 TOPICS = ("while", "naming", "slicings")
 VOCABULARY = 600
 WINDOW = 64  # tokens that training sees at once, at random places among the positions
-STEPS = 300
+STEPS = 800
 
 
 def english() -> str:
@@ -64,7 +64,7 @@ def trained(folder: Path) -> GPT2LMHeadModel:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    print(f"loss {loss.item():.3f}")
+    print(f"loss {loss.item():.3f}", flush=True)
     return _saved(model.eval(), folder)
 
 
