@@ -57,7 +57,7 @@ def prefill(length: int) -> Case:
 
 
 def decode() -> Case:
-    """One more token at a context of 128; the last row reads as many bytes as fp16 weights have, and does nothing else."""
+    """One more token at a context of 128; the last row only reads as many bytes as fp16 weights have."""
     from .gpt2_peers import Gpt2, peers
 
     engines = {name: Engine(random_weights(bits)) for name, bits in (("fp16", 16), ("int8", 8), ("int4", 4))}
@@ -82,5 +82,10 @@ def one_token(engine: Engine) -> Callable[[], np.ndarray]:
 
 def missing() -> list[str]:
     """The peers that the published figures have and this environment has not."""
-    modules = {"onnxruntime": "onnxruntime", "openvino": "openvino", "llama.cpp": "llama_cpp", "ctranslate2": "ctranslate2"}
+    modules = {
+        "onnxruntime": "onnxruntime",
+        "openvino": "openvino",
+        "llama.cpp": "llama_cpp",
+        "ctranslate2": "ctranslate2",
+    }
     return [name for name, module in modules.items() if importlib.util.find_spec(module) is None]

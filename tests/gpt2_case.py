@@ -1,4 +1,4 @@
-"""GPT-2 checkpoints for the tests, in Hugging Face's very format: one that learned English, one of the 124M's shapes."""
+"""GPT-2 checkpoints for the tests, in Hugging Face's format: one that learned English, one of the 124M's shapes."""
 
 import codecs
 import contextlib

@@ -236,7 +236,9 @@ def test_a_stop_token_ends_the_text(learned, engine):
     made = greedy(engine, ids, 6)
     stop = engine.tokenizer.decode(made[3:4])
     kept = made[: made.index(made[3])]
-    done = command(learned[0], "--prompt", "Beautiful is better", "--greedy", "--tokens", "6", "--stop", stop, check=True)
+    done = command(
+        learned[0], "--prompt", "Beautiful is better", "--greedy", "--tokens", "6", "--stop", stop, check=True
+    )
     assert done.stdout == "Beautiful is better" + engine.tokenizer.decode(kept) + "\n"
 
 

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
-
 SMALL = GPT2Config(vocab_size=gpt2_case.VOCABULARY, n_embd=32, n_layer=2, n_head=2, n_positions=64, eos_token_id=0)
 TEXTS = [
-    "Hello, world!", "don't... they'll say it's O'Neill's", "  several   spaces \n\n\tand tabs ", "naïve café — ümläut 🙂",
+    "Hello, world!", "don't... they'll say it's O'Neill's", "  several   spaces \n\n\tand tabs ",
+    "naïve café — ümläut 🙂",
     "日本語とEnglish", "3.14159 and 1,000,000", "x = y**2 # comment", "\x00\x7f\x85\u2028", "", f"one{END_OF_TEXT}two",
 ]  # fmt: skip
 
@@ -52,9 +52,17 @@ def broken(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "broken")
 
 
-def change(folder, name=None, **config):
+def change(folder, **config):
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def put(folder, value):
+    save_file({**tensors(folder), "transformer.ln_f.bias": value}, folder / "model.safetensors")
 
 
 def tensors(folder):
@@ -173,7 +181,13 @@ def test_conversion_imports_no_torch(folder, tmp_path):
         "import sys; sys.modules['torch'] = None; sys.argv[:] = ['gpt2_convert', *sys.argv[1:]]; import runpy;"
         "runpy.run_path('examples/gpt2/gpt2_convert.py', run_name='__main__')"
     )
-    command = [sys.executable, "-c", "import sys; sys.path.insert(0, 'examples/gpt2');" + code, folder, tmp_path / "out"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; sys.path.insert(0, 'examples/gpt2');" + code,
+        folder,
+        tmp_path / "out",
+    ]
     done = subprocess.run(command, cwd=gpt2_case.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "config.json").exists()
@@ -231,10 +245,10 @@ def test_a_head_of_its_own_is_kept(folder, broken, tmp_path):
         (lambda f: change(f, vocab_size=601), r"'transformer.wte.weight' is \[600, 32\]; .* must be \[601, 32\]"),
         (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\x10" + bytes(7) + b"{}"), "cannot be read"),
-        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), "cannot be read"),
+        (lambda f: cut(f / "model.safetensors"), "cannot be read"),
         (lambda f: (f / "tokenizer.json").unlink() or (f / "merges.txt").unlink(), "has no tokenizer.json"),
-        (lambda f: save_file({**tensors(f), "transformer.ln_f.bias": np.full(32, 1e5, np.float32)}, f / "model.safetensors"), "up to 100000"),
-        (lambda f: save_file({**tensors(f), "transformer.ln_f.bias": np.ones(32, np.int32)}, f / "model.safetensors"), "is I32"),
+        (lambda f: put(f, np.full(32, 1e5, np.float32)), "up to 100000"),
+        (lambda f: put(f, np.ones(32, np.int32)), "is I32"),
     ],
 )  # fmt: skip
 def test_a_broken_checkpoint_is_one_clear_error(broken, tmp_path, break_it, message):

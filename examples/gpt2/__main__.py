@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end at this token too; repeatable")
     made.add_argument("--device", default="cpu", help="where prefill runs, cpu or ane (cpu); decode runs on the cpu")
     made.add_argument("--layers", type=int, metavar="L",
-                      help="layers in one program of the prefill; 0: attention and feed-forward apart (all)")  # fmt: skip
+                      help="layers in a program of the prefill; 0: attention and feed-forward apart (all)")  # fmt: skip
     made.add_argument("--weights", type=Path, default=Path("gpt2_weights"), metavar="FOLDER")
     made.add_argument("--bits", type=int, choices=BITS, default=16, help="of the matrices (16)")
     made.add_argument("--stats", action="store_true", help="print the times")
@@ -53,9 +53,7 @@ class Session:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         temperature = 0.0 if options.greedy else options.temp
-        self.sampler = Sampler(
-            temperature, options.top_k, options.top_p, options.repetition_penalty, options.seed
-        )
+        self.sampler = Sampler(temperature, options.top_k, options.top_p, options.repetition_penalty, options.seed)
         start = time.perf_counter()
         self.engine = Engine.load(options.weights, options.device, options.bits, options.layers)
         self.load_ms = milliseconds(start)
@@ -118,7 +116,9 @@ class Session:
         whole = f"total: {len(seconds)} tokens, {sum(seconds) * 1e3:.1f} ms"
         if len(seconds) > 1:
             decode = sum(seconds[1:]) / len(seconds[1:])
-            whole += f"; prefill {seconds[0] * 1e3:.1f} ms, decode {decode * 1e3:.2f} ms/token, {1 / decode:.1f} tokens/s"
+            whole += (
+                f"; prefill {seconds[0] * 1e3:.1f} ms, decode {decode * 1e3:.2f} ms/token, {1 / decode:.1f} tokens/s"
+            )
         self.say(whole)
 
     def interact(self) -> None:

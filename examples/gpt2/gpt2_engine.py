@@ -101,7 +101,7 @@ class Engine:
         return self.compiled[bucket]
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
-        """Start anew with ``ids``: fills the cache, gives the logits [V] after the last. A view, until the next call."""
+        """Start anew with ``ids``: fills the cache, gives the logits [V] after them. A view, until the next call."""
         length = len(ids)
         programs = self.prepare(self.bucket(length))
         x: anex.Tensor | np.ndarray = self.embed(ids, programs[0].inputs["x"].shape[3])

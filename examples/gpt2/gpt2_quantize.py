@@ -32,7 +32,7 @@ class Quantized:
 
     def dense(self) -> np.ndarray:
         """What it stands for, in float32."""
-        rows, inputs = self.shape
+        inputs = self.shape[1]
         scale = np.repeat(self.scale.astype(np.float32), inputs // self.scale.shape[1], axis=1)
         return self.codes * scale
 
@@ -49,7 +49,9 @@ def quantize(weight: np.ndarray, bits: int) -> Quantized:
     codes = np.empty((rows, inputs), np.int8)
     scale = np.empty((rows, blocks(inputs, bits)), np.float16)
     for first in range(0, rows, 4096):  # a vocabulary's worth of float32 need not be in memory at once
-        part = np.asarray(weight[first : first + 4096], np.float32).reshape(-1, scale.shape[1], inputs // scale.shape[1])
+        part = np.asarray(weight[first : first + 4096], np.float32).reshape(
+            -1, scale.shape[1], inputs // scale.shape[1]
+        )
         step = (np.abs(part).max(-1, keepdims=True) / most).astype(np.float16)
         step[step == 0] = 1
         codes[first : first + 4096] = np.clip(np.rint(part / step), -most, most).reshape(-1, inputs)

@@ -10,9 +10,9 @@ import numpy as np
 
 @dataclass
 class Sampler:
-    """``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 leave all tokens in; ``repetition_penalty`` above 1 makes
-    tokens that were there already less likely, as in CTRL (Keskar et al. 2019): positive logits are divided by it,
-    negative ones multiplied. ``seed`` None: another text each time.
+    """``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 leave all tokens in; ``repetition_penalty`` above 1
+    makes tokens that were there already less likely, as in CTRL (Keskar et al. 2019): positive logits are divided by
+    it, negative ones multiplied. ``seed`` None: another text each time.
     """
 
     temperature: float = 0.8
