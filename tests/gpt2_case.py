@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "examples" / "gpt2"))
 TOPICS = ("while", "pass", "break")
 VOCABULARY = 600
 WINDOW = 64  # tokens that training sees at once, at random places among the positions
-STEPS = 450
+STEPS = 900
 
 
 def english() -> str:

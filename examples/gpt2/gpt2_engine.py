@@ -104,7 +104,7 @@ class Engine:
         """Start anew with ``ids``: fills the cache, gives the logits [V] after them. A view, until the next call."""
         length = len(ids)
         programs = self.prepare(self.bucket(length))
-        x: anex.Tensor | np.ndarray = self.embed(ids, programs[0].inputs["x"].shape[3])
+        x: anex.Tensor | np.ndarray = self.embed(ids, programs[0].inputs["x"])
         for program in programs:
             outputs = program(x)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -117,12 +117,12 @@ class Engine:
         np.asarray(self.x)[0] = np.asarray(x)[0, :, 0, length - 1]
         return np.asarray(self.head(self.x, out=self.logits))[0]
 
-    def embed(self, ids: Sequence[int], length: int) -> np.ndarray:
-        """[1, C, 1, length] fp16, zero after the last token: the embeddings of tokens and places. A look-up in a table
-        is no work for the Neural Engine."""
-        x = np.zeros((length, self.config.n_embd), np.float32)
+    def embed(self, ids: Sequence[int], spec: anex.Spec) -> np.ndarray:
+        """[1, C, 1, S], zero after the last token: the embeddings of tokens and places. A look-up in a table is no
+        work for the Neural Engine."""
+        x = np.zeros((spec.shape[3], self.config.n_embd), np.float32)
         np.add(self._rows("wte", ids), self._rows("wpe", slice(len(ids))), out=x[: len(ids)])
-        return np.ascontiguousarray(x.T, np.float16)[None, :, None, :]
+        return np.ascontiguousarray(x.T, spec.dtype)[None, :, None, :]
 
     def _rows(self, name: str, which: Sequence[int] | slice) -> np.ndarray:
         return self.weights.vector(name)[which].astype(np.float32)

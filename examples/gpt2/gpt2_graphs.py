@@ -45,10 +45,12 @@ class Graphs:
         """``bucket`` positions through some of the halves of layers, (number, "attention" or "ffn"), in order.
 
         Gives x and, for each attention in it, the keys and values as the cache has them, [1, heads, S, size].
+        x is float32: what all layers add to grows beyond what fp16 holds well. The Neural Engine has no other.
         """
         config = self.config
+        dtype = "float16" if self.device == "ane" else "float32"
 
-        @anex.graph(x=(1, config.n_embd, 1, bucket))
+        @anex.graph(x=anex.spec((1, config.n_embd, 1, bucket), dtype))
         def prefill(x: Any) -> Any:
             cache: list[Any] = []
             for layer, half in parts:
@@ -57,7 +59,7 @@ class Graphs:
                     cache += [mb.identity(x=keys, name=f"k{layer}"), mb.identity(x=values, name=f"v{layer}")]
                 else:
                     added = self._ffn(x, layer)
-                x = mb.add(x=x, y=added)
+                x = mb.add(x=x, y=mb.cast(x=added, dtype=dtype.replace("float", "fp")))
             return mb.identity(x=x, name="y"), *cache
 
         return prefill
@@ -94,10 +96,11 @@ class Graphs:
         return mb.conv(x=x, weight=weight, bias=self.weights.vector(f"{at}b{part}"))
 
     def _norm(self, x: Any, name: str) -> Any:
-        """Over the channels, axis 1 in either layout, in x's dtype."""
-        dtype = np.float16 if x.rank == 4 else np.float32
+        """Over the channels, axis 1 in either layout: computed in x's dtype, given in fp16."""
+        dtype = np.float16 if self.device == "ane" and x.rank == 4 else np.float32
         gamma, beta = (self.weights.vector(f"{name}_{part}").astype(dtype) for part in "gb")
-        return mb.layer_norm(x=x, axes=[1], gamma=gamma, beta=beta, epsilon=dtype(self.config.layer_norm_epsilon))
+        epsilon = dtype(self.config.layer_norm_epsilon)
+        return mb.cast(x=mb.layer_norm(x=x, axes=[1], gamma=gamma, beta=beta, epsilon=epsilon), dtype="fp16")
 
     # ---- one token ----------------------------------------------------------------------------
 
@@ -116,7 +119,7 @@ class Graphs:
             for i in range(config.n_layer):
                 at = f"layer_{i:02}/"
                 x = mb.add(x=x, y=self._single_attention(x, i, begin, end, mask, states[f"k{i}"], states[f"v{i}"]))
-                hidden = self._linear(self._single_norm(x, at + "ln2"), at, "1")
+                hidden = self._linear(self._norm(x, at + "ln2"), at, "1")
                 hidden = mb.gelu(x=hidden, mode=ACTIVATIONS[config.activation_function])
                 x = mb.add(x=x, y=_wide(self._linear(hidden, at, "2")))
             return self._logits(x)
@@ -127,7 +130,7 @@ class Graphs:
 
     def _single_attention(self, x: Any, layer: int, begin: Any, end: Any, mask: Any, k: Any, v: Any) -> Any:
         config, at = self.config, f"layer_{layer:02}/"
-        normal = self._single_norm(x, at + "ln1")
+        normal = self._norm(x, at + "ln1")
         one = (1, config.n_head, 1, config.head_size)
         query, key, value = (mb.reshape(x=self._linear(normal, at, part), shape=one) for part in ("q", "k", "v"))
         if config.scale_attn_by_inverse_layer_idx:
@@ -149,11 +152,8 @@ class Graphs:
         return head
 
     def _logits(self, x: Any) -> Any:
-        logits = mb.linear(x=self._single_norm(x, "ln_f"), weight=constant(self.weights.head))
+        logits = mb.linear(x=self._norm(x, "ln_f"), weight=constant(self.weights.head))
         return mb.cast(x=logits, dtype="fp32", name="logits")
-
-    def _single_norm(self, x: Any, name: str) -> Any:
-        return mb.cast(x=self._norm(x, name), dtype="fp16")
 
     def _linear(self, x: Any, at: str, part: str) -> Any:
         weight = constant(self.weights.matrix(f"{at}w{part}"))
