@@ -60,10 +60,12 @@ def test_a_text_ends_where_the_positions_do(engine, learned, ids, length):
 
 
 def test_the_small_model_has_learned_its_text(engine, ids):
-    said = greedy(engine, ids[100:164], 40)
-    assert np.mean(np.array(said) == ids[164:204]) > 0.8
-    logits = engine.prefill(ids[:400])
-    assert np.argmax(logits) == ids[400]
+    """Which word comes next it knows nearly always; the commonest token comes once in twenty."""
+    logits, known = engine.prefill(ids[:100]), 0
+    for token in ids[100:300]:
+        known += int(logits.argmax()) == token
+        logits = engine.decode(token)
+    assert known > 0.85 * 200
 
 
 @pytest.mark.parametrize("layers", [0, 1, None])
