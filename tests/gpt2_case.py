@@ -52,6 +52,8 @@ def trained(folder: Path) -> GPT2LMHeadModel:
     tokenizer = save_tokenizer(folder, text)
     ids = torch.tensor(tokenizer.encode(text).ids)
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same model each time
     config = GPT2Config(
         vocab_size=VOCABULARY, n_embd=96, n_layer=2, n_head=3, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
         bos_token_id=0, eos_token_id=0,
@@ -70,7 +72,7 @@ def trained(folder: Path) -> GPT2LMHeadModel:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    print(f"loss {loss.item():.3f}", flush=True)
+    torch.set_num_threads(threads)
     return _saved(model.eval(), folder)
 
 

@@ -2,6 +2,7 @@
 English, and random ones in the shapes of the published 124M."""
 
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from gpt2_engine import BUCKETS, Engine
 from gpt2_sampling import Sampler
 from gpt2_weights import Weights
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 pytestmark = [pytest.mark.xdist_group("gpt2"), pytest.mark.filterwarnings("ignore::anex.AneWarning")]
 
 
@@ -46,10 +48,27 @@ def greedy(engine, ids, tokens):
 EDGES = [1, 2, *itertools.chain.from_iterable((b - 1, b, b + 1) for b in BUCKETS if b < 824), 824]
 
 
+def agree(engine, model, prompt, tokens):
+    """Assert that the greedy tokens are torch's, one by one, and give the number of ties among them.
+
+    Where the two best of torch's logits are nearer to each other than fp16 activations let ours be, either token may
+    come; torch then goes on from ours.
+    """
+    said, ties = greedy(engine, prompt, tokens), 0
+    expected = reference_greedy(model, prompt, tokens)
+    while said != expected:
+        at = next(i for i in range(tokens) if said[i] != expected[i])
+        logits = reference_logits(model, prompt + said[:at])[-1]
+        assert logits[expected[at]] - logits[said[at]] < 0.01, f"token {at} differs"
+        ties += 1
+        done = said[: at + 1]
+        expected = done + reference_greedy(model, prompt + done, tokens - len(done))
+    return ties
+
+
 @pytest.mark.parametrize("length", EDGES)
 def test_greedy_tokens_equal_those_of_torch_over_200_tokens(engine, learned, ids, length):
-    prompt = ids[40 : 40 + length]
-    assert greedy(engine, prompt, 200) == reference_greedy(learned[1], prompt, 200)
+    assert agree(engine, learned[1], ids[40 : 40 + length], 200) <= 1
 
 
 @pytest.mark.parametrize("length", [1023, 1024])
@@ -77,7 +96,7 @@ def test_prefill_on_each_device_fills_the_cache_and_gives_the_logits_of_torch(de
         expected = reference_logits(model, ids[: length + 1])
         np.testing.assert_allclose(engine.prefill(ids[:length]), expected[length - 1], atol=0.04)
         np.testing.assert_allclose(engine.decode(ids[length]), expected[length], atol=0.04)
-    assert greedy(engine, ids[:50], 200) == reference_greedy(model, ids[:50], 200)
+    assert agree(engine, model, ids[:50], 200) <= 1
 
 
 # ---- the published shapes -------------------------------------------------------------------------
@@ -138,7 +157,9 @@ def test_a_run_of_124m_holds_the_weights_once(converted_124m):
         "list(engine.generate(list(range(100)), 20, Sampler(0), []))\n"
         "print(before * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
     before, peak = map(int, done.stdout.split())
     weights = sum(path.stat().st_size for path in converted_124m.rglob("*.bin"))
     cache = 12 * 2 * 768 * 1024 * 2
@@ -203,7 +224,7 @@ def test_impossible_options_are_refused(options):
 
 def command(folder, *arguments, **options):
     line = [sys.executable, "examples/gpt2", "--weights", str(folder), *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, **options)
+    return subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, **options)
 
 
 def test_the_command_prints_the_text_and_the_lines_of_the_published_engine(learned, engine):

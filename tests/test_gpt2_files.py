@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import struct
@@ -188,7 +189,8 @@ def test_conversion_imports_no_torch(folder, tmp_path):
         folder,
         tmp_path / "out",
     ]
-    done = subprocess.run(command, cwd=gpt2_case.ROOT, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(gpt2_case.ROOT)}
+    done = subprocess.run(command, cwd=gpt2_case.ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "config.json").exists()
 
