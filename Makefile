@@ -15,7 +15,7 @@ SANITIZED := build/sanitized
 ADDRESS := -fsanitize=address,undefined -fno-sanitize=function,vptr -fno-sanitize-recover=undefined
 THREAD := -fsanitize=thread
 DEBUG := -shared-libsan -fno-omit-frame-pointer -g -O1 -Wno-unused-command-line-argument
-sanitized = mkdir -p $(SANITIZED) && tar -c --exclude='*.so' --exclude=__pycache__ anex csrc tests examples tools \
+sanitized = mkdir -p $(SANITIZED) && tar -c --exclude='*.so' --exclude=__pycache__ anex csrc docs tests examples tools \
 	setup.py conftest.py pyproject.toml LICENSE README.md | tar -x -C $(SANITIZED) && cd $(SANITIZED) && \
 	export CC=$(CLANG) LDSHARED="$(CLANG) -shared" ANEX_OBJC=1 ANEX_CFLAGS="$(1) $(DEBUG)" && \
 	$(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace && \
