@@ -14,6 +14,8 @@ import anex
 from anex import _native, mb
 from anex.devices.cpu import lower
 
+pytestmark = pytest.mark.cpu_engine
+
 ISAS = _native.instruction_sets()
 each_isa = pytest.mark.parametrize("isa", ISAS)
 
