@@ -135,11 +135,12 @@ def _choose(functions: Mapping[str, Any], candidates: list[_Candidate]) -> _Cand
 def _refuse_objections(functions: Mapping[str, Any], candidate: _Candidate) -> None:
     device, _, options = candidate
     devices.require(device)
+    objections = device.objections(options)
     reasons = [
         (f"{name}: " if len(functions) > 1 else "") + f"{op.op_type} {op.name!r}: {reason}"
         for name, function in functions.items()
         for op in function.operations
-        for reason in device.objections(op, options)
+        for reason in objections(op)
     ]
     if reasons:
         shown = "\n  ".join(reasons[:20]) + (f"\n  and {len(reasons) - 20} more" if len(reasons) > 20 else "")

@@ -10,12 +10,13 @@ import sys
 import numpy as np
 import pytest
 from fake_ane import control as fake_ane
+from needs_ane import needs_ane
 
 import anex
-from anex import _native, cache, devices, mb
+from anex import _native, cache, mb
 from anex.errors import CompileLimitError
 
-pytestmark = pytest.mark.skipif("ane" not in devices.available(), reason="the binding was built without Objective-C")
+pytestmark = needs_ane
 
 
 @pytest.fixture(autouse=True)

@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 from fake_ane import build
 from fake_ane import control as fake_ane
-
-from anex import devices
+from needs_ane import needs_ane
 
 HERE = Path(__file__).parent
 pytestmark = [
-    pytest.mark.skipif("ane" not in devices.available(), reason="the binding was built without Objective-C"),
+    needs_ane,
     pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the counter takes glibc's malloc by name"),
     pytest.mark.skipif(bool(build.EXTRA), reason="a sanitizer has a heap of its own"),
 ]

@@ -11,12 +11,13 @@ import threading
 import numpy as np
 import pytest
 from fake_ane import control as fake_ane
+from needs_ane import needs_ane
 
 import anex
-from anex import _native, devices, mb
+from anex import _native, mb
 from anex.devices.info import chip_of
 
-pytestmark = pytest.mark.skipif("ane" not in devices.available(), reason="the binding was built without Objective-C")
+pytestmark = needs_ane
 
 
 @anex.graph(x=(1, 4, 1, 5))

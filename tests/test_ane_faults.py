@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_ane import control as fake_ane
+from needs_ane import needs_ane
 
 import anex
-from anex import _native, devices, mb
+from anex import _native, mb
 from anex.selftest.probes import PROBES
 
-pytestmark = pytest.mark.skipif("ane" not in devices.available(), reason="the binding was built without Objective-C")
+pytestmark = needs_ane
 
 ROOT = Path(__file__).parent.parent
 SWITCH_TEXT = (ROOT / "tests/fake_ane/switches.inc").read_text()

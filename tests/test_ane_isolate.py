@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs_ane import needs_ane
 
 import anex
-from anex import _native, devices, mb
+from anex import _native, mb
 from anex.devices import isolate
 
-pytestmark = pytest.mark.skipif("ane" not in devices.available(), reason="the binding was built without Objective-C")
+pytestmark = needs_ane
 
 
 @pytest.fixture(autouse=True)

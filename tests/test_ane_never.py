@@ -9,12 +9,13 @@ import time
 import numpy as np
 import pytest
 from fake_ane import control as fake_ane
+from needs_ane import needs_ane
 
 import anex
-from anex import devices, mb
+from anex import mb
 from anex.devices import isolate
 
-pytestmark = pytest.mark.skipif("ane" not in devices.available(), reason="the binding was built without Objective-C")
+pytestmark = needs_ane
 X = np.arange(32, dtype=np.float16).reshape(1, 4, 1, 8)
 
 

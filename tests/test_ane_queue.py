@@ -6,11 +6,12 @@ from concurrent.futures import TimeoutError
 import numpy as np
 import pytest
 from fake_ane import control as fake_ane
+from needs_ane import needs_ane
 
 import anex
-from anex import devices, mb
+from anex import mb
 
-pytestmark = pytest.mark.skipif("ane" not in devices.available(), reason="the binding was built without Objective-C")
+pytestmark = needs_ane
 SHAPE = (1, 4, 1, 5)
 X = np.arange(20, dtype=np.float16).reshape(SHAPE)
 

@@ -7,11 +7,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
-from anex import devices
+from needs_ane import needs_ane
 
 pytestmark = [
-    pytest.mark.skipif("ane" not in devices.available(), reason="the binding was built without Objective-C"),
+    needs_ane,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 TESTS = Path(__file__).parent

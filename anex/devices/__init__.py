@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,8 +63,8 @@ class Device(Protocol):
     def unavailable(self) -> str | None:
         """Why this machine cannot run programs on the device; None when it can."""
 
-    def objections(self, op: Operation, options: Any) -> Sequence[str]:
-        """Every reason why the device cannot run this op when compiled with ``options``; empty when it can."""
+    def objections(self, options: Any) -> Callable[[Operation], Sequence[str]]:
+        """Every reason why the device cannot run an op when compiled with ``options``; empty when it can."""
 
     def compile(self, program: Program, signatures: Mapping[str, Signature], options: Any) -> Mapping[str, Executable]:
         """Each function of ``program``, whose ops have met no objection; it is read, never changed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,14 +120,18 @@ class Ane:
             return "this Mac has an Intel processor, and the Neural Engine is part of Apple silicon"
         return info.unavailable()
 
-    def objections(self, op: Operation, options: AneOptions) -> Sequence[str]:
-        if op.op_type in ("read_state", "coreml_update_state"):
-            return [NO_STATES]
-        if options.unchecked:
-            return []
+    def objections(self, options: AneOptions) -> Callable[[Operation], Sequence[str]]:
         chip = info.device_info().architecture
         cures = passes.chosen(options.passes, chip)
-        return [found.text for found in ane_findings(op, chip, cures=cures) if found.refuses]
+
+        def to(op: Operation) -> Sequence[str]:
+            if op.op_type in ("read_state", "coreml_update_state"):
+                return [NO_STATES]
+            if options.unchecked:
+                return []
+            return [found.text for found in ane_findings(op, chip, cures=cures) if found.refuses]
+
+        return to
 
     def compile(
         self, program: Program, signatures: Mapping[str, Signature], options: AneOptions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -82,8 +82,8 @@ class Cpu:
     def unavailable(self) -> str | None:
         return None
 
-    def objections(self, op: Operation, options: CpuOptions) -> Sequence[str]:
-        return [] if is_folded(op) else list(_objections(op))
+    def objections(self, options: CpuOptions) -> Callable[[Operation], Sequence[str]]:
+        return lambda op: [] if is_folded(op) else list(_objections(op))
 
     def compile(
         self, program: Program, signatures: Mapping[str, Signature], options: CpuOptions

@@ -101,8 +101,10 @@ def _ane(chip: Chip, path: str, units: str) -> Callable[[Operation], Placed]:
 
 
 def _other(device: devices.Device) -> Callable[[Operation], Placed]:
+    objections = device.objections(device.options())
+
     def place(op: Operation) -> Placed:
-        reasons = tuple(device.objections(op, device.options()))
+        reasons = tuple(objections(op))
         return ("none" if reasons else device.name), (), reasons
 
     return place
