@@ -69,6 +69,7 @@ cdef extern from "anex.h" nogil:
     anex_status anex_plan_input(anex_plan *, anex_dtype, int32_t, const int64_t *, anex_value *, anex_error *)
     anex_status anex_plan_value(anex_plan *, anex_dtype, int32_t, const int64_t *, anex_value *, anex_error *)
     anex_status anex_plan_constant(anex_plan *, const anex_tensor *, anex_value *, anex_error *)
+    void anex_plan_lasting(anex_plan *, anex_value)
     anex_status anex_plan_control(anex_plan *, const char *, const char *, int32_t, const anex_value *, int32_t,
                                   const anex_value *, int32_t, const anex_value *, int32_t, anex_plan *const *,
                                   anex_error *)

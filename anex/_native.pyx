@@ -19,6 +19,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memcmp, memset
 
 import sys
+from mmap import mmap
 from time import perf_counter
 
 from . import errors

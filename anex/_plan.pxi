@@ -6,6 +6,7 @@ cdef class Plan(Executable):
 
     cdef anex_plan *plan
     cdef list constants        # what the plan reads until it is finished
+    cdef list lasting          # what it reads as long as it lives
     cdef list inputs           # their values before finish()
 
     def __cinit__(self, str isa=None, bint strict=False):
@@ -15,7 +16,7 @@ cdef class Plan(Executable):
         if isa is not None:
             text = name
         check(anex_plan_new(text, strict, &self.plan, &error), &error)
-        self.constants, self.input_names, self.output_names = [], [], []
+        self.constants, self.lasting, self.input_names, self.output_names = [], [], [], []
         self.inputs = []
 
     def __dealloc__(self):
@@ -49,7 +50,10 @@ cdef class Plan(Executable):
         return value
 
     def add_constant(self, array):
-        """A packed buffer, or a str; not to change before the program is finished."""
+        """A packed buffer, or a str; not to change before the program is finished.
+
+        An array that nobody can write is not copied, and may be shared by any number of programs.
+        """
         cdef anex_tensor text
         cdef anex_value value
         cdef anex_error error
@@ -67,6 +71,9 @@ cdef class Plan(Executable):
                 check(anex_plan_constant(self.plan, operand.tensor, &value, &error), &error)
             finally:
                 release(&operand)
+            if is_frozen(array):
+                anex_plan_lasting(self.plan, value)
+                self.lasting.append(array)
         self.constants.append(array)
         return value
 
@@ -152,7 +159,7 @@ cdef class Plan(Executable):
         if self.is_closed and self.running == 0 and self.plan != NULL:
             anex_plan_free(self.plan)
             self.plan = NULL
-            self.constants = []
+            self.constants, self.lasting = [], []
 
     def nodes(self):
         """What runs, in order: (MIL op, name, bytes of the outputs); views and folded ops do not."""
@@ -203,6 +210,18 @@ cdef class Plan(Executable):
             else:
                 status = anex_plan_profile(self.plan, tensors, tensors + self.n_inputs, call.seconds, &error)
         return check(status, &error)
+
+
+cdef bint is_frozen(array):
+    """A numpy array that is read-only, as are all arrays it is a view of, down to its memory or a file's map."""
+    ndarray = numpy().ndarray
+    if not isinstance(array, ndarray):
+        return False
+    while isinstance(array, ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return array is None or (isinstance(array, (bytes, mmap)) and memoryview(array).readonly)
 
 
 # ---- the engine -------------------------------------------------------------------------------

@@ -210,6 +210,19 @@ def call_to_framework() -> Case | None:
     )
 
 
+def gpt2(name: str, *arguments: int) -> Callable[[], Case]:
+    """A case of benchmarks/gpt2.py, which is loaded when it is asked for."""
+
+    def case() -> Case:
+        from . import gpt2
+
+        if absent := gpt2.missing():
+            print(f"\nGPT-2 without {', '.join(absent)}: not installed here")
+        return getattr(gpt2, name)(*arguments)
+
+    return case
+
+
 # The stand-in's case is the last: from then on tensors are surfaces.
 CASES: dict[str, Callable[[], Case | None]] = {
     "tiny": tiny_add,
@@ -217,5 +230,7 @@ CASES: dict[str, Callable[[], Case | None]] = {
     "ffn256": lambda: fused_ffn(256),
     "minilm32": lambda: minilm(32),
     "minilm128": lambda: minilm(128),
+    **{f"gpt2prefill{length}": gpt2("prefill", length) for length in (32, 128, 512, 1024)},
+    "gpt2decode": gpt2("decode"),
     "call": call_to_framework,
 }

@@ -113,6 +113,8 @@ anex_status anex_plan_input(anex_plan *plan, anex_dtype dtype, int32_t rank, con
 anex_status anex_plan_value(anex_plan *plan, anex_dtype dtype, int32_t rank, const int64_t *shape, anex_value *value,
                             anex_error *error);
 anex_status anex_plan_constant(anex_plan *plan, const anex_tensor *tensor, anex_value *value, anex_error *error);
+/* The memory of this constant outlives the plan and never changes: what runs read is not copied. */
+void anex_plan_lasting(anex_plan *plan, anex_value constant);
 
 /* One op: `inputs` in the kernel's order; `list` holds the tensors of a variadic input ("values").
    `through`: -1, or an input that no other op reads and that is no output of the program. If the op added

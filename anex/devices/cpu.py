@@ -13,7 +13,7 @@ from .. import _native
 from ..errors import ArgumentError, CompileError
 from ..ops import dtype_name, family
 from ..spec import MAX_RANK
-from . import fuse, numerics, quantized, stepwise
+from . import fuse, numerics, quantized, states, stepwise
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
@@ -154,12 +154,17 @@ class Lowering:
         self.isa, self.strict, self.model = isa, strict, model
         self.plan = _native.Plan(isa, strict)
         self.values: dict[Var, int] = {}
+        self.in_place: dict[Operation, Var] = {}
 
     def add_input(self, var: Var, name: str, shape: Sequence[int], dtype: str) -> None:
         self.values[var] = self.plan.add_input(name, shape, dtype)
 
     def add_op(self, op: Operation | quantized.Step, before: Operation | quantized.Step | None) -> None:
         """``before``: the op added last, whose result only this one reads."""
+        if op in self.in_place:  # what it gives is the state
+            self.values[op.outputs[0]] = self.value(self.in_place[op])
+            if op.op_type != "slice_update":
+                return
         if self.model is not None:
             self.model.add_op(self, op)
             return
@@ -179,7 +184,7 @@ class Lowering:
         results: list[int] = []
         if op.op_type == "coreml_update_state":  # what it gives is what it was given
             self.values[op.outputs[0]] = self.value(arguments["value"])
-        else:
+        elif op not in self.in_place:
             results = [self.plan.add_value(var.shape, DTYPES[dtype_name(var)]) for var in op.outputs]
             self.values.update(zip(op.outputs, results, strict=True))
         through = LEFT_OUT if before is None else self.values[fuse.through(before, op)]
@@ -195,9 +200,12 @@ class Lowering:
     def finish(self, block: Block, names: Iterable[str]) -> _native.Plan:
         """Add the ops of ``block``; ``names`` are those of its outputs."""
         ops = needed(block, self.strict)
-        for chain in (
-            [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, lambda op: reads(op, self.strict))
-        ):
+
+        def read(op: Operation) -> Sequence[Var]:
+            return reads(op, self.strict)
+
+        self.in_place = states.in_place(ops, block.outputs, read)
+        for chain in [[op] for op in ops] if self.strict else fuse.groups(ops, block.outputs, read):
             for before, op in zip((None, *chain), chain, strict=False):
                 self.add_op(op, before)
         self.plan.finish([(name, self.value(var)) for name, var in zip(names, block.outputs, strict=True)])

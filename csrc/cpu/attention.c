@@ -60,6 +60,37 @@ static void widen_mask(float *restrict to, const anex_tensor *mask, int64_t at, 
     for (int64_t i = 0; i < n; i++) to[i] = from[i] ? 0 : -INFINITY;
 }
 
+/* Of `n` masked keys from `at` on, how many come before a tail that takes no part: -inf, or false */
+static int64_t before_tail(const anex_tensor *mask, int64_t at, int64_t n) {
+    if (mask->dtype == ANEX_BOOL) {
+        const uint8_t *row = (const uint8_t *)mask->data + at;
+        while (n && !row[n - 1]) n--;
+    } else if (mask->dtype == ANEX_F16) {
+        const uint64_t four = 0xfc00fc00fc00fc00;
+        const half *row = (const half *)mask->data + at;
+        for (uint64_t last; n >= 4; n -= 4) {
+            memcpy(&last, row + n - 4, sizeof last);
+            if (last != four) break;
+        }
+        while (n && anex_half_to_float(row[n - 1]) == -INFINITY) n--;
+    } else {
+        const float *row = (const float *)mask->data + at;
+        while (n && row[n - 1] == -INFINITY) n--;
+    }
+    return n;
+}
+
+/* The same for the queries l0 .. l0+lanes-1 together: most of a causal mask's blocks need not be computed */
+static int64_t visible(const attention *a, const part *p, int64_t l0, int64_t lanes, int64_t s0, int64_t n) {
+    if (!p->mask) return n;
+    int64_t most = 0;
+    for (int64_t l = a->mask_row ? lanes : 1; l-- > 0 && most < n;) { /* the last sees most, if it is causal */
+        const int64_t at = p->mask_at + (l0 + l) * a->mask_row + s0;
+        most += before_tail(p->mask, at + most, n - most);
+    }
+    return most;
+}
+
 static void store_row(const part *p, int64_t at, const float *x, int64_t n) {
     if (p->out_dtype == ANEX_F16)
         anex_narrow((half *)p->out + at, x, n);
@@ -150,7 +181,8 @@ static void attend_block(const attention *a, const part *p, int64_t l0, char *sc
     }
     memset(out, 0, (size_t)(panels * NR * a->ev) * sizeof *out);
     for (int64_t s0 = 0; s0 < a->keys; s0 += KC) {
-        int64_t keys = anex_min(KC, a->keys - s0);
+        int64_t keys = visible(a, p, l0, n, s0, anex_min(KC, a->keys - s0));
+        if (!keys) continue;
         gemm g = a->scores;
         g.m = keys, g.n = panels * NR;
         gemm_side key = {.matrix = p->key}, queries = {.panels = query, .matrix = {.dtype = ANEX_F32}};
@@ -192,12 +224,12 @@ static void attend_blocks(const anex_node *node, const anex_slice *slice) {
 /* ---- one query ------------------------------------------------------------------------------ */
 
 /* out [ev] = sum over s of weight[s] * value[s], in partial sums of KC */
-static inline void mix(const attention *a, const float *weight, const void *value, anex_dtype dtype, const bool once,
-                       float *out) {
+static inline void mix(const attention *a, int64_t keys, const float *weight, const void *value, anex_dtype dtype,
+                       const bool once, float *out) {
     enum { WIDE = 4 };
     for (int64_t i = 0; i < a->ev; i++) out[i] = 0;
-    for (int64_t s0 = 0; s0 < a->keys; s0 += KC) {
-        int64_t s1 = anex_min(s0 + KC, a->keys), i = 0;
+    for (int64_t s0 = 0; s0 < keys; s0 += KC) {
+        int64_t s1 = anex_min(s0 + KC, keys), i = 0;
         for (; i + WIDE * VF <= a->ev; i += WIDE * VF) {
             vf sum[WIDE];
             for (int32_t v = 0; v < WIDE; v++) sum[v] = vf_zero();
@@ -228,28 +260,30 @@ static void attend_one(const anex_node *node, const anex_slice *slice) {
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t l = task % a->length;
         part p = part_of(a, node, task / a->length);
+        int64_t keys = visible(a, &p, l, 1, 0, a->keys);
+        if (!keys) keys = a->keys; /* NaN, as it should be */
         gemm_widen(query, p.query.data, p.query.dtype, l * a->e, a->e);
         for (int64_t i = 0; i < a->e; i++) query[i] *= a->scale;
         if (p.key.dtype == ANEX_F16)
-            for (int64_t s = 0; s < a->keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F16, s * a->e, a->e);
+            for (int64_t s = 0; s < keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F16, s * a->e, a->e);
         else
-            for (int64_t s = 0; s < a->keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F32, s * a->e, a->e);
+            for (int64_t s = 0; s < keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F32, s * a->e, a->e);
         if (p.mask) {
-            widen_mask(mask, p.mask, p.mask_at + l * a->mask_row, a->keys);
-            for (int64_t s = 0; s < a->keys; s++) scores[s] += mask[s];
+            widen_mask(mask, p.mask, p.mask_at + l * a->mask_row, keys);
+            for (int64_t s = 0; s < keys; s++) scores[s] += mask[s];
         }
-        float max = anex_row_max(scores, a->keys);
+        float max = anex_row_max(scores, keys);
         if (node->strict)
-            for (int64_t s = 0; s < a->keys; s++) scores[s] = vm_exp(scores[s] - max);
+            for (int64_t s = 0; s < keys; s++) scores[s] = vm_exp(scores[s] - max);
         else
-            for (int64_t s = 0; s < a->keys; s++) scores[s] = vm_exp_below(scores[s] - max);
-        float scale = 1 / anex_row_sum(scores, a->keys);
+            for (int64_t s = 0; s < keys; s++) scores[s] = vm_exp_below(scores[s] - max);
+        float scale = 1 / anex_row_sum(scores, keys);
         if (strict)
-            mix(a, scores, p.value.data, p.value.dtype, true, out);
+            mix(a, keys, scores, p.value.data, p.value.dtype, true, out);
         else if (p.value.dtype == ANEX_F16)
-            mix(a, scores, p.value.data, ANEX_F16, false, out);
+            mix(a, keys, scores, p.value.data, ANEX_F16, false, out);
         else
-            mix(a, scores, p.value.data, ANEX_F32, false, out);
+            mix(a, keys, scores, p.value.data, ANEX_F32, false, out);
         for (int64_t i = 0; i < a->ev; i++) out[i] *= scale;
         store_row(&p, l * a->ev, out, a->ev);
     }

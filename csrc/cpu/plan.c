@@ -159,6 +159,8 @@ anex_status anex_plan_constant(anex_plan *plan, const anex_tensor *tensor, anex_
     return ANEX_OK;
 }
 
+void anex_plan_lasting(anex_plan *plan, anex_value constant) { plan->values[constant].lasting = true; }
+
 /* ---- ops ------------------------------------------------------------------------------------ */
 
 static const anex_kernel_info *find_kernel(const char *op, int32_t *index) {
@@ -411,7 +413,7 @@ static anex_status copy_output(anex_plan *plan, anex_value *output, anex_error *
 
 /* A constant that runs read becomes the plan's own, so that it stays what it was; one that was only packed goes. */
 static anex_status keep_constant(value *v, anex_error *error) {
-    if (v->needed && !v->owned) {
+    if (v->needed && !v->owned && !v->lasting) {
         size_t bytes = (size_t)anex_tensor_nbytes(&v->tensor);
         void *own = aligned(bytes);
         if (!own) return out_of_memory(error);

@@ -24,6 +24,7 @@ typedef struct value {
     bool made;          /* somebody gives it a value */
     bool owned;         /* the plan allocated data */
     bool needed;        /* CONSTANT: read while running */
+    bool lasting;       /* CONSTANT: somebody else's memory that stays */
 } value;
 
 /* Values by number instead of by pointer: every context has its own tensors. */

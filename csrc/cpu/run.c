@@ -175,6 +175,32 @@ static void unpack_outputs(const anex_plan *plan, const context *c, const anex_t
     }
 }
 
+/* Whether a node, or one in its blocks, writes that input, which is a state then. */
+static bool writes(const anex_plan *plan, int32_t binding) {
+    for (int32_t i = 0; i < plan->n_nodes; i++) {
+        const plan_node *n = &plan->nodes[i];
+        const value *first = n->in[0] < 0 ? NULL : &plan->values[plan->values[n->in[0]].root];
+        bool is_write = n->node.impure && !n->node.n_out && first;
+        if (is_write && first->kind == INPUT && first->binding == binding) return true;
+        for (int32_t b = 0; b < n->node.n_blocks; b++)
+            for (int32_t k = 0; k < n->node.n_list; k++) {
+                const value *given = &plan->values[plan->values[n->list[k]].root];
+                if (given->kind == INPUT && given->binding == binding && writes(n->blocks[b], k)) return true;
+            }
+    }
+    return false;
+}
+
+/* States that were packed for the run, back to where they are kept */
+static void unpack_states(const anex_plan *plan, const context *c, const anex_tensor *const *inputs) {
+    for (int32_t i = 0; i < plan->n_bound; i++) {
+        anex_value v = plan->bound[i];
+        const value *bound = &plan->values[v];
+        if (bound->root != v || bound->kind != INPUT || c->tensors[v].data == inputs[bound->binding]->data) continue;
+        if (writes(plan, bound->binding)) anex_tensor_copy(inputs[bound->binding], &c->tensors[v], NULL);
+    }
+}
+
 /* ---- the run -------------------------------------------------------------------------------- */
 
 /* Scratch for that many; false, and nothing changed, without memory for it. */
@@ -218,6 +244,7 @@ static anex_status run(anex_plan *plan, const anex_tensor *const *inputs, const 
             status = anex_fail(error, ANEX_ARGUMENT, "%s", fault.error.text);
         else
             unpack_outputs(plan, c, outputs);
+        unpack_states(plan, c, inputs); /* also of a run that failed half-way */
     }
     give_context(plan, c);
     return status;

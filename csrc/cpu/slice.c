@@ -116,11 +116,12 @@ static void run_copy(const anex_node *node, const anex_slice *slice) {
 static void run_update(const anex_node *node, const anex_slice *slice) {
     enum { X, UPDATE, BEGIN };
     const box *b = node->state;
-    char *y = node->out[0]->data;
+    char *y = node->n_out ? node->out[0]->data : node->in[X]->data;
     ANEX_LOCAL(move_run)(&b->move, node->in[UPDATE]->data, y + window_offset(&b->window, node->in[BEGIN]), slice->begin,
                          slice->end);
 }
 
+/* Without an output it writes x itself, which is a state (devices/states.py). */
 ANEX_KERNEL(slice_update) {
     enum { X, UPDATE, BEGIN, END, STRIDE, BEGIN_MASK, END_MASK, SQUEEZE_MASK };
     anex_status status = anex_need_constants(node, 1u << STRIDE | 1u << BEGIN_MASK | 1u << SQUEEZE_MASK, error);
@@ -130,10 +131,11 @@ ANEX_KERNEL(slice_update) {
     status = plan_box(node, b, node->in[X], node->in[UPDATE], true, node->in[BEGIN], node->in[STRIDE],
                       node->in[BEGIN_MASK], node->in[SQUEEZE_MASK], error);
     if (status) return status;
+    node->impure = !node->n_out;
     b->copy = (anex_move){.run = 1};
     anex_move_axis(&b->copy, anex_tensor_nbytes(node->in[X]), 1, 1);
     ANEX_LOCAL(move_plan)(&b->copy);
-    if (b->copy.tasks) anex_add_stage(node, run_copy, b->copy.tasks, b->copy.cost);
+    if (node->n_out && b->copy.tasks) anex_add_stage(node, run_copy, b->copy.tasks, b->copy.cost);
     if (b->move.tasks) anex_add_stage(node, run_update, b->move.tasks, b->move.cost);
     return ANEX_OK;
 }

@@ -1,0 +1,181 @@
+"""GPT-2 as MIL programs: prefill in the Neural Engine's layout, one token with the cache as state, and the head.
+
+Prefill has activations [1, C, 1, S], where linear layers are 1x1 convolutions; one token has [1, C]. Both read the
+same arrays of weights, which the CPU engine leaves where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gpt2_config import ACTIVATIONS
+from gpt2_quantize import Quantized
+from gpt2_weights import Weights
+
+import anex
+from anex import mb
+
+HIDDEN = np.float16(-np.inf)  # of what a query may not see
+HIDDEN_ON_ANE = np.float16(-3e4)  # how the Neural Engine takes infinities is not known
+
+
+def constant(matrix: np.ndarray | Quantized, rank: int = 2) -> Any:
+    """A matrix of weights with axes of 1 up to ``rank``; a quantised one stays so in the program."""
+    if isinstance(matrix, np.ndarray):
+        return matrix.reshape(*matrix.shape, *[1] * (rank - 2))
+    codes, scale = (part.reshape(*part.shape, *[1] * (rank - 2)) for part in (matrix.codes, matrix.scale))
+    if matrix.bits == 4:
+        from coremltools.converters.mil.mil import types
+
+        codes = codes.astype(types.np_int4_dtype)
+    return mb.constexpr_blockwise_shift_scale(data=codes, scale=scale)
+
+
+class Graphs:
+    """Makes the programs of one model. ``device`` is where prefill will run."""
+
+    def __init__(self, weights: Weights, device: str = "cpu") -> None:
+        self.weights, self.config, self.device = weights, weights.config, device
+
+    # ---- prefill ------------------------------------------------------------------------------
+
+    def prefill(self, bucket: int, parts: list[tuple[int, str]]) -> Any:
+        """``bucket`` positions through some of the halves of layers, (number, "attention" or "ffn"), in order.
+
+        Gives x and, for each attention in it, the keys and values as the cache has them, [1, heads, S, size].
+        x is float32: what all layers add to grows beyond what fp16 holds well. The Neural Engine has no other.
+        """
+        config = self.config
+        dtype = "float16" if self.device == "ane" else "float32"
+
+        @anex.graph(x=anex.spec((1, config.n_embd, 1, bucket), dtype))
+        def prefill(x: Any) -> Any:
+            cache: list[Any] = []
+            for layer, half in parts:
+                if half == "attention":
+                    added, keys, values = self._attention(x, layer)
+                    cache += [mb.identity(x=keys, name=f"k{layer}"), mb.identity(x=values, name=f"v{layer}")]
+                else:
+                    added = self._ffn(x, layer)
+                x = mb.add(x=x, y=mb.cast(x=added, dtype=dtype.replace("float", "fp")))
+            return mb.identity(x=x, name="y"), *cache
+
+        return prefill
+
+    def _attention(self, x: Any, layer: int) -> tuple[Any, Any, Any]:
+        config, at = self.config, f"layer_{layer:02}/"
+        length, heads, size = x.shape[3], config.n_head, config.head_size
+        normal = self._norm(x, at + "ln1")
+        q, k, v = (
+            mb.reshape(x=self._conv(normal, at, part), shape=(1, heads, size, length)) for part in ("q", "k", "v")
+        )
+        keys, values = (mb.transpose(x=part, perm=(0, 1, 3, 2)) for part in (k, v))
+        if config.scale_attn_by_inverse_layer_idx:
+            q = mb.mul(x=q, y=np.float16(1 / (layer + 1)))
+        mask = np.triu(np.full((length, length), HIDDEN_ON_ANE if self.device == "ane" else HIDDEN), 1)
+        if self.device == "ane":  # the engine's own attention op ignores its mask
+            scores = mb.matmul(x=mb.mul(x=q, y=np.float16(size**-0.5)), y=k, transpose_x=True)
+            seen = mb.softmax(x=mb.add(x=scores, y=mask[None, None]), axis=-1)
+            mixed = mb.matmul(x=v, y=seen, transpose_y=True)
+        else:
+            queries = mb.transpose(x=q, perm=(0, 1, 3, 2))
+            mixed = mb.scaled_dot_product_attention(query=queries, key=keys, value=values, attn_mask=mask[None, None])
+            mixed = mb.transpose(x=mixed, perm=(0, 1, 3, 2))
+        mixed = mb.reshape(x=mixed, shape=(1, config.n_embd, 1, length))
+        return self._conv(mixed, at, "o"), keys, values
+
+    def _ffn(self, x: Any, layer: int) -> Any:
+        at = f"layer_{layer:02}/"
+        hidden = self._conv(self._norm(x, at + "ln2"), at, "1")
+        return self._conv(mb.gelu(x=hidden, mode=ACTIVATIONS[self.config.activation_function]), at, "2")
+
+    def _conv(self, x: Any, at: str, part: str) -> Any:
+        weight = constant(self.weights.matrix(f"{at}w{part}"), rank=4)
+        return mb.conv(x=x, weight=weight, bias=self.weights.vector(f"{at}b{part}"))
+
+    def _norm(self, x: Any, name: str) -> Any:
+        """Over the channels, axis 1 in either layout: computed in x's dtype, given in fp16."""
+        dtype = np.float16 if self.device == "ane" and x.rank == 4 else np.float32
+        gamma, beta = (self.weights.vector(f"{name}_{part}").astype(dtype) for part in "gb")
+        epsilon = dtype(self.config.layer_norm_epsilon)
+        return mb.cast(x=mb.layer_norm(x=x, axes=[1], gamma=gamma, beta=beta, epsilon=epsilon), dtype="fp16")
+
+    # ---- one token ----------------------------------------------------------------------------
+
+    def decode(self) -> Any:
+        """x [1, C] float32 of the token at ``begin[2]``, the mask of the positions up to it -> logits [1, V] float32.
+
+        The keys and values of all positions are states, [1, heads, positions, size]. Between the layers stays
+        float32, which costs one token nothing.
+        """
+        config = self.config
+        cache = anex.spec((1, config.n_head, config.n_positions, config.head_size))
+        states = {f"{kind}{i}": cache for i in range(config.n_layer) for kind in "kv"}
+        place = anex.spec((4,), "int32")
+
+        def token(x: Any, begin: Any, end: Any, mask: Any, **states: Any) -> Any:
+            for i in range(config.n_layer):
+                at = f"layer_{i:02}/"
+                x = mb.add(x=x, y=self._single_attention(x, i, begin, end, mask, states[f"k{i}"], states[f"v{i}"]))
+                hidden = self._linear(self._norm(x, at + "ln2"), at, "1")
+                hidden = mb.gelu(x=hidden, mode=ACTIVATIONS[config.activation_function])
+                x = mb.add(x=x, y=_wide(self._linear(hidden, at, "2")))
+            return self._logits(x)
+
+        mask = (1, 1, 1, config.n_positions)
+        return _program(token, {"x": anex.spec((1, config.n_embd), "float32"), "begin": place, "end": place,
+                                "mask": anex.spec(mask)}, states)  # fmt: skip
+
+    def _single_attention(self, x: Any, layer: int, begin: Any, end: Any, mask: Any, k: Any, v: Any) -> Any:
+        config, at = self.config, f"layer_{layer:02}/"
+        normal = self._norm(x, at + "ln1")
+        one = (1, config.n_head, 1, config.head_size)
+        query, key, value = (mb.reshape(x=self._linear(normal, at, part), shape=one) for part in ("q", "k", "v"))
+        if config.scale_attn_by_inverse_layer_idx:
+            query = mb.mul(x=query, y=np.float16(1 / (layer + 1)))
+        caches = []
+        for state, update in ((k, key), (v, value)):
+            written = mb.slice_update(x=mb.read_state(input=state), update=update, begin=begin, end=end)
+            caches.append(mb.coreml_update_state(state=state, value=written))
+        mixed = mb.scaled_dot_product_attention(query=query, key=caches[0], value=caches[1], attn_mask=mask)
+        return _wide(self._linear(mb.reshape(x=mixed, shape=(1, config.n_embd)), at, "o"))
+
+    def head(self) -> Any:
+        """The last layer's x [1, C] float32 of one position -> its logits [1, V] float32."""
+
+        @anex.graph(x=anex.spec((1, self.config.n_embd), "float32"))
+        def head(x: Any) -> Any:
+            return self._logits(x)
+
+        return head
+
+    def _logits(self, x: Any) -> Any:
+        logits = mb.linear(x=self._norm(x, "ln_f"), weight=constant(self.weights.head))
+        return mb.cast(x=logits, dtype="fp32", name="logits")
+
+    def _linear(self, x: Any, at: str, part: str) -> Any:
+        weight = constant(self.weights.matrix(f"{at}w{part}"))
+        return mb.linear(x=x, weight=weight, bias=self.weights.vector(f"{at}b{part}"))
+
+
+def _wide(x: Any) -> Any:
+    return mb.cast(x=x, dtype="fp32")
+
+
+def _program(function: Callable[..., Any], inputs: dict[str, anex.Spec], states: dict[str, anex.Spec]) -> Any:
+    """What ``anex.graph`` makes, with states beside the inputs."""
+    import coremltools
+    from coremltools.converters.mil.mil import Function, Program, types
+
+    def builtin(spec: anex.Spec) -> Any:
+        return types.type_mapping.numpy_type_to_builtin_type(spec.dtype)
+
+    given = {name: mb.placeholder(spec.shape, dtype=builtin(spec)) for name, spec in inputs.items()}
+    kept = {name: mb.state_tensor_placeholder(spec.shape, builtin(spec)) for name, spec in states.items()}
+    program = Program()
+    with Function({**given, **kept}, coremltools.target.iOS18) as main:
+        main.set_outputs([function(**main.inputs)])
+    program.add_function("main", main)
+    return program

@@ -1,0 +1,282 @@
+"""The GPT-2 example, against transformers' GPT-2 in torch fp32 on the same weights: one small model that learned
+English, and random ones in the shapes of the published 124M."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+
+import gpt2_case
+import numpy as np
+import pytest
+import torch
+from gpt2_case import ROOT, reference_greedy, reference_logits
+from gpt2_convert import convert
+from gpt2_engine import BUCKETS, Engine
+from gpt2_sampling import Sampler
+from gpt2_weights import Weights
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+pytestmark = [pytest.mark.xdist_group("gpt2"), pytest.mark.filterwarnings("ignore::anex.AneWarning")]
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory):
+    """(folder, torch model)"""
+    folder = tmp_path_factory.mktemp("learned")
+    return folder, gpt2_case.trained(folder)
+
+
+@pytest.fixture(scope="module")
+def engine(learned):
+    return Engine.load(learned[0])
+
+
+@pytest.fixture(scope="module")
+def ids(engine):
+    """The text that was learned, more than a thousand tokens of it."""
+    found = engine.tokenizer.encode(gpt2_case.english())
+    assert len(found) > 1024
+    return found
+
+
+def greedy(engine, ids, tokens):
+    return [step.token for step in engine.generate(ids, tokens, Sampler(0), stop=[])]
+
+
+EDGES = [1, 2, *itertools.chain.from_iterable((b - 1, b, b + 1) for b in BUCKETS if b < 824), 824]
+
+
+def agree(engine, model, prompt, tokens):
+    """Assert that the greedy tokens are torch's, one by one, and give the number of ties among them.
+
+    Where the two best of torch's logits are nearer to each other than fp16 activations let ours be, either token may
+    come; torch then goes on from ours.
+    """
+    said, ties = greedy(engine, prompt, tokens), 0
+    expected = reference_greedy(model, prompt, tokens)
+    while said != expected:
+        at = next(i for i in range(tokens) if said[i] != expected[i])
+        logits = reference_logits(model, prompt + said[:at])[-1]
+        assert logits[expected[at]] - logits[said[at]] < 0.01, f"token {at} differs"
+        ties += 1
+        done = said[: at + 1]
+        expected = done + reference_greedy(model, prompt + done, tokens - len(done))
+    return ties
+
+
+@pytest.mark.parametrize("length", EDGES)
+def test_greedy_tokens_equal_those_of_torch_over_200_tokens(engine, learned, ids, length):
+    assert agree(engine, learned[1], ids[40 : 40 + length], 200) <= 1
+
+
+@pytest.mark.parametrize("length", [1023, 1024])
+def test_a_text_ends_where_the_positions_do(engine, learned, ids, length):
+    made = greedy(engine, ids[:length], 200)
+    assert len(made) == 1025 - length
+    assert made == reference_greedy(learned[1], ids[:length], len(made))
+
+
+def test_the_small_model_has_learned_its_text(engine, ids):
+    """Which token comes next it knows more often than not, as no table of how often tokens come does."""
+    logits, known = engine.prefill(ids[:100]), 0
+    for token in ids[100:300]:
+        known += int(logits.argmax()) == token
+        logits = engine.decode(token)
+    assert known > 100 > 5 * 200 * max(map(ids.count, set(ids))) / len(ids)
+
+
+@pytest.mark.parametrize("layers", [0, 1, None])
+def test_prefill_on_each_device_fills_the_cache_and_gives_the_logits_of_torch(device, learned, ids, layers):
+    folder, model = learned
+    engine = Engine.load(folder, device, layers=layers)
+    assert len(engine.parts()) == {0: 4, 1: 2, None: 1}[layers]
+    for length in (5, 32, 33, 64):
+        expected = reference_logits(model, ids[: length + 1])
+        np.testing.assert_allclose(engine.prefill(ids[:length]), expected[length - 1], atol=0.04)
+        np.testing.assert_allclose(engine.decode(ids[length]), expected[length], atol=0.04)
+    assert agree(engine, model, ids[:50], 200) <= 1
+
+
+# ---- the published shapes -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """(folder, torch model): random weights in the 124M's shapes, as ``save_pretrained`` leaves them."""
+    folder = tmp_path_factory.mktemp("published")
+    return folder, gpt2_case.random_124m(folder)
+
+
+@pytest.fixture(scope="module")
+def converted_124m(published, tmp_path_factory):
+    out = tmp_path_factory.mktemp("converted")
+    convert(published[0], out)
+    return out
+
+
+@pytest.mark.parametrize("length", [5, 200])
+def test_logits_of_the_124m_shapes_agree_with_torch(published, converted_124m, length):
+    ids = np.random.default_rng(length).integers(0, 50257, length + 2).tolist()
+    expected = reference_logits(published[1], ids)
+    engine = Engine.load(converted_124m)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(engine.prefill(ids[:length]), expected[length - 1], atol=5e-3 * scale)
+    for i in range(length, length + 2):
+        np.testing.assert_allclose(engine.decode(ids[i]), expected[i], atol=5e-3 * scale)
+
+
+@pytest.mark.parametrize(("bits", "tolerance"), [(8, 0.1), (4, 2)])
+def test_logits_of_quantised_weights_are_those_of_what_the_codes_stand_for(learned, ids, bits, tolerance):
+    """Against our own programs on the dequantised matrices, which fp16 cannot quite hold."""
+    engine = Engine.load(learned[0], bits=bits)
+    weights = engine.weights
+    dense = {name: matrix.dense().astype(np.float16) for name, matrix in weights.quantized.items()}
+    head = {"lm_head": dense.pop("wte")}  # the embedding itself is not quantised
+    reference = Engine(Weights(weights.config, {**weights.arrays, **dense, **head}, {}))
+    plain = Engine.load(learned[0])
+    for length in (20, 64):
+        np.testing.assert_allclose(engine.prefill(ids[:length]), reference.prefill(ids[:length]), atol=0.02)
+        np.testing.assert_allclose(engine.decode(ids[length]), reference.decode(ids[length]), atol=0.02)
+        error = engine.prefill(ids[:length]) - plain.prefill(ids[:length])
+        assert np.sqrt((error**2).mean()) < tolerance
+
+
+@pytest.mark.memory
+def test_a_run_of_124m_holds_the_weights_once(converted_124m):
+    """Peak memory over what Python and the libraries take, which is measured by the same process without weights."""
+    code = (
+        "import sys; sys.path.insert(0, 'examples/gpt2')\n"
+        "import resource, pathlib, anex, tokenizers\n"
+        "from gpt2_engine import Engine; from gpt2_sampling import Sampler\n"
+        "from anex import mb\n"
+        "anex.compile(anex.graph(x=(1, 4))(lambda x: mb.relu(x=x)))\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"engine = Engine.load(pathlib.Path({str(converted_124m)!r}))\n"
+        "list(engine.generate(list(range(100)), 20, Sampler(0), []))\n"
+        "print(before * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    before, peak = map(int, done.stdout.split())
+    weights = sum(path.stat().st_size for path in converted_124m.rglob("*.bin"))
+    cache = 12 * 2 * 768 * 1024 * 2
+    assert peak - before < 1.1 * weights + cache
+
+
+# ---- sampling -------------------------------------------------------------------------------------
+
+
+def test_temperature_0_and_greedy_are_the_likeliest():
+    logits = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    assert Sampler(0).choose(logits, []) == logits.argmax()
+    assert Sampler(1, top_k=1).choose(logits, []) == logits.argmax()
+    assert Sampler(1, top_p=1e-9).choose(logits, []) == logits.argmax()
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 12, "top_p": 0.8}])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_candidates_are_those_of_transformers(options, temperature):
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    logits = np.random.default_rng(1).normal(0, 2, 50).astype(np.float32)
+    theirs = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    if "top_k" in options:
+        theirs.append(TopKLogitsWarper(options["top_k"]))
+    if "top_p" in options:
+        theirs.append(TopPLogitsWarper(options["top_p"]))
+    expected = torch.softmax(theirs(torch.zeros(1, 1, dtype=torch.long), torch.from_numpy(logits)[None]), -1)[0]
+    tokens, weights = Sampler(temperature, **options).candidates(logits)
+    found = np.zeros(50)
+    found[tokens] = weights
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+
+
+def test_the_repetition_penalty_is_that_of_transformers():
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    logits = np.random.default_rng(2).normal(size=30).astype(np.float32)
+    before = [3, 3, 7, int(logits.argmax())]
+    expected = RepetitionPenaltyLogitsProcessor(5.0)(torch.tensor([before]), torch.from_numpy(logits)[None])
+    assert Sampler(0, repetition_penalty=5.0).choose(logits, before) == int(expected.argmax())
+
+
+def test_a_seed_repeats_the_text_and_draws_follow_the_probabilities():
+    logits = np.log(np.array([0.5, 0.3, 0.2], np.float32))
+    one, other = (Sampler(1, seed=7) for _ in range(2))
+    drawn = [one.choose(logits, []) for _ in range(4000)]
+    assert drawn == [other.choose(logits, []) for _ in range(4000)]
+    np.testing.assert_allclose(np.bincount(drawn) / 4000, [0.5, 0.3, 0.2], atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": -1}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1}, {"repetition_penalty": 0}]
+)
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ValueError, match=r"temperature|top-k|top-p|penalty"):
+        Sampler(**options)
+
+
+# ---- the command ----------------------------------------------------------------------------------
+
+
+def command(folder, *arguments, **options):
+    line = [sys.executable, "examples/gpt2", "--weights", str(folder), *arguments]
+    return subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, **options)
+
+
+def test_the_command_prints_the_text_and_the_lines_of_the_published_engine(learned, engine):
+    prompt = "Beautiful is better"
+    done = command(learned[0], "--prompt", prompt, "--tokens", "8", "--greedy", "--stats", check=True)
+    ids = engine.tokenizer.encode(prompt)
+    assert done.stdout == prompt + engine.tokenizer.decode(greedy(engine, ids, 8)) + "\n"
+    number = r"\d+\.\d+"
+    lines = [line for line in done.stderr.splitlines() if line and "compiling" not in line]
+    expected = [
+        "=== GPT-2: 2 layers, 96 channels, 600 tokens; prefill CPU, decode CPU ===",
+        f"prompt: {len(ids)} tokens", f"load: {number} ms", rf"compile: {number} ms \(1 kernels, 32 positions\)",
+        rf"\[prefill: {len(ids)} tok, {number} ms, CPU\]",
+        *[rf"\[step {i}/8, seq {len(ids) + i}, {number} ms/tok, decode/CPU\]" for i in range(2, 9)],
+        f"total: 8 tokens, {number} ms; prefill {number} ms, decode {number} ms/token, {number} tokens/s",
+    ]  # fmt: skip
+    assert len(lines) == len(expected)
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.fullmatch(pattern, line), (line, pattern)
+
+
+def test_interactive_lines_are_continued_and_an_empty_one_goes_on(learned, engine):
+    done = command(learned[0], "--interactive", "--greedy", "--tokens", "5", input="Simple is\n\n", check=True)
+    ids = engine.tokenizer.encode("Simple is")
+    first = greedy(engine, ids, 5)
+    second = greedy(engine, ids + first, 5)
+    assert done.stdout == f"Simple is{engine.tokenizer.decode(first)}\n{engine.tokenizer.decode(second)}\n\n"
+
+
+def test_a_stop_token_ends_the_text(learned, engine):
+    ids = engine.tokenizer.encode("Beautiful is better")
+    made = greedy(engine, ids, 6)
+    stop = engine.tokenizer.decode(made[3:4])
+    kept = made[: made.index(made[3])]
+    done = command(
+        learned[0], "--prompt", "Beautiful is better", "--greedy", "--tokens", "6", "--stop", stop, check=True
+    )
+    assert done.stdout == "Beautiful is better" + engine.tokenizer.decode(kept) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "/nowhere"], "gpt2: /nowhere has no config.json"),
+        (["--temp", "-1"], "gpt2: temperature is -1"),
+        (["--stop", "two tokens at least"], "it must be one"),
+        (["--device", "gpu"], "gpu"),
+        (["--prompt", "word " * 1100], "a prompt has 1 to 1024 tokens"),
+    ],
+)
+def test_the_command_answers_mistakes_in_one_line(learned, arguments, message):
+    done = command(learned[0], *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
