@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from .bench.commands import bench
 from .calibration import calibrate
 from .cost.commands import cost
 from .placement.commands import explain
@@ -19,6 +20,7 @@ def main() -> None:
     """Program the Apple Neural Engine: what is here, and whether it works."""
 
 
+main.add_command(bench)
 main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(explain)

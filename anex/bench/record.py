@@ -1,0 +1,107 @@
+"""What a benchmark is: configurations, what is run for each, and the columns that are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .timing import Timing
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Program
+
+    from ..cost.model import Prediction
+
+Make = Callable[[], "Program"]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Programs called one after another, timed together. ``feeds``: of each the inputs that are the first output of an
+    earlier one, by its number; what comes out are the outputs of the ``last`` programs."""
+
+    parts: Sequence[Make]
+    feeds: Sequence[Mapping[str, int]]
+    last: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """One row to be. ``facts``: its sizes and what follows from them alone; ``programs``: what is timed, by name, made
+    when it is their turn; ``match``: columns of a published row of the same configuration; ``inputs``: arrays by name,
+    where they matter; ``options``: of ``anex.compile``, by the program's name; ``check``: numbers that follow from
+    the outputs of all programs."""
+
+    label: str
+    facts: Mapping[str, float]
+    programs: Mapping[str, Make | Steps]
+    match: Mapping[str, float | str] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    check: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
+
+
+@dataclass
+class Row:
+    """A configuration and what was found. ``failed``: the stage and reason, by program. ``found``: checked numbers."""
+
+    config: Config
+    timings: dict[str, Timing] = field(default_factory=dict)
+    predicted: dict[str, list[Prediction]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)
+    marks: list[str] = field(default_factory=list)
+
+    def ms(self, name: str = "") -> float:
+        """Median milliseconds of a program; of the only one without a name. KeyError where it failed."""
+        return self.timings[name or next(iter(self.config.programs))].ms
+
+    def __getitem__(self, name: str) -> float:
+        return self.config.facts[name]
+
+
+@dataclass(frozen=True)
+class Column:
+    """``key`` in JSON, ``title`` as published, ``format`` of ``str.format``, ``value`` of a row (KeyError: none)."""
+
+    key: str
+    title: str
+    format: str
+    value: Callable[[Row], Any]
+    unit: str = ""
+
+    def text(self, row: Row) -> str:
+        value = self.of(row)
+        return "-" if value is None else self.format.format(value)
+
+    def of(self, row: Row) -> Any:
+        try:
+            return self.value(row)
+        except (KeyError, ZeroDivisionError):
+            return None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One published tool. ``source`` in words, and source and table in ``anex.published``; ``configs`` takes its own
+    options; ``before`` and ``notes`` are lines above and below the table, the latter of all rows together."""
+
+    name: str
+    title: str
+    source: str
+    table: tuple[str, str]
+    columns: Sequence[Column]
+    configs: Callable[..., Iterable[Config]]
+    before: Callable[..., Sequence[str]] = lambda **options: ()
+    notes: Callable[[Sequence[Row]], Sequence[str]] = lambda rows: ()
+
+
+BENCHMARKS: dict[str, Benchmark] = {}
+
+
+def register(benchmark: Benchmark) -> Benchmark:
+    if benchmark.name in BENCHMARKS:
+        raise ValueError(f"benchmark {benchmark.name} is there twice")
+    BENCHMARKS[benchmark.name] = benchmark
+    return benchmark

@@ -1,0 +1,129 @@
+"""Running a benchmark: compile, warm up, time, row by row; a row that fails says so and the next one goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..cost import predict
+from ..creation import empty, tensor
+from ..errors import Error
+from ..program import compile
+from .record import Benchmark, Config, Row, Steps
+from .timing import Effort, measure
+
+if TYPE_CHECKING:
+    from .._native import Tensor
+    from ..program import Program
+
+Listener = Callable[[str, int, int], None]
+
+
+@dataclass
+class Run:
+    """All rows of one benchmark on one device. ``interrupted``: what is there is whole, and more was to come."""
+
+    benchmark: Benchmark
+    device: str
+    chip: str
+    options: Mapping[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def failures(self) -> list[Row]:
+        return [row for row in self.rows if row.failed]
+
+
+def run(
+    benchmark: Benchmark, device: str, options: Mapping[str, Any], effort: Effort, chip: str = "M4",
+    listener: Listener | None = None,
+) -> Run:  # fmt: skip
+    """Every configuration of ``benchmark`` with these options, in order; predicted for ``chip``.
+
+    Ctrl-C ends it after the rows that are done.
+    """
+    configs = list(benchmark.configs(**options))
+    done = Run(benchmark, device, chip, options)
+    try:
+        for number, config in enumerate(configs):
+            if listener:
+                listener(config.label, number, len(configs))
+            done.rows.append(measured(config, device, effort, chip))
+    except KeyboardInterrupt:
+        done.interrupted = True
+    if listener:
+        listener("", len(done.rows), len(configs))
+    done.notes += benchmark.notes(done.rows)
+    return done
+
+
+def measured(config: Config, device: str, effort: Effort, chip: str) -> Row:
+    """One row. What fails is told in it, with the stage it failed at."""
+    row = Row(config)
+    outputs: dict[str, Any] = {}
+    for name, made in config.programs.items():
+        steps = made if isinstance(made, Steps) else Steps((made,), ({},))
+        stage = "build"
+        try:
+            sources = [make() for make in steps.parts]
+            row.predicted[name] = [predict(each, chip)[0].prediction for each in sources]
+            stage = "compile"
+            with contextlib.ExitStack() as stack:
+                options = config.options.get(name, {})
+                programs = [stack.enter_context(compile(each, device=device, **options)) for each in sources]
+                stage = "evaluate"
+                call, results = prepared(programs, steps, config.inputs)
+                row.timings[name] = measure(call, effort)
+                outputs[name] = [np.array(each) for each in results]
+        except (Error, MemoryError) as error:
+            row.failed[name] = f"{stage}: {_first_line(error)}"
+    if config.check and not row.failed:
+        row.found.update(config.check(outputs))
+    return row
+
+
+def prepared(
+    programs: Sequence[Program], steps: Steps, given: Mapping[str, np.ndarray]
+) -> tuple[Callable[[], object], list[Tensor]]:
+    """A call of all programs in order on tensors made once, and the tensors that hold what comes out."""
+    made: list[list[Tensor]] = []
+    calls: list[Callable[[], object]] = []
+    for program, feed in zip(programs, steps.feeds, strict=True):
+        fed = {name: made[number][0] for name, number in feed.items()}
+        takes = {**arguments(program, given), **fed}
+        out = [empty(spec.shape, dtype=spec.dtype) for spec in program.outputs.values()]
+        made.append(out)
+        calls.append(functools.partial(program, **takes, out=out[0] if len(out) == 1 else tuple(out)))
+    if len(calls) == 1:
+        return calls[0], made[0]
+
+    def call() -> None:
+        for each in calls:
+            each()
+
+    return call, [tensor for out in made[-steps.last :] for tensor in out]
+
+
+def arguments(program: Program, given: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Tensors for its inputs: those given, and for the others normal numbers, the same for every input of a name."""
+    made = {}
+    for name, spec in program.inputs.items():
+        random = np.random.default_rng(zlib.crc32(name.encode()))
+        values = given.get(name)
+        if values is None:
+            values = random.standard_normal(spec.shape, np.float32) if spec.dtype.kind == "f" else np.zeros(spec.shape)
+        made[name] = tensor(np.ascontiguousarray(values), dtype=spec.dtype)
+    return made
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
