@@ -83,6 +83,15 @@ COMMANDS: Mapping[str, Command] = {
         "One convolution, compiled in memory.",
         (click.option("--by", type=click.Choice(["mlpackage", "mil"]), help="Its source (mlpackage)."),),
     ),
+    "quant": Command("Weights in five encodings: are they computed with, or only stored?"),
+    "weight-only": Command("int8 weights alone, and with int8 activations."),
+    "qos": Command("Compile, load and call at 17 values of QoS."),
+    "dispatch": Command("What one call costs, by the way it is sent."),
+    "overhead": Command("Core ML's own path against the direct one."),
+    "lm-head": Command(
+        "The language model head of GPT-2 on one position.",
+        (click.option("--cpu", is_flag=True, help="The ways of the CPU, compared."),),
+    ),
     "fused": Command(
         "What one program in place of several saves.",
         (click.option("--tier", type=click.IntRange(1, 3), help="1: dispatches, 2: shapes, 3: layers (all)."),),

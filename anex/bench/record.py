@@ -30,8 +30,9 @@ class Steps:
 class Config:
     """One row to be. ``facts``: its sizes and what follows from them alone; ``programs``: what is timed, by name, made
     when it is their turn; ``match``: columns of a published row of the same configuration; ``inputs``: arrays by name,
-    where they matter; ``options``: of ``anex.compile``, by the program's name; ``check``: numbers that follow from
-    the outputs of all programs."""
+    where they matter; ``options``: of ``anex.compile``, by the program's name; ``peers``: other software's way
+    of the same, each something that makes a call; ``threads``: of the CPU, all of them where 0; ``device``: the only
+    one that has what it is about; ``check``: numbers that follow from the outputs of all programs."""
 
     label: str
     facts: Mapping[str, float]
@@ -39,19 +40,29 @@ class Config:
     match: Mapping[str, float | str] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    peers: Mapping[str, Callable[[], Callable[[], object]]] = field(default_factory=dict)
+    threads: int = 0
+    device: str = ""
     check: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
 
 
 @dataclass
 class Row:
-    """A configuration and what was found. ``failed``: the stage and reason, by program. ``found``: checked numbers."""
+    """A configuration and what was found. ``failed``: the stage and reason, by program; ``skipped``: why it was not
+    run at all; ``found``: checked numbers."""
 
     config: Config
     timings: dict[str, Timing] = field(default_factory=dict)
     predicted: dict[str, list[Prediction]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    skipped: str = ""
     found: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     marks: list[str] = field(default_factory=list)
+
+    @property
+    def status(self) -> str:
+        return "SKIP" if self.skipped else "FAIL" if self.failed else "PASS"
 
     def ms(self, name: str = "") -> float:
         """Median milliseconds of a program; of the only one without a name. KeyError where it failed."""

@@ -44,8 +44,9 @@ def _row(run: Run, row: Row) -> dict[str, Any]:
     return {
         "config": row.config.label,
         "values": {column.key: column.of(row) for column in run.benchmark.columns},
-        "status": "FAIL" if row.failed else "PASS",
+        "status": row.status,
         "failed": dict(row.failed),
+        "skipped": row.skipped,
         "marks": list(row.marks),
         "timings": {name: _timing(timing) for name, timing in row.timings.items()},
         "predicted": {

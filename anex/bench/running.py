@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._native import get_num_threads, set_num_threads
 from ..cost import predict
 from ..creation import empty, tensor
 from ..errors import Error
@@ -68,6 +70,9 @@ def run(
 def measured(config: Config, device: str, effort: Effort, chip: str) -> Row:
     """One row. What fails is told in it, with the stage it failed at."""
     row = Row(config)
+    if config.device and config.device != device:
+        row.skipped = f"only device={config.device!r} has this, and the run is on {device!r}"
+        return row
     outputs: dict[str, Any] = {}
     for name, made in config.programs.items():
         steps = made if isinstance(made, Steps) else Steps((made,), ({},))
@@ -81,10 +86,14 @@ def measured(config: Config, device: str, effort: Effort, chip: str) -> Row:
                 programs = [stack.enter_context(compile(each, device=device, **options)) for each in sources]
                 stage = "evaluate"
                 call, results = prepared(programs, steps, config.inputs)
-                row.timings[name] = measure(call, effort)
+                with threads(config.threads):
+                    row.timings[name] = measure(call, effort)
                 outputs[name] = [np.array(each) for each in results]
+                row.stats[name] = dict(programs[0].stats())
         except (Error, MemoryError) as error:
             row.failed[name] = f"{stage}: {_first_line(error)}"
+    for name, peer in config.peers.items() if sys.platform == "darwin" else ():
+        row.timings[name] = measure(peer(), effort)
     if config.check and not row.failed:
         row.found.update(config.check(outputs))
     return row
@@ -116,12 +125,26 @@ def arguments(program: Program, given: Mapping[str, np.ndarray]) -> dict[str, An
     """Tensors for its inputs: those given, and for the others normal numbers, the same for every input of a name."""
     made = {}
     for name, spec in program.inputs.items():
-        random = np.random.default_rng(zlib.crc32(name.encode()))
-        values = given.get(name)
-        if values is None:
-            values = random.standard_normal(spec.shape, np.float32) if spec.dtype.kind == "f" else np.zeros(spec.shape)
-        made[name] = tensor(np.ascontiguousarray(values), dtype=spec.dtype)
+        array = given[name] if name in given else values(name, spec.shape)
+        made[name] = tensor(np.ascontiguousarray(array), dtype=spec.dtype)
     return made
+
+
+def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal numbers, the same for every input of that name and shape."""
+    made: np.ndarray = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
+    return made
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads of the CPU, as many as there were where 0."""
+    before = get_num_threads()
+    try:
+        set_num_threads(count or before)
+        yield
+    finally:
+        set_num_threads(before)
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,7 +21,9 @@ def cells(run: Run) -> list[list[str]]:
 
 def own(run: Run, row: Row) -> list[str]:
     texts = [column.text(row) for column in run.benchmark.columns]
-    if row.failed:
+    if row.skipped:
+        texts[-1] = f"SKIP({row.skipped})"
+    elif row.failed:
         texts[-1] = "FAIL(" + "; ".join(row.failed.values()) + ")"
     return [*texts[:-1], " ".join([texts[-1], *(f"<-- {mark}" for mark in row.marks)])]
 

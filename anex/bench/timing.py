@@ -27,11 +27,12 @@ LEAST = 3
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each timed call. ``steady``: whether the calls before had settled."""
+    """Seconds of each timed call, and of the ``first`` of all. ``steady``: whether the ``warmed`` calls had settled."""
 
     seconds: tuple[float, ...]
     warmed: int
     steady: bool
+    first: float = 0.0
 
     @property
     def median(self) -> float:
@@ -82,4 +83,4 @@ def measure(call: Callable[[], object], effort: Effort, clock: Callable[[], floa
     timed: list[float] = []
     while len(timed) < LEAST or (len(timed) < effort.calls and clock() - begun < effort.seconds):
         timed.append(once())
-    return Timing(tuple(timed), len(before), steady)
+    return Timing(tuple(timed), len(before), steady, before[0])
