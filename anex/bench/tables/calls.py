@@ -22,7 +22,11 @@ def small() -> dict[str, Any]:
 def by_qos() -> Iterator[Config]:
     for qos in QOS:
         yield Config(
-            f"{qos}", programs={"eval": partial(conv_chain, *SMALL)}, options={"eval": {"qos": qos}}, **small()
+            f"{qos}",
+            programs={"eval": partial(conv_chain, *SMALL)},
+            options={"eval": {"qos": qos}},
+            device="ane",
+            **small(),
         )
 
 
@@ -55,7 +59,12 @@ register(
 def ways() -> Iterator[Config]:
     for way in ("evaluate", "direct", "real_time"):
         yield Config(
-            way, programs={"eval": partial(conv_chain, *SMALL)}, options={"eval": {"way": way}}, device="ane", **small()
+            way,
+            programs={"eval": partial(conv_chain, *SMALL)},
+            options={"eval": {"way": way}},
+            device="ane",
+            device="ane",
+            **small(),
         )
     yield Config("as compiled by default", programs={"eval": partial(conv_chain, *SMALL)}, **small())
 
