@@ -63,7 +63,6 @@ def ways() -> Iterator[Config]:
             programs={"eval": partial(conv_chain, *SMALL)},
             options={"eval": {"way": way}},
             device="ane",
-            device="ane",
             **small(),
         )
     yield Config("as compiled by default", programs={"eval": partial(conv_chain, *SMALL)}, **small())
