@@ -155,6 +155,11 @@ def add(name: str, command: Command) -> None:
         del tables  # it registers them
         chosen = {key: value for key, value in options.items() if value is not None and value is not False}
         names = command.tables(chosen) if command.tables else [name]
+        if chosen.pop("explain", False):
+            from .models import explanation
+
+            click.echo(explanation())
+            return
         where = device or machine.default()
         try:
             runs = [
@@ -166,6 +171,10 @@ def add(name: str, command: Command) -> None:
         whole = json.dumps(report.as_json(runs, where), indent=1)
         if out is not None:
             out.write_text(whole + "\n", encoding="utf-8")
+        if plot is not None:
+            from . import plots
+
+            plots.draw(runs, plot)
         if as_json:
             click.echo(whole)
         else:
@@ -180,3 +189,17 @@ def add(name: str, command: Command) -> None:
 
 for _name, _command in COMMANDS.items():
     add(_name, _command)
+
+
+@bench.command("gen-int8")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("."), help="The folder (here).")
+def gen_int8(out: Path) -> None:
+    """Write the two models of the int8 study as packages: 128 convolutions in float16 and in W8A8."""
+    from ..errors import Error
+    from .models import write
+
+    try:
+        for path, size in write(out):
+            click.echo(f"{path}: {size / 2**20:.1f} MiB")
+    except (Error, OSError) as error:
+        raise click.ClickException(str(error)) from error

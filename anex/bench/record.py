@@ -96,7 +96,8 @@ class Column:
 @dataclass(frozen=True)
 class Benchmark:
     """One published tool. ``source`` in words, and source and table in ``anex.published``; ``configs`` takes its own
-    options; ``before`` and ``notes`` are lines above and below the table, the latter of all rows together."""
+    options; ``before`` and ``notes`` are lines above and below the table, the latter of all rows together; ``x``: the
+    fact on the x axis of its picture."""
 
     name: str
     title: str
@@ -106,6 +107,7 @@ class Benchmark:
     configs: Callable[..., Iterable[Config]]
     before: Callable[..., Sequence[str]] = lambda **options: ()
     notes: Callable[[Sequence[Row]], Sequence[str]] = lambda rows: ()
+    x: str = ""
 
 
 BENCHMARKS: dict[str, Benchmark] = {}
