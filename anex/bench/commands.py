@@ -88,6 +88,7 @@ COMMANDS: Mapping[str, Command] = {
     "qos": Command("Compile, load and call at 17 values of QoS."),
     "dispatch": Command("What one call costs, by the way it is sent."),
     "overhead": Command("Core ML's own path against the direct one."),
+    "power": Command("What the engine draws, and TFLOPS a watt.", (BATCH, SP)),
     "lm-head": Command(
         "The language model head of GPT-2 on one position.",
         (click.option("--cpu", is_flag=True, help="The ways of the CPU, compared."),),

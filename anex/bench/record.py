@@ -97,7 +97,7 @@ class Column:
 class Benchmark:
     """One published tool. ``source`` in words, and source and table in ``anex.published``; ``configs`` takes its own
     options; ``before`` and ``notes`` are lines above and below the table, the latter of all rows together; ``x``: the
-    fact on the x axis of its picture."""
+    fact on the x axis of its picture; ``powered``: what the engine draws is read too, as ``found["power"]``."""
 
     name: str
     title: str
@@ -108,6 +108,7 @@ class Benchmark:
     before: Callable[..., Sequence[str]] = lambda **options: ()
     notes: Callable[[Sequence[Row]], Sequence[str]] = lambda rows: ()
     x: str = ""
+    powered: bool = False
 
 
 BENCHMARKS: dict[str, Benchmark] = {}

@@ -16,6 +16,7 @@ from .._native import get_num_threads, set_num_threads
 from ..cost import predict
 from ..creation import empty, tensor
 from ..errors import Error
+from ..power import Sampler, reading, sampler
 from ..program import compile
 from .record import Benchmark, Config, Row, Steps
 from .timing import Effort, measure
@@ -53,12 +54,13 @@ def run(
     Ctrl-C ends it after the rows that are done.
     """
     configs = list(benchmark.configs(**options))
+    meter = sampler() if benchmark.powered and device == "ane" else None
     done = Run(benchmark, device, chip, options)
     try:
         for number, config in enumerate(configs):
             if listener:
                 listener(config.label, number, len(configs))
-            done.rows.append(measured(config, device, effort, chip))
+            done.rows.append(measured(config, device, effort, chip, meter))
     except KeyboardInterrupt:
         done.interrupted = True
     if listener:
@@ -67,8 +69,8 @@ def run(
     return done
 
 
-def measured(config: Config, device: str, effort: Effort, chip: str) -> Row:
-    """One row. What fails is told in it, with the stage it failed at."""
+def measured(config: Config, device: str, effort: Effort, chip: str, meter: Sampler | None = None) -> Row:
+    """One row. What fails is told in it, with the stage it failed at. With a ``meter`` also what it draws."""
     row = Row(config)
     if config.device and config.device != device:
         row.skipped = f"only device={config.device!r} has this, and the run is on {device!r}"
@@ -88,6 +90,8 @@ def measured(config: Config, device: str, effort: Effort, chip: str) -> Row:
                 call, results = prepared(programs, steps, config.inputs)
                 with threads(config.threads):
                     row.timings[name] = measure(call, effort)
+                    if meter is not None:
+                        row.found["power"] = reading(call, meter)
                 outputs[name] = [np.array(each) for each in results]
                 row.stats[name] = dict(programs[0].stats())
         except (Error, MemoryError) as error:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from . import calls, depth, fused, inmem, int8, lm_head, matmul, peak, quant, sram  # noqa: F401  each registers its own
+from . import calls, depth, fused, inmem, int8, lm_head, matmul, peak, power, quant, sram  # noqa: F401  each registers its own

@@ -1,0 +1,8 @@
+"""What the chip draws while something runs: from ``powermetrics`` or IOReport, or not at all; never estimated."""
+
+from __future__ import annotations
+
+from .meter import Reading, Sampler, reading, sampler, why_none
+from .sample import Sample
+
+__all__ = ["Reading", "Sample", "Sampler", "reading", "sampler", "why_none"]
