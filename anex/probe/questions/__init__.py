@@ -1,0 +1,5 @@
+"""The probes, by what they are about; importing registers them."""
+
+from __future__ import annotations
+
+from . import attention, backward, classifier, dynamic, inputs, integers  # noqa: F401
