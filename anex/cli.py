@@ -12,6 +12,7 @@ from .bench.commands import bench
 from .calibration import calibrate
 from .cost.commands import cost
 from .placement.commands import explain
+from .probe.commands import probe
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,6 +25,7 @@ main.add_command(bench)
 main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(explain)
+main.add_command(probe)
 
 
 @main.command()

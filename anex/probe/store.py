@@ -1,0 +1,53 @@
+"""The answers of this machine, kept for whoever asks later: one JSON file a chip, build and device."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..bench.machine import facts, label
+
+SCHEMA = 1
+
+
+def folder() -> Path:
+    """``ANEX_HOME``, or the user's cache folder."""
+    if home := os.environ.get("ANEX_HOME"):
+        return Path(home)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "anex"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anex"
+
+
+def path(device: str) -> Path:
+    """Answers of the stand-in never stand in for those of hardware: the label is part of the name."""
+    known = facts(device)
+    machine = known["ane"]["architecture"] if device == "ane" else known["chip"]
+    name = "-".join(filter(None, (label(device), machine, known["ane"]["build"] if device == "ane" else "")))
+    return folder() / f"probes-{re.sub('[^A-Za-z0-9]+', '-', name).strip('-').lower()}.json"
+
+
+def load(device: str) -> dict[str, Mapping[str, Any]]:
+    """By probe; empty where nothing was asked, or the file is of another schema or broken."""
+    try:
+        known = json.loads(path(device).read_text(encoding="utf-8"))
+        answers = known["answers"] if known["schema_version"] == SCHEMA else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return answers if isinstance(answers, dict) else {}
+
+
+def save(device: str, answers: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Add these to what is known; whole or not at all."""
+    file = path(device)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"schema_version": SCHEMA, "answers": {**load(device), **answers}}, indent=1)
+    draft = file.with_suffix(f".{os.getpid()}")
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(file)
+    return file
