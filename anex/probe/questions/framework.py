@@ -149,9 +149,32 @@ def perf_stats(session: Session) -> Answer:
     with compile(conv_chain(1, CHANNELS, 1, WIDTH), device="ane", perf_stats=True) as program:
         program(random("x", 1, CHANNELS, 1, WIDTH))
         stats = dict(program.stats())
-    told_ = {name: value for name, value in stats.items() if name.startswith(("hw", "perf")) and value}
+    told_ = {name: stats[name] for name in ("hardware_ns", "counters") if stats.get(name)}
     return Answer("told" if told_ else "silent", f"Counters of the hardware: {told_ or 'none'}.", (),
                   [f"{name}: {value}" for name, value in stats.items()], stats)  # fmt: skip
+
+
+@probe(
+    "qos",
+    question="Does QoS change what compiling, loading and evaluating take?",
+    source="test_qos_sweep (seeds 002 and 003)",
+    device="ane",
+    answers={"M4 Max, M5": "no measurable effect", "M3 Pro": "background 0.143 ms, default 0.248 ms"},
+)
+def qos(session: Session) -> Answer:
+    from ...bench import tables
+    from ...bench.record import BENCHMARKS
+    from ...bench.running import run
+    from ...bench.text import aligned
+
+    del tables
+    done = run(BENCHMARKS["qos"], session.device, {}, session.effort)
+    columns = done.benchmark.columns
+    table = [[*(c.title for c in columns), "", ""], *([*(c.text(row) for c in columns), "", ""] for row in done.rows)]
+    times = [row.ms() for row in done.rows if row.timings]
+    key = "alike" if times and max(times) <= 1.3 * min(times) else "differs"
+    return Answer(key, done.notes[0] + ".", (Check("values that are refused", len(done.failures), 0),),
+                  aligned(table), {"ms": times})  # fmt: skip
 
 
 @probe(
