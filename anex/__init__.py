@@ -36,7 +36,7 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import cache, cost, mil
+    from . import attention, cache, cost, mil
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
@@ -73,6 +73,7 @@ __all__ = [
     "UnsupportedError",
     "ViewError",
     "__version__",
+    "attention",
     "cache",
     "compile",
     "cost",
@@ -111,7 +112,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cache", "cost", "mil"):
+    if name in ("attention", "cache", "cost", "mil"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

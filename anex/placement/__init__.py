@@ -9,13 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .advising import Target, advise
     from .explaining import explain
     from .report import Explanation, OpPlacement, Segment
 
-__all__ = ["Explanation", "OpPlacement", "Segment", "explain"]
+__all__ = ["Explanation", "OpPlacement", "Segment", "Target", "advise", "explain"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'anex.placement' has no attribute {name!r}")
-    return getattr(importlib.import_module(".explaining" if name == "explain" else ".report", __name__), name)
+    module = {"explain": ".explaining", "advise": ".advising", "Target": ".advising"}.get(name, ".report")
+    return getattr(importlib.import_module(module, __name__), name)
