@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .devices.info import DeviceInfo, device_info
     from .load import from_mil, from_mlpackage
-    from .placement import Explanation, explain
+    from .placement import Explanation, explain, explain_op
     from .profile import Profile
     from .program import Program, compile
     from .state import State
@@ -81,6 +81,7 @@ __all__ = [
     "empty",
     "empty_like",
     "explain",
+    "explain_op",
     "from_dlpack",
     "from_mil",
     "from_mlpackage",
@@ -103,7 +104,7 @@ _MODULES = {
     "devices.info": ("DeviceInfo", "device_info"),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
     "load": ("from_mil", "from_mlpackage"),
-    "placement": ("Explanation", "explain"),
+    "placement": ("Explanation", "explain", "explain_op"),
     "profile": ("Profile",),
     "program": ("Program", "compile"),
     "state": ("State",),

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .advising import Target, advise
-    from .explaining import explain
+    from .explaining import explain, explain_op
     from .report import Explanation, OpPlacement, Segment
 
-__all__ = ["Explanation", "OpPlacement", "Segment", "Target", "advise", "explain"]
+__all__ = ["Explanation", "OpPlacement", "Segment", "Target", "advise", "explain", "explain_op"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'anex.placement' has no attribute {name!r}")
-    module = {"explain": ".explaining", "advise": ".advising", "Target": ".advising"}.get(name, ".report")
+    module = {"explain": ".explaining", "explain_op": ".explaining", "advise": ".advising", "Target": ".advising"}.get(
+        name, ".report"
+    )
     return getattr(importlib.import_module(module, __name__), name)

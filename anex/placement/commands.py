@@ -106,10 +106,9 @@ def _rules(wanted: tuple[str, ...], as_json: bool) -> None:
 def _by_name(names: tuple[str, ...], chip: str, as_json: bool) -> None:
     import json
 
-    from ..cost.chips import chip as chip_named
-    from ..ops import verdict
+    from . import explain_op
 
-    found = [verdict(name, chip_named(chip).family) for name in names]
+    found = [explain_op(name, chip) for name in names]
     if as_json:
         click.echo(json.dumps([{"op": each.op_type, "family": each.family, "taken": each.taken, "why": str(each)}
                                for each in found], indent=1))  # fmt: skip

@@ -17,7 +17,7 @@ from ..cost.model import Model, path_of
 from ..cost.program import Cost, cost, operations, port_bytes
 from ..errors import ArgumentError, UnsupportedError
 from ..load import from_file, from_mil
-from ..ops import Finding, ane_findings, dtype_name
+from ..ops import Finding, Verdict, ane_findings, dtype_name, verdict
 from ..program import Program as Compiled
 from .advice import advice
 from .catalogue import PROGRAM
@@ -74,6 +74,18 @@ def explain(
         target.name, where.name, units, tuple(placed), _segments(placed), transfers, predicted, (), notes, contested
     )
     return replace(found, advice=tuple(advice(found)))
+
+
+def explain_op(name: str, chip: str = "M4") -> Verdict:
+    """Whether the engine of ``chip`` takes a MIL op at all, by its name: every source's word, and the way out.
+
+    >>> explain_op("lstm", "M1").taken, explain_op("relu", "M5").taken, explain_op("concat").taken
+    ('no', 'yes', 'contested')
+    """
+    where = chip_named(chip)
+    if not where.known:
+        raise ArgumentError(f"chip {chip!r} is no Apple chip; such as 'M4', 'M5 Max', 'A18 Pro' or 'h16g'")
+    return verdict(name, where.family)
 
 
 def program_of(
