@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,8 @@ class Model:
             [each.kind for each in known], [each.row.source for each in known], self._names,
         )  # fmt: skip
         ms = np.array([each.ms for each in known])
+        # a user's machine is a chip of its own, so that others of its name say no more of it than their kin does
+        self._own = {each.chip.name.removesuffix(f", {HERE}"): each.chip for each in known if each.row.source == HERE}
         self.kriging = Kriging(
             at, target(at, parameters, chips, ms), hyper, np.array([each.outlying for each in known])
         )
@@ -119,6 +121,8 @@ class Model:
         sources: Sequence[str] | None, beyond: Sequence[float],
     ) -> list[Prediction]:  # fmt: skip
         kinds = [kind_of(load, op) for load, op in zip(loads, ops, strict=True)]
+        is_own = [not sources or sources[i] in ("", HERE) for i in range(len(loads))]
+        chips = [self._own.get(each.name, each) if own else each for each, own in zip(chips, is_own, strict=True)]
         runs = list(sources) if sources else [self._here(each) for each in chips]
         at = points(self.parameters, chips, paths, loads, kinds, runs, self._names)
         mean, variance = self.kriging.predict(at)
@@ -130,8 +134,9 @@ class Model:
             scale = math.exp(shift[i])
             ms = math.exp(at.base[i]) * scale
             mine = np.flatnonzero(at.terms.row == i)
-            behind = [self._measured[chips[i].name, work.kind] if chips[i].known else 0 for work in load.works]
-            same = [each for each in self.known if each.chip.name == chips[i].name and chips[i].known]
+            names = {chips[i].name, chips[i].name.removesuffix(f", {HERE}")} if chips[i].known else set()
+            behind = [sum(self._measured[name, work.kind] for name in names) for work in load.works]
+            same = [each for each in self.known if each.chip.name in names]
             found.append(
                 Prediction(
                     ms, ms * math.exp(-half[i]), ms * math.exp(half[i]),
@@ -160,8 +165,13 @@ class Model:
         if not own:
             raise ArgumentError("no row of the calibration has a chip, a known workload and a time")
         parameters = self.parameters
+        own = [replace(known, chip=replace(known.chip, name=f"{known.chip.name}, {HERE}")) for known in own]
         for each in {known.chip for known in own}:
             mine = [known for known in own if known.chip == each]
+            shipped = parameters.chips.get(each.name.removesuffix(f", {HERE}"), np.zeros(len(NAMES)))
+            parameters = Parameters(
+                parameters.population, parameters.generation, {**parameters.chips, each.name: shipped}
+            )
             batch = Batch([each] * len(mine), [known.row.path for known in mine], [known.load for known in mine])
             parameters = refit(parameters, each, batch, np.array([known.ms for known in mine]))
         return Model(parameters, self.hyper, self.factor, [*self.known, *own])
