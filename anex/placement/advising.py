@@ -118,14 +118,16 @@ def _by_residency(found: Explanation) -> tuple[str, str]:
     share = f"{found.residency:.0%} of the ops, {found.residency_by_cost:.0%} of the time, can be on the engine"
     if found.cost is None:
         return "cpu", f"no op has a known cost; {share}"
+    works = [op for op in found.cost.ops if op.flops]
+    weights = sum(op.weight_bytes for op in works)
+    flops = sum(op.flops for op in works)
+    if flops < FEW_FLOPS:
+        return _choose(found.cost.prediction, flops, 0.0)
     if found.residency_by_cost < PARTLY:
         first = found.first_off
         return "gpu", f"{share}; the first to leave is {first.op} {first.name!r}" if first else share
     if found.residency_by_cost < STILL_FINE:
         return "ane + gpu", f"{share}; {found.transfers.count} transfers"
-    works = [op for op in found.cost.ops if op.flops]
-    weights = sum(op.weight_bytes for op in works)
-    flops = sum(op.flops for op in works)
     one_by_one = weights > LARGE and flops <= 2 * TOKENS * weights
     return _choose(found.cost.prediction, flops, weights if one_by_one else 0.0)
 
