@@ -36,13 +36,13 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import cache, cost, mil
+    from . import attention, cache, cost, mil
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .devices.info import DeviceInfo, device_info
     from .load import from_mil, from_mlpackage
-    from .placement import Explanation, explain
+    from .placement import Explanation, explain, explain_op
     from .profile import Profile
     from .program import Program, compile
     from .state import State
@@ -73,6 +73,7 @@ __all__ = [
     "UnsupportedError",
     "ViewError",
     "__version__",
+    "attention",
     "cache",
     "compile",
     "cost",
@@ -80,6 +81,7 @@ __all__ = [
     "empty",
     "empty_like",
     "explain",
+    "explain_op",
     "from_dlpack",
     "from_mil",
     "from_mlpackage",
@@ -102,7 +104,7 @@ _MODULES = {
     "devices.info": ("DeviceInfo", "device_info"),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
     "load": ("from_mil", "from_mlpackage"),
-    "placement": ("Explanation", "explain"),
+    "placement": ("Explanation", "explain", "explain_op"),
     "profile": ("Profile",),
     "program": ("Program", "compile"),
     "state": ("State",),
@@ -111,7 +113,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cache", "cost", "mil"):
+    if name in ("attention", "cache", "cost", "mil"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

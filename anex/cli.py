@@ -10,6 +10,7 @@ import click
 
 from .calibration import calibrate
 from .cost.commands import cost
+from .placement.advising import command as advise
 from .placement.commands import explain
 
 
@@ -19,6 +20,7 @@ def main() -> None:
     """Program the Apple Neural Engine: what is here, and whether it works."""
 
 
+main.add_command(advise)
 main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(explain)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _coremltools
+from . import _coremltools, bounds
 from ._coremltools import coremltools
 from .errors import ArgumentError, CompileError, Error, FormatError, MissingFileError, UnsupportedError
 from .mil.scalars import BY_NUMBER
@@ -44,7 +44,7 @@ def from_mlpackage(path: str | os.PathLike[str], function: str | None = None) ->
     """
     path = as_path(path)
     model = _root_model(path) if path.is_dir() else path
-    return from_model(_read(model), model.parent, str(path), function)
+    return from_model(bounds.read(model), model.parent, str(path), function)
 
 
 def from_mil(
@@ -83,7 +83,7 @@ def _from_text(
     else:
         path = _text_file(as_path(source))
         try:
-            text, folder = _read(path).decode(), path.parent
+            text, folder = bounds.read(path).decode(), path.parent
         except UnicodeDecodeError as error:
             raise FormatError(f"{path} is not MIL text: {error}") from error
     with coremltools():
@@ -155,7 +155,7 @@ def from_proto(
         from coremltools.converters.mil.frontend.milproto.load import load_mil_proto
 
         _coremltools.restart_names()
-        with _explained():
+        with _explained(), bounds.evaluation():
             program = load_mil_proto(chosen, target, links)
         _coremltools.validate(program)
         return program
@@ -191,8 +191,10 @@ def _explained() -> Iterator[None]:
     """Turn whatever coremltools' reader raises into our errors, with the op it was at."""
     try:
         yield
-    except (Error, MemoryError):
+    except Error:
         raise
+    except MemoryError as error:
+        raise FormatError(f"the program needs more memory to be read than there is: {error}") from error
     except Exception as error:  # assertions, KeyErrors, C++ exceptions: anything at all
         frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
         at: dict[str, Any] = next((found for found in reversed(frames) if "op_spec" in found), {})
@@ -241,15 +243,6 @@ def as_path(path: Any) -> Path:
         raise ArgumentError(f"{path!r} is not a path: {error}") from error
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        raise MissingFileError(f"{path} cannot be read: {error}") from error
-
-
 def _root_model(package: Path) -> Path:
     """The protobuf inside a package. Its class makes what it does not find, so look first."""
     if not (package / "Manifest.json").is_file():
@@ -260,7 +253,9 @@ def _root_model(package: Path) -> Path:
 
         try:
             root = ModelPackage(str(package)).getRootModel()
-            return Path(root.path())
+            return bounds.inside(Path(root.path()), package)
+        except Error:
+            raise
         except Exception as error:  # RuntimeError, UnicodeDecodeError, and no root at all
             raise FormatError(f"{package}/Manifest.json: {error}") from error
 
@@ -311,6 +306,13 @@ def _gather_weights(
         value.blobFileValue.fileName = found[value.blobFileValue.fileName]
 
 
+def _model_folder(folder: Path) -> Path:
+    """The package that a folder belongs to, or the folder: links inside of it may lead anywhere inside of it."""
+    return next(
+        (parent for parent in (folder, *folder.parents) if parent.suffix in (".mlpackage", ".mlmodelc")), folder
+    )
+
+
 def _weight_file(text: str, folder: Path | None, weights: str | os.PathLike[str] | None) -> Path:
     """The file a BLOBFILE path means."""
     parts = Path(text.removeprefix(MODEL_PATH)).parts
@@ -324,5 +326,5 @@ def _weight_file(text: str, folder: Path | None, weights: str | os.PathLike[str]
         candidates = [given] if not given.is_dir() else [*candidates, given / parts[-1]]
     for path in candidates:
         if path.is_file():
-            return path
+            return path if weights is not None or folder is None else bounds.inside(path, _model_folder(folder))
     raise MissingFileError(f"weight file {text}: there is no {' or '.join(map(str, candidates))}")

@@ -168,11 +168,11 @@ class Program(Caller):
         options: Mapping[str, Any],
     ) -> None:
         super().__init__(executable, signature.inputs, bool(signature.states))
-        self._source = source
         self._device = device
         self._name = name
         self._executable = executable
         self._options = dict(options)
+        self.source = source  # the MIL program as it was given; read it, change nothing
         self.inputs: Mapping[str, Spec] = MappingProxyType(dict(signature.inputs))
         self.outputs: Mapping[str, Spec] = MappingProxyType(dict(signature.outputs))
         self.states: Mapping[str, Spec] = MappingProxyType(dict(signature.states))
@@ -203,13 +203,13 @@ class Program(Caller):
         """The program as MIL text, as Core ML's compiler would print it."""
         from . import store
 
-        return store.text(self._source)
+        return store.text(self.source)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the program: to a ``.mlpackage``, or else to a folder of ``model.mil`` and its weights."""
         from . import store
 
-        store.save(self._source, path)
+        store.save(self.source, path)
 
     def profile(self, *arguments: Any, repeat: int = 100, state: State | None = None, **named: Any) -> Profile:
         """Call the program ``repeat`` times and measure what each op takes, after a short warm-up.
@@ -227,7 +227,7 @@ class Program(Caller):
         from .profile import measure
 
         bound = self.bind(arguments, named, state)
-        return measure(self._source.functions[self._name], self.device, self._executable, bound, repeat)
+        return measure(self.source.functions[self._name], self.device, self._executable, bound, repeat)
 
     def submit(self, *arguments: Any, out: Any = None, state: State | None = None, **named: Any) -> Future[Any]:
         """Call the program without waiting for it: a future of what the call would return or raise.
@@ -271,7 +271,7 @@ class Program(Caller):
     def __reduce__(self) -> tuple[Any, ...]:
         from . import store
 
-        return _recompile, (store.dumps(self._source), self.device, self._options, self._name)
+        return _recompile, (store.dumps(self.source), self.device, self._options, self._name)
 
     def __repr__(self) -> str:
         def listed(specs: Mapping[str, Spec]) -> str:

@@ -24,6 +24,7 @@ LAYERS = [
     {"doctor"},
     {"__init__"},
     {"placement"},
+    {"attention"},
     {"program", "build"},
     {"profile", "profile_page"},
     {"devices"},
@@ -31,9 +32,9 @@ LAYERS = [
     {"cost"},
     {"store"},
     {"load", "torch_frontend", "cache", "submit"},
-    {"mil", "ops", "tidy", "agree", "state"},
+    {"mil", "ops", "tidy", "agree", "state", "bounds"},
     {"creation"},
-    {"_native", "_coremltools", "spec"},
+    {"_native", "_coremltools", "spec", "published"},
     {"errors"},
 ]
 

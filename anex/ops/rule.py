@@ -6,8 +6,9 @@ Sources are tags of public projects and what they measured:
 FRG ANEForge (M1, M2 Pro, M5, M5 Pro), SWP its sweep of the MIL vocabulary (M5 Pro, e5rt), CAT its catalogue of
 native layers, MDX maderix/ANE (M3 Ultra, M4, M5), ORI Orion (M4 Max), TRN ane-train (M1), LMC ANE-LM, CRN CRANE,
 CGT computer-graphics-tools/ane, INF ane-infer (M5), FDT a client of compiled programs, H3 a video project (Ultra),
-M3P an M3 Pro study, Q38 a W8A8 engine,
-HOL hollance/neural-engine (old Core ML), APM anemll-profile, S00/S03/S04 field notes, FIT fitted to 868 timings.
+M3P an M3 Pro study, RNE rustane (M3 Ultra), Q38 a W8A8 engine,
+HOL hollance/neural-engine (old Core ML), APM anemll-profile, ANM ANEMLL,
+S00/S03/S04 field notes, FIT fitted to published timings.
 """
 
 from __future__ import annotations
