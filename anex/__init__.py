@@ -36,11 +36,12 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import cache, cost, mil
+    from . import cache, cost, grad, mil
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .devices.info import DeviceInfo, device_info
+    from .grad import value_and_grad, vjp
     from .load import from_mil, from_mlpackage
     from .placement import Explanation, explain
     from .profile import Profile
@@ -86,6 +87,7 @@ __all__ = [
     "from_torch",
     "full",
     "get_num_threads",
+    "grad",
     "graph",
     "mb",
     "mil",
@@ -93,6 +95,8 @@ __all__ = [
     "set_num_threads",
     "spec",
     "tensor",
+    "value_and_grad",
+    "vjp",
     "zeros",
 ]
 
@@ -101,6 +105,7 @@ _MODULES = {
     "build": ("graph",),
     "devices.info": ("DeviceInfo", "device_info"),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
+    "grad": ("value_and_grad", "vjp"),
     "load": ("from_mil", "from_mlpackage"),
     "placement": ("Explanation", "explain"),
     "profile": ("Profile",),
@@ -111,7 +116,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cache", "cost", "mil"):
+    if name in ("cache", "cost", "grad", "mil"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

@@ -24,6 +24,7 @@ LAYERS = [
     {"doctor"},
     {"__init__"},
     {"placement"},
+    {"grad"},
     {"program", "build"},
     {"profile", "profile_page"},
     {"devices"},

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from . import conv_vjp as back
 from .acceptance import SWEPT, conditional, refused
+from .gradient import INTEGER
 from .limits import CONV
 from .record import define, shape, size
 
@@ -27,14 +29,17 @@ define(
     "conv",
     flops=convolution,
     ane=[conditional("constant weights, or weights that are inputs with a batch of 1", SWEPT, "FRG"), *CONV],
+    vjp=back.conv,
 )
 define(
     "conv_quantized",
     flops=convolution,
     ane=[refused(fix="use conv, its weight of constexpr_affine_dequantize")],
+    vjp=INTEGER,
 )
 define(
     "conv_transpose",
     flops=transposed_convolution,
     ane=[conditional("as conv, with narrower kernels on strided axes", SWEPT, "FRG"), *CONV[:5]],
+    vjp=back.conv_transpose,
 )
