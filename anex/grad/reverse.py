@@ -144,9 +144,9 @@ class Reverse:
     def asked(self, given: Any, thunk: Callable[[], Any]) -> Iterator[tuple[Var, Var]]:
         if isinstance(given, (list, tuple)):
             if not self.wanted.isdisjoint(given):
-                made = thunk()
-                pairs = zip(given, made, strict=True)
-                yield from ((var, dx) for var, dx in pairs if dx is not None and var in self.wanted)
+                for var, dx in zip(given, thunk(), strict=True):
+                    if var in self.wanted:
+                        yield var, dx() if callable(dx) else dx
         elif given is not None and given in self.wanted and (made := thunk()) is not None:
             yield given, made
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .gradient import Thunk, Use, constant_like, once
 
 
@@ -19,7 +21,9 @@ def attention(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
         scores = mb.matmul(x=query, y=use["key"], transpose_x=False, transpose_y=True)
         mask = use["attn_mask"]
         if mask is not None and _is_bool(mask):
-            mask = mb.select(cond=mask, a=constant_like(scores, 0.0), b=constant_like(scores, -3e4))
+            shape = [int(n) for n in mask.shape]
+            hidden = constant_like(scores, np.full(shape, -3e4))
+            mask = mb.select(cond=mask, a=constant_like(scores, np.zeros(shape)), b=hidden)
         return mb.softmax(x=scores if mask is None else mb.add(x=scores, y=mask), axis=-1)
 
     @once

@@ -21,7 +21,7 @@ import numpy as np
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Var
 
-Thunk: TypeAlias = Callable[[], Any]  # a Var, or of a variadic input a list of Var or None
+Thunk: TypeAlias = Callable[[], Any]  # a Var, or of a variadic input a list of Vars or of functions that make them
 Rule: TypeAlias = Callable[[Any, "Use", Any], Mapping[str, Thunk]]
 
 

@@ -74,7 +74,11 @@ def _gru(mb: Any, use: Use) -> Any:
     gate, activation = _activation(use, "recurrent_activation", "sigmoid"), _activation(use, "activation", "tanh")
     h = use["initial_h"]
     w_r, w_o, w_z = np.split(_constant(use, "weight_hh", h), 3)
-    bias, input_bias, after = _constant(use, "bias", h), _constant(use, "input_bias", h), use.value("reset_after", False)
+    bias, input_bias, after = (
+        _constant(use, "bias", h),
+        _constant(use, "input_bias", h),
+        use.value("reset_after", False),
+    )
     outer, inner = bias, np.zeros_like(w_o[:, 0])
     if after and bias is not None:  # the bias of o is inside the reset
         inner = np.split(bias, 3)[1]

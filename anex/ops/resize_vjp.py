@@ -26,9 +26,11 @@ Lines = Callable[[Any, Use, Any, int, int], Any]
 def _resized(lines: Lines) -> Rule:
     def rule(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
         def x() -> Any:
-            gradient = dy
-            for axis, (n, m) in enumerate(zip(use.shape("x"), use.output_shape, strict=True)):
-                if n != m:
+            gradient, rank = dy, len(use.output_shape)
+            moves = str(use.value("sampling_mode")) == "OFFSET_CORNERS"  # samples elsewhere even at the same extent
+            for axis in range(rank - int(use.value("resized_dims", 2)), rank):
+                n, m = use.shape("x")[axis], use.output_shape[axis]
+                if n != m or moves:
                     gradient = _along(mb, gradient, axis, lambda: lines(mb, use, _units(dy, n), axis, m), n, m)  # noqa: B023
             return gradient
 

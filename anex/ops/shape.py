@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from . import shape_vjp as back
 from .acceptance import CATALOGUE, SWEPT, conditional, native_but_refused, ran, refused
 from .limits import CONCAT, ON_M1, PAD
@@ -23,7 +25,9 @@ define(
 define("transpose", ane=[conditional("up to rank 4 in front of a matmul", SWEPT, "FRG"), ON_M1], vjp=back.transpose)
 define("depth_to_space", ane=[ran(0)], vjp=back.inverse_by("space_to_depth", block_size="block_size"))
 define("space_to_depth", ane=[ran(0)], vjp=back.inverse_by("depth_to_space", block_size="block_size"))
-define("pixel_shuffle", ane=[ran(0)], vjp=back.inverse_by("pixel_unshuffle", downscale_factor="upscale_factor"))
+define(
+    "pixel_shuffle", ane=[ran(0)], vjp=back.inverse_by("pixel_unshuffle", np.uint32, downscale_factor="upscale_factor")
+)
 define("pixel_unshuffle", ane=[ran(0)], vjp=back.inverse_by("pixel_shuffle", upscale_factor="downscale_factor"))
 define(
     "batch_to_space",

@@ -34,11 +34,11 @@ def transpose(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
     return {"x": lambda: mb.transpose(x=dy, perm=back.tolist())}
 
 
-def inverse_by(op: str, **renamed: str) -> Rule:
-    """The op that undoes it: its parameter, and the parameter of this one that it takes."""
+def inverse_by(op: str, dtype: type[np.integer[Any]] = np.int32, **renamed: str) -> Rule:
+    """The op that undoes it: its parameter, and the parameter of this one that it takes, in the dtype that it wants."""
 
     def rule(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
-        given = {name: use.value(source) for name, source in renamed.items()}
+        given = {name: np.asarray(use.value(source)).astype(dtype)[()] for name, source in renamed.items()}
         return {"x": lambda: getattr(mb, op)(x=dy, **given)}
 
     return rule
