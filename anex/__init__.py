@@ -36,7 +36,7 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import cache, cost, grad, mil
+    from . import cache, cost, grad, mil, optim
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
@@ -92,6 +92,7 @@ __all__ = [
     "mb",
     "mil",
     "ones",
+    "optim",
     "set_num_threads",
     "spec",
     "tensor",
@@ -116,7 +117,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cache", "cost", "grad", "mil"):
+    if name in ("cache", "cost", "grad", "mil", "optim"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

@@ -61,4 +61,4 @@ def test_less_is_kept_where_it_is_computed_again():
         anex.compile(anex.value_and_grad(chain, checkpoint=c)).stats()["live_bytes_peak"]
         for c in (None, ["layer_3", "layer_7"])
     )
-    assert again < whole * 0.7
+    assert again < whole * 0.8

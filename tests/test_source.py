@@ -33,6 +33,7 @@ LAYERS = [
     {"store"},
     {"load", "torch_frontend", "cache", "submit"},
     {"mil", "ops", "tidy", "agree", "state"},
+    {"optim"},
     {"creation"},
     {"_native", "_coremltools", "spec"},
     {"errors"},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedError
@@ -112,7 +113,7 @@ class Values:
 class Reverse:
     """The way back through ops of one program; what it makes goes to the end of the block under construction."""
 
-    def __init__(self, mb: Maker, values: Values, wanted: Collection[Var]) -> None:
+    def __init__(self, mb: Maker, values: Values, wanted: AbstractSet[Var]) -> None:
         self.mb, self.values, self.wanted = mb, values, wanted
 
     def run(self, ops: Sequence[Operation], adjoints: Adjoints) -> None:

@@ -14,7 +14,7 @@ def conv(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
     """x [n, in, ..], weight [out, in / groups, ..], y [n, out, ..]; the bias is a constant, train with ``add``."""
     groups, weight_shape = int(use.value("groups", 1)), use.shape("weight")
     out, per_group, *kernel = weight_shape
-    batch, channels, *extents = use.shape("x")
+    _, channels, *extents = use.shape("x")
     space = windows(use, extents, use.output_shape[2:], kernel)
 
     def x() -> Any:

@@ -87,8 +87,8 @@ def _slice_update(mb: Any, use: Use, x: Any, update: Any, **where: Any) -> Any:
         return mb.slice_update(x=x, update=update, **where)
     except (ValueError, AttributeError) as error:
         raise UnsupportedError(
-            f"no gradient through {use}: where it begins is known when it runs only, which takes slice_update of iOS18; "
-            "build the program for ct.target.iOS18"
+            f"no gradient through {use}: where it begins is known only when it runs, which takes slice_update; build "
+            "the program for ct.target.iOS18"
         ) from error
 
 
@@ -100,7 +100,7 @@ def _need_constants(use: Use, *names: str) -> None:
 # ---- gathers --------------------------------------------------------------------------------------
 
 
-def _rows(mb: Any, use: Use, indices: Any, extent: int, batch: int) -> Any:
+def _rows(mb: Any, indices: Any, extent: int, batch: int) -> Any:
     """``indices`` [batch, count] of rows of [batch, extent, ..] as those of [batch extent, ..]: [batch count]."""
     from coremltools.converters.mil.mil import types
 
@@ -136,7 +136,7 @@ def gather(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
             part = mb.reshape(x=part, shape=[batch, before, count, after])
             part = mb.transpose(x=part, perm=[0, 2, 1, 3])
         part = mb.reshape(x=part, shape=[batch * count, before * after])
-        rows = _rows(mb, use, use["indices"], extent, batch)
+        rows = _rows(mb, use["indices"], extent, batch)
         found = _collect(mb, use, rows, part, [batch * extent, before * after])
         if before > 1:
             found = mb.reshape(x=found, shape=[batch, extent, before, after])
@@ -159,7 +159,7 @@ def gather_nd(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
         below = mb.less(x=places, y=np.int32(0))
         places = mb.select(cond=below, a=mb.add(x=places, y=np.asarray(extents, np.int32)), b=places)
         places = mb.reduce_sum(x=mb.mul(x=places, y=steps), axes=[-1], keep_dims=False)
-        rows = _rows(mb, use, places, extent, batch)
+        rows = _rows(mb, places, extent, batch)
         part = mb.reshape(x=dy, shape=[math.prod(chosen[:-1]), after])
         return mb.reshape(x=_collect(mb, use, rows, part, [batch * extent, after]), shape=list(shape))
 

@@ -77,11 +77,11 @@ def _local_response_norm(mb: Any, use: Use) -> Any:
     x, shape, size = use["x"], list(use.shape("x")), int(use.value("size"))
     alpha, beta, k = (float(use.value(name)) for name in ("alpha", "beta", "k"))
     before = (size - 1) // 2
-    widths = [[0, n] + [0] * (len(shape) - 2) for n in (before, size - 1 - before)]
-    squares = padded(mb, mb.square(x=x), *widths)
+    rest = [0] * (len(shape) - 2)
+    squares = padded(mb, mb.square(x=x), [0, before, *rest], [0, size - 1 - before, *rest])
     total = None
     for i in range(size):
-        part = cut(mb, squares, [0, i] + [0] * (len(shape) - 2), tuple(shape))
+        part = cut(mb, squares, [0, i, *rest], tuple(shape))
         total = part if total is None else mb.add(x=total, y=part)
     base = mb.add(x=mb.mul(x=total, y=alpha / size), y=k)
     return mb.mul(x=x, y=mb.pow(x=base, y=-beta))

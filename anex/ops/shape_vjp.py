@@ -142,10 +142,9 @@ def cut(mb: Any, x: Any, begin: list[int], size: tuple[int, ...]) -> Any:
 
 def _fold_back(mb: Any, use: Use, dy: Any, widths: Any) -> Any:
     """reflect and replicate: times, along each padded axis, the matrix that says what was copied where."""
-    mode = {"reflect": "reflect", "replicate": "edge"}[str(use.value("mode"))]
     for axis, (extent, width) in enumerate(zip(use.shape("x"), widths, strict=True)):
         if width.any():
-            source = np.pad(np.arange(extent), width, mode=mode)
+            source = np.pad(np.arange(extent), width, "reflect" if str(use.value("mode")) == "reflect" else "edge")
             dy = along(mb, dy, axis, source[:, None] == np.arange(extent))
     return dy
 
