@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .devices.info import DeviceInfo, device_info
-    from .grad import value_and_grad, vjp
+    from .dynamic import Packed, PingPong
+    from .grad import training_step, value_and_grad, vjp
     from .load import from_mil, from_mlpackage
     from .placement import Explanation, explain
     from .profile import Profile
@@ -65,6 +66,8 @@ __all__ = [
     "Explanation",
     "FormatError",
     "MissingFileError",
+    "Packed",
+    "PingPong",
     "Profile",
     "Program",
     "ShapeError",
@@ -96,6 +99,7 @@ __all__ = [
     "set_num_threads",
     "spec",
     "tensor",
+    "training_step",
     "value_and_grad",
     "vjp",
     "zeros",
@@ -106,7 +110,8 @@ _MODULES = {
     "build": ("graph",),
     "devices.info": ("DeviceInfo", "device_info"),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
-    "grad": ("value_and_grad", "vjp"),
+    "dynamic": ("Packed", "PingPong"),
+    "grad": ("training_step", "value_and_grad", "vjp"),
     "load": ("from_mil", "from_mlpackage"),
     "placement": ("Explanation", "explain"),
     "profile": ("Profile",),

@@ -79,7 +79,7 @@ class Optimizer:
             if weight.dtype_name == "float16":
                 self._masters[name] = self._state[f"master.{name}"] = tensor(weight, dtype="float32")
             for moment in self._moments:
-                self._state[f"{moment}.{name}"] = zeros(weight.shape, dtype="float32")
+                self._state[f"{moment}.{name}"] = zeros(weight.shape, dtype="float32", padded=False)
 
     @property
     def state(self) -> Mapping[str, Tensor]:
@@ -104,7 +104,9 @@ class Optimizer:
         """Add gradients to float32 sums; the next ``step()`` without gradients takes their mean."""
         given = self._in_order(grads)
         if not self._sums:
-            self._sums = {name: zeros(weight.shape, dtype="float32") for name, weight in self.params.items()}
+            self._sums = {
+                name: zeros(weight.shape, dtype="float32", padded=False) for name, weight in self.params.items()
+            }
         rows = [(name, self._sums[name], gradient, None, None, None, 0.0) for name, gradient in given.items()]
         _native.optimizer_step("sum", rows, step=self._summed + 1)
         self._summed += 1

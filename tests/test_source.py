@@ -24,7 +24,7 @@ LAYERS = [
     {"doctor"},
     {"__init__"},
     {"placement"},
-    {"grad"},
+    {"grad", "dynamic"},
     {"program", "build"},
     {"profile", "profile_page"},
     {"devices"},

@@ -17,6 +17,7 @@ nothing is compiled again): constants have no gradient. The rules stand with the
 from __future__ import annotations
 
 from .blocks import clip_by_global_norm, global_norm
+from .training import training_step
 from .transform import value_and_grad, vjp
 
-__all__ = ["clip_by_global_norm", "global_norm", "value_and_grad", "vjp"]
+__all__ = ["clip_by_global_norm", "global_norm", "training_step", "value_and_grad", "vjp"]

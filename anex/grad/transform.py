@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,10 @@ PRODUCTS = frozenset({
     "conv", "conv_transpose", "einsum", "gru", "linear", "lstm", "matmul", "rnn", "scaled_dot_product_attention",
 })  # fmt: skip
 
-Checkpoint = str | Sequence[str] | Callable[["Operation"], bool] | None
+Checkpoint: TypeAlias = "str | Sequence[str] | Callable[[Operation], bool] | None"
+Added: TypeAlias = "dict[str, tuple[tuple[int, ...], str]]"  # inputs: shape and dtype by name
+Seed: TypeAlias = "Callable[[Maker, Mapping[str, Var], Mapping[str, Var]], dict[str, Var]]"
+Finish: TypeAlias = "Callable[[Maker, Mapping[str, Var], Mapping[str, Var], Mapping[str, Var]], dict[str, Var]]"
 
 
 def value_and_grad(
@@ -53,7 +56,7 @@ def value_and_grad(
     ``loss_scale``: the gradients are multiplied by this number, so that small ones survive float16; True makes it an
     input ``loss_scale``, (1,) float32, last. ``anex.optim`` divides by it, and ``LossScale`` there finds it.
     ``clip_norm``: the gradients are scaled down together where their global norm is above it; the norm, without the
-    loss scale, is one more output ``grad_norm``, (1,) float32, last.
+    loss scale, is one more output ``gradient_norm``, (1,) float32, last.
 
     Raises ``ArgumentError`` for names that are not there or are no float inputs, ``ShapeError`` for a loss of several
     elements, ``UnsupportedError`` where an op on the way has no gradient, with its reason.
@@ -64,33 +67,19 @@ def value_and_grad(
     if clip_norm is not None and not clip_norm > 0:
         raise ArgumentError(f"clip_norm={clip_norm!r} is not above 0")
 
-    def seed(mb: Maker, outputs: Mapping[str, Var], added: Mapping[str, Var]) -> dict[str, Var]:
-        name = next(iter(outputs)) if loss is None else loss
-        if name not in outputs:
-            raise ArgumentError(f"loss={name!r} is no output; the outputs are {', '.join(outputs)}")
-        var = outputs[name]
-        if not is_float(var):
-            raise ArgumentError(f"the loss {name!r} is {dtype_name(var)}; only floats have gradients")
-        if math.prod(shape(var)) != 1:
-            raise ShapeError(
-                f"the loss {name!r} has the shape {shape(var)}; a gradient is of one number: reduce it, or use anex.vjp"
-            )
-        if scaled_by_input:
-            dy = mb.reshape(x=added["loss_scale"], shape=[1] * max(1, len(shape(var))))
-            dy = dy if shape(var) else mb.squeeze(x=dy, axes=[0])
-            return {name: mb.cast(x=dy, dtype=dtype_name(var))}
-        value = 1.0 if loss_scale is False else float(loss_scale)
-        return {name: mb.const(val=constant_like(var, np.full(shape(var), value)))}
+    def finish(
+        mb: Maker, gradients: Mapping[str, Var], weights: Mapping[str, Var], given: Mapping[str, Var]
+    ) -> dict[str, Var]:
+        found, norm = list(gradients.values()), None
+        if clip_norm is not None:
+            scale = given["loss_scale"] if scaled_by_input else None if loss_scale is False else float(loss_scale)
+            found, norm = clip_by_global_norm(found, clip_norm, loss_scale=scale, mb=mb)
+        results = {f"grad_{name}": var for name, var in zip(gradients, found, strict=True)}
+        return results if norm is None else {**results, "gradient_norm": norm}
 
-    def finish(mb: Maker, gradients: list[Var], added: Mapping[str, Var]) -> tuple[list[Var], dict[str, Var]]:
-        if clip_norm is None:
-            return gradients, {}
-        scale = added["loss_scale"] if scaled_by_input else None if loss_scale is False else float(loss_scale)
-        gradients, norm = clip_by_global_norm(gradients, clip_norm, loss_scale=scale, mb=mb)
-        return gradients, {"grad_norm": norm}
-
-    added = {"loss_scale": ((1,), "fp32")} if scaled_by_input else {}
-    return _transform(program, wrt, checkpoint, function, added, seed, finish)
+    inputs: Added = {"loss_scale": ((1,), "fp32")} if scaled_by_input else {}
+    seed = seed_of_loss(loss, False if scaled_by_input else loss_scale)
+    return differentiate(program, wrt, checkpoint, function, lambda _: inputs, seed, finish)
 
 
 def vjp(
@@ -102,18 +91,50 @@ def vjp(
     for each ``x`` of ``wrt``: the product of ``grad_y`` and the Jacobian. For the rest see ``value_and_grad``.
     """
     with coremltools():
-        outputs = _function(program, function).outputs
-        added = {f"grad_{var.name}": (shape(var), dtype_name(var)) for var in outputs if is_float(var)}
-    if any(not dims for dims, _ in added.values()):
+        outputs = function_of(program, function).outputs
+        inputs: Added = {f"grad_{var.name}": (shape(var), dtype_name(var)) for var in outputs if is_float(var)}
+    if any(not dims for dims, _ in inputs.values()):
         raise ShapeError("vjp: an output has rank 0, and inputs of rank 0 are not taken; make it (1,)")
 
     def seed(mb: Maker, outputs: Mapping[str, Var], given: Mapping[str, Var]) -> dict[str, Var]:
         return {name: given[f"grad_{name}"] for name in outputs if f"grad_{name}" in given}
 
-    return _transform(program, wrt, checkpoint, function, added, seed, lambda mb, gradients, given: (gradients, {}))
+    def finish(
+        mb: Maker, gradients: Mapping[str, Var], weights: Mapping[str, Var], given: Mapping[str, Var]
+    ) -> dict[str, Var]:
+        return {f"grad_{name}": var for name, var in gradients.items()}
+
+    return differentiate(program, wrt, checkpoint, function, lambda _: inputs, seed, finish)
 
 
-def _function(program: Any, name: str) -> Function:
+def seed_of_loss(loss: str | None, scale: float | bool = False) -> Seed:
+    """What the way back starts from: the gradient of one output of one element.
+
+    It is ``scale``, and times the input ``loss_scale`` where there is one.
+    """
+
+    def seed(mb: Maker, outputs: Mapping[str, Var], given: Mapping[str, Var]) -> dict[str, Var]:
+        name = next(iter(outputs)) if loss is None else loss
+        if name not in outputs:
+            raise ArgumentError(f"loss={name!r} is no output; the outputs are {', '.join(outputs)}")
+        var = outputs[name]
+        if not is_float(var):
+            raise ArgumentError(f"the loss {name!r} is {dtype_name(var)}; only floats have gradients")
+        if math.prod(shape(var)) != 1:
+            raise ShapeError(
+                f"the loss {name!r} has the shape {shape(var)}; a gradient is of one number: reduce it, or use anex.vjp"
+            )
+        if "loss_scale" in given:
+            dy = mb.reshape(x=given["loss_scale"], shape=[1] * max(1, len(shape(var))))
+            dy = dy if shape(var) else mb.squeeze(x=dy, axes=[0])
+            return {name: mb.cast(x=dy, dtype=dtype_name(var))}
+        value = 1.0 if scale is False else float(scale)
+        return {name: mb.const(val=constant_like(var, np.full(shape(var), value)))}
+
+    return seed
+
+
+def function_of(program: Any, name: str) -> Function:
     functions = getattr(program, "functions", None)
     if not isinstance(functions, dict):
         raise ArgumentError(f"a MIL program is differentiated, not a {type(program).__name__}")
@@ -123,24 +144,29 @@ def _function(program: Any, name: str) -> Function:
     return found
 
 
-def _transform(
+def differentiate(
     program: Program,
     wrt: Iterable[str] | None,
     checkpoint: Checkpoint,
     function: str,
-    added: Mapping[str, tuple[tuple[int, ...], str]],
-    seed: Callable[[Maker, Mapping[str, Var], Mapping[str, Var]], dict[str, Var]],
-    finish: Callable[[Maker, list[Var], Mapping[str, Var]], tuple[list[Var], dict[str, Var]]],
+    added: Callable[[Mapping[str, Var]], Added],
+    seed: Seed,
+    finish: Finish,
 ) -> Program:
+    """``program`` with inputs ``added(weights)``, and as further outputs what ``finish`` makes of the gradients.
+
+    ``seed(mb, outputs, added)``: gradients of outputs by name. ``finish(mb, gradients, weights, added)``: new outputs.
+    """
     with coremltools():
         from coremltools.converters.mil.mil import Builder, Function, Program, types
 
-        source = _function(program, function)
+        source = function_of(program, function)
         names = _wrt(source, wrt)
         save = _policy(source, checkpoint)
         _coremltools.restart_names()
+        more = added({name: source.inputs[name] for name in names})
         given = placeholders(source)
-        for name, (dims, dtype) in added.items():
+        for name, (dims, dtype) in more.items():
             if name in given:
                 raise ArgumentError(f"the program has an input {name!r} already; call it something else")
             given[name] = Builder.placeholder(dims, dtype=types.string_to_builtin(dtype))
@@ -150,22 +176,18 @@ def _transform(
             env = {var: main.inputs[name] for name, var in source.inputs.items()}
             replay(source.operations, env)
             outputs = {var.name: env[var] for var in source.outputs}
-            extra = {name: main.inputs[name] for name in added}
-            leaves = [source.inputs[name] for name in names]
+            extra = {name: main.inputs[name] for name in more}
+            leaves = {name: source.inputs[name] for name in names}
             adjoints = Adjoints(mb)
             by_name = {var.name: var for var in source.outputs}
             for name, dy in seed(mb, outputs, extra).items():
                 adjoints.add(by_name[name], dy)
-            wanted = dependents(source.operations, leaves)
+            wanted = dependents(source.operations, leaves.values())
             Reverse(mb, Values(env, save), wanted).run(list(source.operations), adjoints)
-            found = [adjoints.take(var) for var in leaves]
-            gradients = [
-                zeros_like(mb, env[var]) if gradient is None else gradient
-                for var, gradient in zip(leaves, found, strict=True)
-            ]
-            gradients, more = finish(mb, gradients, extra)
-            results = {f"grad_{name}": var for name, var in zip(names, gradients, strict=True)} | more
-            main.set_outputs(_named(mb, outputs, results))
+            found = {name: adjoints.take(var) for name, var in leaves.items()}
+            weights = {name: main.inputs[name] for name in names}
+            gradients = {name: zeros_like(mb, weights[name]) if dx is None else dx for name, dx in found.items()}
+            main.set_outputs(_named(mb, outputs, finish(mb, gradients, weights, extra)))
         result.add_function("main", main)
         _coremltools.legalise(result)
         _coremltools.validate(result)
