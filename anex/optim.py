@@ -77,9 +77,9 @@ class Optimizer:
                 found = weight.dtype_name if isinstance(weight, Tensor) else type(weight).__name__
                 raise DTypeError(f"parameter {name!r} is {found}; it must be a float32 or float16 anex.Tensor")
             if weight.dtype_name == "float16":
-                self._masters[name] = self._state[f"master.{name}"] = tensor(weight, dtype="float32")
+                self._masters[name] = self._state[f"master.{name}"] = tensor(weight, dtype="float32", padded=False)
             for moment in self._moments:
-                self._state[f"{moment}.{name}"] = zeros(weight.shape, dtype="float32", padded=False)
+                self._state[f"{moment}.{name}"] = self._zeros(weight)
 
     @property
     def state(self) -> Mapping[str, Tensor]:
@@ -150,6 +150,10 @@ class Optimizer:
 
     def _numbers(self) -> dict[str, Any]:
         raise NotImplementedError
+
+    @staticmethod
+    def _zeros(like: Tensor) -> Tensor:
+        return zeros(like.shape, dtype="float32", padded=False)
 
     def _in_order(self, grads: Gradients) -> dict[str, Any]:
         if grads is None:
