@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import conv_vjp as back
 from .acceptance import SWEPT, conditional, refused
-from .gradient import INTEGER
+from .gradient import NoGradient
 from .limits import CONV
 from .record import define, shape, size
 
@@ -25,6 +25,8 @@ def transposed_convolution(op: Operation) -> int:
     return 2 * size(op.inputs["x"]) * math.prod(shape(op.inputs["weight"])[1:])
 
 
+CODES = NoGradient("its weight is codes, for inference; use conv, which has a gradient", is_zero=False)
+
 define(
     "conv",
     flops=convolution,
@@ -35,7 +37,7 @@ define(
     "conv_quantized",
     flops=convolution,
     ane=[refused(fix="use conv, its weight of constexpr_affine_dequantize")],
-    vjp=INTEGER,
+    vjp=CODES,
 )
 define(
     "conv_transpose",

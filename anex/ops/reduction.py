@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import reduction_vjp as back
 from .acceptance import CATALOGUE, SWEPT, conditional, native_but_refused, ran, refused, since
-from .gradient import COMPARES
+from .gradient import COMPARES, NoGradient
 from .indexing_vjp import topk
 from .limits import ARGMAX, MEAN, ON_M1, REDUCE_ROUTE, SUM, TOPK
 from .record import define, per_input_element, shape, size, value
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation
 
 CHOICE = "choose on the host"
+SUPPRESSION = NoGradient(
+    "chooses boxes; take them by the indices it gives with gather, which has a gradient", is_zero=False
+)
 
 
 def sort(op: Operation) -> int:
@@ -98,5 +101,5 @@ define(
     "non_maximum_suppression",
     flops=suppression,
     ane=[conditional("compiles; the order of its boxes was not compared", SWEPT, "S04")],
-    vjp=COMPARES,
+    vjp=SUPPRESSION,
 )
