@@ -1,5 +1,6 @@
 """``anex.value_and_grad`` and ``anex.vjp``: whole programs, what they keep, and what they refuse."""
 
+import coremltools as ct
 import numpy as np
 import pytest
 import torch
@@ -220,3 +221,71 @@ def test_a_loop_beside_the_way_is_no_matter():
 
     _, dx = anex.compile(anex.value_and_grad(program, ["x"]))(np.ones(2, np.float32), np.ones(2, np.float32))
     assert np.asarray(dx).tolist() == [8, 8]
+
+
+def test_what_goes_through_a_state_is_refused():
+    from coremltools.converters.mil.mil import types
+
+    state = mb.StateTensorSpec((2,), dtype=types.fp16)
+
+    @mb.program(input_specs=[mb.TensorSpec((2,), dtype=types.fp16), state], opset_version=ct.target.iOS18)
+    def program(x, kept):
+        mb.coreml_update_state(state=kept, value=mb.mul(x=x, y=np.float16(2)))
+        y = mb.read_state(input=kept)
+        return mb.reduce_sum(x=y, axes=[0], keep_dims=True, name="loss")
+
+    with pytest.raises(anex.UnsupportedError, match="acts on later calls"):
+        anex.value_and_grad(program, ["x"])
+
+
+def test_a_state_beside_the_way_stays_a_state(rng):
+    from coremltools.converters.mil.mil import types
+
+    state = mb.StateTensorSpec((2,), dtype=types.fp16)
+
+    @mb.program(input_specs=[mb.TensorSpec((2,), dtype=types.fp16), state], opset_version=ct.target.iOS18)
+    def program(x, kept):
+        y = mb.mul(x=x, y=mb.read_state(input=kept))
+        return mb.reduce_sum(x=y, axes=[0], keep_dims=True, name="loss")
+
+    step = anex.compile(anex.value_and_grad(program, ["x"]))
+    kept = step.make_state()
+    kept["kept"][...] = [2, 3]
+    _, dx = step(np.ones(2, np.float16), state=kept)
+    assert np.asarray(dx).tolist() == [2, 3]
+
+
+def test_large_constants_are_not_doubled_by_computing_again():
+    table = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+
+    @anex.graph(x=spec(64, 64))
+    def program(x):
+        y = mb.sin(x=mb.matmul(x=x, y=table))
+        return mb.reduce_sum(x=mb.square(x=y), axes=[0, 1], keep_dims=True, name="loss")
+
+    again = anex.value_and_grad(program, checkpoint=[])
+    large = [op for op in again.functions["main"].operations if op.op_type == "const" and np.size(op.val.val) == 4096]
+    assert len(large) == 1
+
+
+def test_float16_learns_with_a_loss_scale_that_finds_itself(rng):
+    """Gradients below float16's least number without one; the first scale overflows."""
+
+    @anex.graph(x=spec(8, 4, dtype="float16"), t=spec(8, 1, dtype="float16"), w=spec(4, 1, dtype="float16"))
+    def program(x, t, w):
+        error = mb.cast(x=mb.sub(x=mb.matmul(x=x, y=w), y=t), dtype="fp32")
+        mean = mb.reduce_mean(x=mb.square(x=error), axes=[0, 1], keep_dims=True)
+        return mb.mul(x=mean, y=1e-7, name="loss")
+
+    step = anex.compile(anex.value_and_grad(program, ["w"], loss_scale=True))
+    w = anex.zeros((4, 1))
+    optimizer, scale = anex.optim.SGD({"w": w}, lr=1e6), anex.optim.LossScale(2.0**40, most=2.0**40)
+    aim, taken = rng.normal(size=(4, 1)), []
+    for _ in range(80):
+        x = rng.normal(size=(8, 4)).astype(np.float16)
+        _, gradient = step(x, (x @ aim).astype(np.float16), w, loss_scale=scale.tensor)
+        taken.append(optimizer.step([gradient], loss_scale=scale.value))
+        scale.update(taken[-1])
+    assert not taken[0]
+    assert taken[-1]
+    np.testing.assert_allclose(np.asarray(w), aim, atol=0.02)

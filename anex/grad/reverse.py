@@ -50,6 +50,8 @@ def dependents(ops: Iterable[Operation], wrt: Iterable[Var]) -> set[Var]:
             continue
         if any(var in wanted for var in operands(op)):
             wanted.update(filter(is_float, op.outputs))
+            if op.op_type == "coreml_update_state":
+                wanted.add(op.inputs["state"])  # what is read from it later depends on it too
     return wanted
 
 
@@ -92,7 +94,9 @@ class Values:
 
     def _is_saved(self, var: Var) -> bool:
         op = var.op
-        return op is None or var not in self.env or op.op_type in KEPT or bool(op.blocks) or self.save(op)
+        if op is None or var not in self.env or var.val is not None or op.op_type in KEPT or op.blocks:
+            return True
+        return self.save(op)
 
     def _renew(self, op: Operation) -> None:
         waiting = [op]  # not by recursion: programs are deeper than Python's stack

@@ -36,8 +36,9 @@ def training_step(
     moments, inputs ``first_w`` and ``second_w`` and outputs ``new_first_w`` and ``new_second_w``, float32, as the
     update is computed. The learning rate is the input ``rate``, (1,) float32; for ``"adamw"`` the inputs
     ``correction1`` and ``correction2``, (1,) float32, are 1 - beta ** step, which float16 could not compute.
-    For the rest see ``value_and_grad``; where weights are float16 and steps small, ``anex.optim`` with its
-    masters loses less.
+    For the rest see ``value_and_grad``. Where weights are float16 and steps small, ``anex.optim`` with its masters
+    loses less; and on the Neural Engine, which computes all of this in float16, second moments of small gradients
+    vanish: use ``"sgd"`` there.
     """
     if rule not in RULES:
         raise ArgumentError(f"rule={rule!r} is none of {', '.join(RULES)}")

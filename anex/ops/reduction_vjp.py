@@ -46,8 +46,7 @@ def _l2(mb: Any, use: Use, dy: Any) -> Any:
 def _extreme(mb: Any, use: Use, dy: Any) -> Any:
     """To those that are the extreme, in equal parts."""
     x = use["x"]
-    ones = constant_like(x, [[1.0]]).reshape([1] * len(use.shape("x")))
-    ones = mb.add(x=mb.mul(x=mb.sign(x=x), y=0.0), y=ones)
+    ones = mb.add(x=mb.mul(x=mb.sign(x=x), y=0.0), y=1.0)  # of the shape of x, and no constant as large
     chosen = where(mb, mb.equal(x=x, y=kept(mb, use, use.output())), ones)
     share = mb.real_div(x=dy, y=mb.reduce_sum(x=chosen, axes=axes_of(use), keep_dims=True))
     return mb.mul(x=chosen, y=share)
