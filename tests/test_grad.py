@@ -279,7 +279,7 @@ def test_float16_learns_with_a_loss_scale_that_finds_itself(rng):
 
     step = anex.compile(anex.value_and_grad(program, ["w"], loss_scale=True))
     w = anex.zeros((4, 1))
-    optimizer, scale = anex.optim.SGD({"w": w}, lr=1e6), anex.optim.LossScale(2.0**40, most=2.0**40)
+    optimizer, scale = anex.optim.SGD({"w": w}, lr=1e6), anex.optim.LossScale(2.0**44, most=2.0**44)
     aim, taken = rng.normal(size=(4, 1)), []
     for _ in range(80):
         x = rng.normal(size=(8, 4)).astype(np.float16)
