@@ -36,11 +36,13 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import attention, cache, cost, mil
+    from . import attention, cache, cost, grad, mil, optim
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .devices.info import DeviceInfo, device_info
+    from .dynamic import Packed, PingPong
+    from .grad import training_step, value_and_grad, vjp
     from .load import from_mil, from_mlpackage
     from .placement import Explanation, explain, explain_op
     from .profile import Profile
@@ -64,6 +66,8 @@ __all__ = [
     "Explanation",
     "FormatError",
     "MissingFileError",
+    "Packed",
+    "PingPong",
     "Profile",
     "Program",
     "ShapeError",
@@ -88,13 +92,18 @@ __all__ = [
     "from_torch",
     "full",
     "get_num_threads",
+    "grad",
     "graph",
     "mb",
     "mil",
     "ones",
+    "optim",
     "set_num_threads",
     "spec",
     "tensor",
+    "training_step",
+    "value_and_grad",
+    "vjp",
     "zeros",
 ]
 
@@ -103,6 +112,8 @@ _MODULES = {
     "build": ("graph",),
     "devices.info": ("DeviceInfo", "device_info"),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
+    "dynamic": ("Packed", "PingPong"),
+    "grad": ("training_step", "value_and_grad", "vjp"),
     "load": ("from_mil", "from_mlpackage"),
     "placement": ("Explanation", "explain", "explain_op"),
     "profile": ("Profile",),
@@ -113,7 +124,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attention", "cache", "cost", "mil"):
+    if name in ("attention", "cache", "cost", "grad", "mil", "optim"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

@@ -174,6 +174,40 @@ anex_status anex_measure_limits(anex_limits *limits, anex_error *error);
 void anex_set_num_threads(int32_t threads); /* at least 1 */
 int32_t anex_get_num_threads(void);
 
+/* ---- optimizers --------------------------------------------------------------------------- */
+
+typedef enum anex_rule {
+    ANEX_SGD,   /* with momentum where there is a first moment */
+    ANEX_ADAM,  /* weight decay is added to the gradient */
+    ANEX_ADAMW, /* weight decay shrinks the weight */
+    ANEX_SUM    /* weight += gradient; = in step 1 */
+} anex_rule;
+
+typedef struct anex_optimizer {
+    anex_rule rule;
+    bool nesterov;
+    bool measures; /* the norm first: the step is left out where it is not finite */
+    int64_t step;  /* from 1 on */
+    double rate, beta1, beta2, epsilon; /* beta1: of SGD the momentum */
+    double gradient_scale;              /* gradients are multiplied by it: 1 / loss scale */
+    double clip;                        /* the most that the norm may be, if above 0; needs `measures` */
+} anex_optimizer;
+
+/* One tensor of weights, and what belongs to each of its elements: equal shapes, any strides. */
+typedef struct anex_parameter {
+    const char *name;                  /* for errors */
+    const anex_tensor *weight;         /* float32, changed in place */
+    const anex_tensor *gradient;       /* float16 or float32 */
+    const anex_tensor *copy;           /* NULL, or float16: becomes the weight, rounded */
+    const anex_tensor *first, *second; /* float32 moments; NULL where the rule has none */
+    double weight_decay;
+} anex_parameter;
+
+/* Everything in one pass, or two with `measures`. `norm`: of all gradients, scaled (NaN if not measured);
+   `applied`: whether it was finite, and the weights have changed. */
+anex_status anex_optimizer_step(const anex_optimizer *optimizer, int32_t n, const anex_parameter *parameters,
+                                double *norm, bool *applied, anex_error *error);
+
 /* ---- the Neural Engine -------------------------------------------------------------------- */
 
 /* All of it answers ANEX_UNSUPPORTED, with the reason, where the binding was not built (absent.c) or the

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .gradient import Vjp
 from .rule import Rule
 
 if TYPE_CHECKING:
@@ -25,26 +26,30 @@ Cost = Callable[["Operation"], int]
 class Op:
     """One op of MIL: ``flops(op)`` in FLOP and ``bytes(op)`` in bytes, for one of its uses.
 
-    ``ane``: the Neural Engine's rules for it; the first says whether it is taken at all.
+    ``ane``: the Neural Engine's rules for it; the first says whether it is taken at all. ``vjp``: how the gradient
+    goes back through it, or why it does not (``anex.ops.gradient``).
     """
 
     name: str
     flops: Cost
     bytes: Cost
     ane: tuple[Rule, ...]
+    vjp: Vjp
 
 
 OPS: dict[str, Op] = {}
 
 
-def define(name: str, *, flops: Cost | None = None, bytes: Cost | None = None, ane: Sequence[Rule] = ()) -> None:
+def define(
+    name: str, *, flops: Cost | None = None, bytes: Cost | None = None, ane: Sequence[Rule] = (), vjp: Vjp
+) -> None:
     """Enter the op; without ``flops`` it only moves data, without ``bytes`` it touches every operand once.
 
     ``ane``: one of ``anex.ops.acceptance``, then the rules of this op alone.
     """
     if name in OPS:
         raise ValueError(f"{name} is defined twice")
-    OPS[name] = Op(name, flops or nothing, bytes or operands, tuple(ane))
+    OPS[name] = Op(name, flops or nothing, bytes or operands, tuple(ane), vjp)
 
 
 # ---- FLOP ---------------------------------------------------------------------------------------
