@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from .profile import Profile
     from .program import Program, compile
     from .state import State
+    from .quantization import Quantized, quantize
     from .torch_frontend import from_torch
+    from .verification import Verification, verify
 
 __version__ = "0.1.0"
 
@@ -66,11 +68,13 @@ __all__ = [
     "MissingFileError",
     "Profile",
     "Program",
+    "Quantized",
     "ShapeError",
     "Spec",
     "State",
     "Tensor",
     "UnsupportedError",
+    "Verification",
     "ViewError",
     "__version__",
     "cache",
@@ -90,9 +94,11 @@ __all__ = [
     "mb",
     "mil",
     "ones",
+    "quantize",
     "set_num_threads",
     "spec",
     "tensor",
+    "verify",
     "zeros",
 ]
 
@@ -105,8 +111,10 @@ _MODULES = {
     "placement": ("Explanation", "explain"),
     "profile": ("Profile",),
     "program": ("Program", "compile"),
+    "quantization": ("Quantized", "quantize"),
     "state": ("State",),
     "torch_frontend": ("from_torch",),
+    "verification": ("Verification", "verify"),
 }
 
 

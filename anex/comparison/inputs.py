@@ -58,11 +58,11 @@ def _drawn(name: str, wanted: Spec, var: Var, seed: int) -> np.ndarray:
 
 def choices(var: Var) -> int | None:
     """How many rows the elements of ``var`` choose among, the fewest of all uses; None where they choose nothing."""
-    limits = [limit for limit in _limits(var, whole=dtype_name(var) != "fp16", depth=0, seen=set()) if limit > 0]
+    limits = [limit for limit in _limits(var, 0, set()) if limit > 0]
     return min(limits, default=None)
 
 
-def _limits(var: Var, *, whole: bool, depth: int, seen: set[Any]) -> Iterator[int]:
+def _limits(var: Var, depth: int, seen: set[Any]) -> Iterator[int]:
     if depth > DEEP or var in seen:
         return
     seen.add(var)
@@ -72,11 +72,11 @@ def _limits(var: Var, *, whole: bool, depth: int, seen: set[Any]) -> Iterator[in
             yield limit
         elif op.op_type in MOVES and not _decides(op, var):
             for result in op.outputs:
-                yield from _limits(result, whole=whole, depth=depth + 1, seen=seen)
+                yield from _limits(result, depth + 1, seen)
         elif op.op_type in ("add", "sub") and (shift := _shift(op, var)) is not None:
             for result in op.outputs:
                 yield from (limit - shift for limit in
-                            _limits(result, whole=whole, depth=depth + 1, seen=seen))  # fmt: skip
+                            _limits(result, depth + 1, seen))  # fmt: skip
 
 
 def _limit(op: Operation, var: Var) -> int | None:

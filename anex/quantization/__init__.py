@@ -1,0 +1,2 @@
+"""``anex.quantize``."""
+Quantized = quantize = None
