@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from .placement import Explanation, explain
     from .profile import Profile
     from .program import Program, compile
-    from .state import State
     from .quantization import Quantized, quantize
+    from .state import State
     from .torch_frontend import from_torch
     from .verification import Verification, verify
 

@@ -11,6 +11,8 @@ import click
 from .calibration import calibrate
 from .cost.commands import cost
 from .placement.commands import explain
+from .quantization.commands import quantize
+from .verification.commands import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,6 +24,8 @@ def main() -> None:
 main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(explain)
+main.add_command(quantize)
+main.add_command(verify)
 
 
 @main.command()

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def evaluate(module: Any, given: Mapping[str, np.ndarray]) -> tuple[list[np.ndar
     if isinstance(callee, torch.nn.Module) and not isinstance(callee, torch.jit.ScriptModule):
         for path, part in callee.named_modules():
             if path:
-                hooks.append(part.register_forward_hook(lambda _, __, y, path=path: seen.setdefault(path, []).append(y)))
+                hooks.append(part.register_forward_hook(partial(_keep, seen, path)))
     try:
         with (
             torch.no_grad(),
@@ -120,6 +121,10 @@ def evaluate(module: Any, given: Mapping[str, np.ndarray]) -> tuple[list[np.ndar
         [_array(output) for output in outputs],
         {path: _array(output) for path, output in once.items() if isinstance(output, torch.Tensor)},
     )
+
+
+def _keep(seen: dict[str, list[Any]], path: str, _: Any, __: Any, returned: Any) -> None:
+    seen.setdefault(path, []).append(returned)
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ reference, by the names the program has them under."""
 
 @dataclass(frozen=True)
 class OpDifference:
-    """One result of one op of the program under test.
+    """One result of one op of the program under test; ``output`` is its name, ``name`` the op's.
 
     ``total``: from the reference's value. ``own``: from what the reference's op gives for the operands that the
     device had, so what this op adds; the rest of ``total`` came in with its operands. None where the reference has no
@@ -36,6 +36,7 @@ class OpDifference:
 
     op: str
     name: str
+    output: str
     dtype: str
     shape: tuple[int, ...]
     total: Difference
@@ -110,7 +111,7 @@ def _difference(op: Operation, var: Var, twin: Var, here: Arrays, there: Arrays,
     found = here[var.name]
     own = difference(alone[twin.name], found) if twin.name in alone else None
     total = difference(there[twin.name], found)
-    return OpDifference(op.op_type, var.name, dtype_name(var), found.shape, total, own)
+    return OpDifference(op.op_type, op.name, var.name, dtype_name(var), found.shape, total, own)
 
 
 def _pairs(tested: Side, named: Mapping[str, Var]) -> dict[Var, Var]:

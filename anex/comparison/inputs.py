@@ -117,7 +117,7 @@ def _shift(op: Operation, var: Var) -> int | None:
     if other.val is None or (op.op_type == "sub" and x is not var):
         return None
     values = np.asarray(other.val)
-    return math.ceil(values.max() if op.op_type == "add" else -values.min())
+    return math.ceil(float(values.max() if op.op_type == "add" else -values.min()))
 
 
 # ---- given -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -83,3 +85,12 @@ def _norm(values: np.ndarray) -> float:
 
 def _ratio(above: float, below: float) -> float:
     return above / below if below else (np.inf if above else 0.0)
+
+
+def plain(value: Any) -> Any:
+    """``value`` for JSON, which has no infinity and no NaN: None in their place."""
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

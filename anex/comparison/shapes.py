@@ -42,7 +42,7 @@ def fixed(program: Program, shapes: Shapes, function: str = "main") -> Program:
         from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
         fix = PASS_REGISTRY["common::materialize_symbolic_shape_program"]
-        fix.set_options([PassOption("function_name_to_materialization_map", {"main": wanted})])  # type: ignore[arg-type]
+        fix.set_options([PassOption("function_name_to_materialization_map", {"main": wanted})])
         try:
             fix.apply(copy)
         except Exception as error:  # anything: it builds the ops again

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..comparison.compare import OpDifference
-from ..comparison.metrics import Difference
+from ..comparison.metrics import Difference, plain
 from ..placement import Explanation
 from .cliffs import Cliff
+from .constants import DIFFERS, NOT_RESIDENT, OK, UNREADABLE
 
 if TYPE_CHECKING:
     from ..quantization import Quantized
 
 MAX_ERROR = 0.01  # relative error of an output; fp16 programs that are right stay below 0.005
 MAX_ERROR_QUANTIZED = 0.1
-OK, DIFFERS, NOT_RESIDENT, UNREADABLE = 0, 1, 3, 4  # 2 is a command line that nobody understands
 
 
 @dataclass(frozen=True)
@@ -125,12 +124,3 @@ class Verification:
             "off_device": [op.name for op in self.explanation.ops if op.unit != self.explanation.device],
             "quantized": self.quantized.as_dict() if self.quantized else None,
         }
-
-
-def plain(value: Any) -> Any:
-    """For JSON, which has no infinity."""
-    if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,7 +14,7 @@ NAME = 34
 
 def lines(found: Verification, every_op: bool = False) -> Iterator[str]:
     if found.quantized is not None:
-        yield from found.quantized.lines()
+        yield str(found.quantized)
         yield ""
     yield f"device={found.device!r} against {found.against!r}" + (
         f", random inputs of seed {found.seed}" if found.seed is not None else ", given inputs")  # fmt: skip
@@ -100,7 +100,8 @@ def _cliffs(found: Verification) -> Iterator[str]:
     yield from _more(len(telling), False)
     for kind in dict.fromkeys(each.id for each in minor):
         of_kind = [each for each in minor if each.id == kind]
-        yield f"  minor: {len(of_kind)} op(s) with [{kind}], such as {of_kind[0].op} {of_kind[0].name!r}: {of_kind[0].found}"
+        first = of_kind[0]
+        yield f"  minor: {len(of_kind)} op(s) with [{kind}], such as {first.op} {first.name!r}: {first.found}"
 
 
 def _more(count: int, every: bool) -> Iterator[str]:
