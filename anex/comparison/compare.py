@@ -91,7 +91,8 @@ def compare(
         read = [var for op in part for var in operands(op) if is_value(var)] if observers else []
         here = tested.values([*results, *needed, *read], given)
         there = reference.values([pairs[var] for var in results], theirs)
-        operand_values = {var.name: here[back[var].name] for op in makers for var in operands(op) if var in back}
+        read_by_makers = [(var.name, back[var].name) for op in makers for var in operands(op) if var in back]
+        operand_values = {name: here[known] for name, known in read_by_makers if known in here}
         alone = isolated(makers, operand_values)
         for op in part:
             for observe in observers:
@@ -114,6 +115,12 @@ def _difference(op: Operation, var: Var, twin: Var, here: Arrays, there: Arrays,
     return OpDifference(op.op_type, op.name, var.name, dtype_name(var), found.shape, total, own)
 
 
+def _alike(twin: Var, var: Var) -> bool:
+    """Of one shape, as far as it is fixed."""
+    a, b = ([int(n) if hasattr(n, "__index__") else None for n in each.shape] for each in (twin, var))
+    return a == b
+
+
 def _pairs(tested: Side, named: Mapping[str, Var]) -> dict[Var, Var]:
     found: dict[Var, Var] = {}
     taken: set[Var] = set()
@@ -121,7 +128,7 @@ def _pairs(tested: Side, named: Mapping[str, Var]) -> dict[Var, Var]:
         for op in tested.ops:
             for var in op.outputs:
                 twin = named.get(var.name) or named.get(var.name.removesuffix(MADE_TO_FP16))
-                if twin is not None and is_value(var) and twin.shape == var.shape and twin not in taken:
+                if twin is not None and is_value(var) and _alike(twin, var) and twin not in taken:
                     found[var] = twin
                     taken.add(twin)
     return found

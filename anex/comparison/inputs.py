@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,25 +58,24 @@ def _drawn(name: str, wanted: Spec, var: Var, seed: int) -> np.ndarray:
 
 def choices(var: Var) -> int | None:
     """How many rows the elements of ``var`` choose among, the fewest of all uses; None where they choose nothing."""
-    limits = [limit for limit in _limits(var, 0, set()) if limit > 0]
-    return min(limits, default=None)
+    return min((limit for limit in _limits(var, 0, {}) if limit > 0), default=None)
 
 
-def _limits(var: Var, depth: int, seen: set[Any]) -> Iterator[int]:
-    if depth > DEEP or var in seen:
-        return
-    seen.add(var)
-    for op in var.child_ops:
-        limit = _limit(op, var)
-        if limit is not None:
-            yield limit
-        elif op.op_type in MOVES and not _decides(op, var):
-            for result in op.outputs:
-                yield from _limits(result, depth + 1, seen)
-        elif op.op_type in ("add", "sub") and (shift := _shift(op, var)) is not None:
-            for result in op.outputs:
-                yield from (limit - shift for limit in
-                            _limits(result, depth + 1, seen))  # fmt: skip
+def _limits(var: Var, depth: int, known: dict[Var, set[int]]) -> set[int]:
+    if var not in known and depth <= DEEP:
+        known[var] = {limit for op in var.child_ops for limit in _beyond(op, var, depth, known)}
+    return known.get(var, set())
+
+
+def _beyond(op: Operation, var: Var, depth: int, known: dict[Var, set[int]]) -> set[int]:
+    """The limits of ``var`` that come of its use by ``op``."""
+    limit = _limit(op, var)
+    if limit is not None:
+        return {limit}
+    shift = _shift(op, var) if op.op_type in ("add", "sub") else 0
+    if shift is None or (op.op_type not in MOVES and op.op_type not in ("add", "sub")) or _decides(op, var):
+        return set()
+    return {each - shift for result in op.outputs for each in _limits(result, depth + 1, known)}
 
 
 def _limit(op: Operation, var: Var) -> int | None:
@@ -128,9 +127,10 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     import zipfile
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise ArgumentError(f"{path} holds one array; np.savez writes several by name")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ArgumentError(f"{path} holds one array; np.savez writes several by name")
+        with file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} does not exist") from error

@@ -70,8 +70,8 @@ class Side:
 
         States are zero at first.
         """
-        inputs = {var.name: given[var.name] for var in wanted if var.name in self.function.inputs}
-        computed = list(dict.fromkeys(var for var in wanted if var.name not in inputs))
+        inputs = {var.name: given[var.name] for var in wanted if var.name in given}
+        computed = list(dict.fromkeys(var for var in wanted if var.name not in self.function.inputs))  # nor states
         if not computed:
             return inputs
         limit = MOST_OUTPUTS if self.device == "ane" else len(computed)
