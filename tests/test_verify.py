@@ -65,10 +65,10 @@ def test_an_error_that_many_ops_add_up_to_is_no_single_op_s():
             x = mb.mul(x=x, y=1.0107421875, name=f"up{i}")
         return x
 
-    found = anex.verify(program, device="cpu-strict", max_error=1e-3)
+    found = anex.verify(program, device="cpu-strict", max_error=6e-4)
     assert found.first is not None
     assert not found.first.makes
-    assert found.first.own.relative < 1e-3 / 2
+    assert found.first.own.relative < 3e-4
     assert "inherits" in str(found)
 
 
@@ -235,11 +235,11 @@ def test_the_neural_engine_is_verified_too():
 
     @anex.graph(x=(1, 4, 1, 8))
     def refused(x):
-        return mb.acos(x=x, name="y")
+        return mb.mod(x=x, y=np.float16(0.3), name="y")
 
     found = anex.verify(refused, device="ane", min_residency=0.95)
     assert found.exit_code == 3
-    assert "acos" in found.not_run
+    assert "mod" in found.not_run
 
 
 def test_core_ml_is_refused_where_there_is_none():
@@ -288,7 +288,7 @@ def test_core_ml_runs_packages_with_the_intermediates_as_outputs(monkeypatch):
 def test_exit_codes_tell_apart_what_is_wrong(package, tmp_path):
     @anex.graph(x=(1, 4, 1, 8))
     def foreign(x):
-        return mb.acos(x=mb.tanh(x=x), name="y")
+        return mb.mod(x=mb.tanh(x=x), y=np.float16(0.3), name="y")
 
     store.save(foreign, tmp_path / "foreign.mlpackage")
     (tmp_path / "broken.mlpackage").mkdir()

@@ -18,7 +18,7 @@ from .widen import widen
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program, Var
 
-MADE_TO_FP16 = "_cast_fp16"  # what coremltools appends to the names of ops that it makes float16
+MADE_TO_FP16 = "_cast_fp16"  # what coremltools appends to an op's name, for it and its result, made float16
 
 Observer = Callable[["Operation", Mapping[str, np.ndarray], Mapping[str, np.ndarray]], None]
 """Called for each op with the values of its operands and results on the device, and of its results in the
@@ -75,10 +75,12 @@ def compare(
 ) -> list[OpDifference]:  # fmt: skip
     """Each op of ``tested`` whose results the reference has by the same name and shape, in order.
 
-    ``given``: the inputs in ``tested``'s dtypes.
+    ``given``: the inputs in ``tested``'s dtypes. What is looked at is an output of the program while it is: devices
+    that fuse ops, such as "cpu" without ``strict``, round there, and do not in a whole run (``outputs``).
     """
     theirs = as_inputs_of(reference, given)
-    named = {var.name: var for op in reference.ops for var in op.outputs if is_value(var)}
+    named = {op.name: op.outputs[0] for op in reference.ops if len(op.outputs) == 1 and is_value(op.outputs[0])}
+    named |= {var.name: var for op in reference.ops for var in op.outputs if is_value(var)}
     named |= dict(reference.function.inputs)
     pairs = _pairs(tested, named)  # tested variable -> the reference's
     back = {there: here for here, there in pairs.items()}
