@@ -227,6 +227,11 @@ def _activations(
     program: Program, chosen: Scheme, settings: Settings, given: Any, seed: int, skip: Collection[str]
 ) -> tuple[str, int]:
     """``quantize`` and ``dequantize`` around what can compute in int8, in place; how calibrated, and how many."""
+    if any(op.blocks for op in program.functions["main"].operations):
+        raise UnsupportedError(
+            f"scheme {chosen.name!r}: coremltools does not quantise the activations of programs with control flow; "
+            "'int8' quantises their weights"
+        )
     with coremltools():
         data = calibrating.samples(program.functions["main"], given, seed)
     stats = calibrating.ranges(program, data)

@@ -90,9 +90,9 @@ def _clusters(bits: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]
 
         if not quantization_utils._HAS_KMEANS1D:
             raise UnsupportedError("palettes need kmeans1d: pip install 'anex[quantize]'")
-        flat = np.asarray(weight).ravel()
-        table, indices = quantization_utils._get_kmeans_lookup_table_and_weight(bits, flat, force_kmeans1d=True)
-        return table.astype(flat.dtype), indices.astype(np.uint8)
+        wide = np.asarray(weight, np.float32).ravel()
+        table, indices = quantization_utils._get_kmeans_lookup_table_and_weight(bits, wide, force_kmeans1d=True)
+        return table.astype(weight.dtype), indices.astype(np.uint8)
 
     return clusters
 
