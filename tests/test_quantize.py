@@ -225,7 +225,7 @@ def test_activations_of_programs_with_control_flow_are_refused_with_the_way_out(
         y = mb.cond(pred=more, _true_fn=lambda: mb.mul(x=x, y=x), _false_fn=lambda: mb.identity(x=x))
         return mb.linear(x=y, weight=rng.normal(size=(64, 64)).astype(np.float16), name="y")
 
-    with pytest.raises(anex.UnsupportedError, match="control flow.*'int8'"):
+    with pytest.raises(anex.UnsupportedError, match=r"control flow.*'int8'"):
         anex.quantize(program, "w8a8")
     assert anex.quantize(program, "int8", chips=()).layers
 

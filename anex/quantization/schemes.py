@@ -90,7 +90,7 @@ def _clusters(bits: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]
 
         if not quantization_utils._HAS_KMEANS1D:
             raise UnsupportedError("palettes need kmeans1d: pip install 'anex[quantize]'")
-        wide = np.asarray(weight, np.float32).ravel()
+        wide = np.asarray(weight, np.float32).ravel()  # numpy 2.3 leaves some float16 arrays unsorted
         table, indices = quantization_utils._get_kmeans_lookup_table_and_weight(bits, wide, force_kmeans1d=True)
         return table.astype(weight.dtype), indices.astype(np.uint8)
 
