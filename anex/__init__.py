@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     from .placement import Explanation, explain, explain_op
     from .profile import Profile
     from .program import Program, compile
+    from .quantization import Quantized, quantize
     from .state import State
     from .torch_frontend import from_torch
+    from .verification import Verification, verify
 
 __version__ = "0.1.0"
 
@@ -70,11 +72,13 @@ __all__ = [
     "PingPong",
     "Profile",
     "Program",
+    "Quantized",
     "ShapeError",
     "Spec",
     "State",
     "Tensor",
     "UnsupportedError",
+    "Verification",
     "ViewError",
     "__version__",
     "attention",
@@ -98,11 +102,13 @@ __all__ = [
     "mil",
     "ones",
     "optim",
+    "quantize",
     "set_num_threads",
     "spec",
     "tensor",
     "training_step",
     "value_and_grad",
+    "verify",
     "vjp",
     "zeros",
 ]
@@ -118,8 +124,10 @@ _MODULES = {
     "placement": ("Explanation", "explain", "explain_op"),
     "profile": ("Profile",),
     "program": ("Program", "compile"),
+    "quantization": ("Quantized", "quantize"),
     "state": ("State",),
     "torch_frontend": ("from_torch",),
+    "verification": ("Verification", "verify"),
 }
 
 

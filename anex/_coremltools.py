@@ -23,7 +23,13 @@ _alone = threading.RLock()
 _BARS = {
     "coremltools.converters.mil.mil.passes.pass_pipeline": "tqdm",
     "coremltools.converters.mil.frontend.torch.ops": "_tqdm",
+    "coremltools.optimize.coreml._quantization_passes": "tqdm",
 }
+
+
+def _is_not_theirs(record: logging.LogRecord) -> bool:
+    """Some modules of coremltools log as nobody in particular."""
+    return "coremltools" not in record.pathname.replace("\\", "/").split("/")
 
 
 def _no_bar(iterable: Iterable[Any], *_: Any, **__: Any) -> Iterable[Any]:
@@ -37,6 +43,10 @@ def coremltools() -> Iterator[Any]:
     with _alone, contextlib.ExitStack() as restore:
         restore.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL + 1)
+        root = logging.getLogger()
+        if _is_not_theirs not in root.filters:
+            root.addFilter(_is_not_theirs)
+            restore.callback(root.removeFilter, _is_not_theirs)
         restore.enter_context(warnings.catch_warnings())
         for module in ("coremltools", "torch"):  # a user's own warnings still reach them
             warnings.filterwarnings("ignore", module=module)

@@ -12,6 +12,8 @@ from .calibration import calibrate
 from .cost.commands import cost
 from .placement.advising import command as advise
 from .placement.commands import explain
+from .quantization.commands import quantize
+from .verification.commands import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,6 +26,8 @@ main.add_command(advise)
 main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(explain)
+main.add_command(quantize)
+main.add_command(verify)
 
 
 @main.command()

@@ -109,6 +109,21 @@ def from_file(
     return _from_text(path, weights, function, zeros)
 
 
+def default_shapes(path: str | os.PathLike[str], function: str | None = None) -> dict[str, tuple[int, ...]]:
+    """Of the inputs whose shapes are flexible: the default ones that the file at ``path`` names."""
+    from .mil import flexible, from_text
+
+    path = as_path(path)
+    with coremltools() as ct:
+        if path.suffix in (".mlpackage", ".mlmodel") or (path.is_dir() and (path / "Manifest.json").exists()):
+            model = ct.proto.Model_pb2.Model()
+            model.ParseFromString(_read(_root_model(path) if path.is_dir() else path))
+            name = _choose(list(model.mlProgram.functions), function, model.description.defaultFunctionName)
+            return flexible.default_shapes(model, name)
+        proto = from_text(_read(_text_file(path)).decode())
+        return flexible.written_defaults(proto.functions[_choose(list(proto.functions), function, "")])
+
+
 def from_model(data: bytes, folder: Path, what: str, function: str | None = None) -> Program:
     """The MIL program of a serialised Core ML model whose ``@model_path/`` is ``folder``."""
     from google.protobuf.message import DecodeError

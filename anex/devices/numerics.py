@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,23 @@ HAPPENED = {
     SUM: "addition(s) were rounded because the sum was above {limit:g} (up to {most:g})",
 }
 LEFT_OUT = -1
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Values of one op's results that ``rule``'s limit changed in one call: how many, and the largest magnitude."""
+
+    op: str
+    name: str
+    kernel: str
+    count: int
+    most: float
+    rule: Rule
+
+    @property
+    def happened(self) -> str:
+        assert self.rule.cliff is not None
+        return f"{self.count} {HAPPENED[self.kernel].format(limit=self.rule.cliff.limit, most=self.most)}"
 
 
 class Model:
@@ -83,13 +101,13 @@ class Model:
             return
         for kernel, name, count, most in crossings:
             op_type, rule = self.rules[kernel, name]
-            assert rule.cliff is not None
-            happened = HAPPENED[kernel].format(limit=rule.cliff.limit, most=most)
-            text = (
-                f"ane_numerics: {op_type} {name!r}: {count} {happened}: {rule.statement} "
+            crossing = Crossing(op_type, name, kernel, count, most, rule)
+            warning = AneWarning(
+                f"ane_numerics: {op_type} {name!r}: {crossing.happened}: {rule.statement} "
                 f"([{rule.id}] on {chips(rule.chips)}; {', '.join(rule.source)}); {rule.fix}"
             )
-            warnings.warn(text, AneWarning, stacklevel=stacklevel + 1)
+            warning.crossing = crossing
+            warnings.warn(warning, stacklevel=stacklevel + 1)
 
 
 def _constant(lowering: Lowering, rule: Rule) -> int:
