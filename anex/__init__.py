@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .devices.info import DeviceInfo, device_info
     from .load import from_mil, from_mlpackage
     from .placement import Explanation, explain
-    from .profile import Profile
+    from .profiling import Profile
     from .program import Program, compile
     from .state import State
     from .torch_frontend import from_torch
@@ -103,7 +103,7 @@ _MODULES = {
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
     "load": ("from_mil", "from_mlpackage"),
     "placement": ("Explanation", "explain"),
-    "profile": ("Profile",),
+    "profiling": ("Profile",),
     "program": ("Program", "compile"),
     "state": ("State",),
     "torch_frontend": ("from_torch",),

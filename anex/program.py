@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coremltools.converters.mil import mil
 
     from ._native import Tensor
-    from .profile import Profile
+    from .profiling import Profile
 
 
 # A device, its options as given, and as it takes them.
@@ -224,7 +224,7 @@ class Program(Caller):
         >>> [(row.op, row.name, row.flops, row.bytes) for row in profile.rows]
         [('add', 'y', 2, 12)]
         """
-        from .profile import measure
+        from .profiling.measuring import measure
 
         bound = self.bind(arguments, named, state)
         return measure(self._source.functions[self._name], self.device, self._executable, bound, repeat)

@@ -25,7 +25,7 @@ LAYERS = [
     {"__init__"},
     {"placement"},
     {"program", "build"},
-    {"profile", "profile_page"},
+    {"profiling"},
     {"devices"},
     {"passes"},
     {"cost"},

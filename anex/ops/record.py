@@ -119,6 +119,14 @@ def nbytes(var: Var) -> int:
     return -(-size(var) * _bits(dtype_name(var)) // 8)
 
 
+def stored_bytes(var: Var) -> int:
+    """Bytes of what a constexpr op or ``dequantize`` makes ``var`` of, those of its own elements otherwise."""
+    op = var.op
+    if op is None or not (op.op_type.startswith("constexpr_") or op.op_type == "dequantize"):
+        return nbytes(var)
+    return sum(map(stored_bytes, tensors(op)))
+
+
 def dtype_name(var: Var) -> str:
     """As MIL spells it: ``fp16``, ``int32``, ``bool``."""
     from coremltools.converters.mil.mil import types
