@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .placement import Explanation, explain
     from .profiling import Profile
     from .program import Program, compile
+    from .report import Report, profile
     from .state import State
     from .torch_frontend import from_torch
 
@@ -66,6 +67,7 @@ __all__ = [
     "MissingFileError",
     "Profile",
     "Program",
+    "Report",
     "ShapeError",
     "Spec",
     "State",
@@ -90,6 +92,7 @@ __all__ = [
     "mb",
     "mil",
     "ones",
+    "profile",
     "set_num_threads",
     "spec",
     "tensor",
@@ -105,6 +108,7 @@ _MODULES = {
     "placement": ("Explanation", "explain"),
     "profiling": ("Profile",),
     "program": ("Program", "compile"),
+    "report": ("Report", "profile"),
     "state": ("State",),
     "torch_frontend": ("from_torch",),
 }

@@ -11,6 +11,7 @@ import click
 from .calibration import calibrate
 from .cost.commands import cost
 from .placement.commands import explain
+from .report.commands import profile
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,6 +23,7 @@ def main() -> None:
 main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(explain)
+main.add_command(profile)
 
 
 @main.command()

@@ -23,6 +23,7 @@ LAYERS = [
     {"selftest", "calibration"},
     {"doctor"},
     {"__init__"},
+    {"report"},
     {"placement"},
     {"program", "build"},
     {"profiling"},

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import FormatError
 
@@ -147,8 +148,12 @@ class Profile:
 
     def to_json(self) -> str:
         """Everything above as JSON, in the same plain units; ``Profile.from_json`` reads it."""
+        return json.dumps(self.as_dict(), indent=1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same in plain values."""
         derived = {"tflops": self.tflops, "flops": self.flops}
-        return json.dumps({"format": "anex.profile", "version": 1} | dataclasses.asdict(self) | derived, indent=1)
+        return {"format": "anex.profile", "version": 1} | dataclasses.asdict(self) | derived
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
