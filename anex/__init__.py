@@ -36,7 +36,7 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import cache, cost, mil
+    from . import cache, cost, mil, miltools
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
@@ -91,6 +91,7 @@ __all__ = [
     "graph",
     "mb",
     "mil",
+    "miltools",
     "ones",
     "profile",
     "set_num_threads",
@@ -115,7 +116,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cache", "cost", "mil"):
+    if name in ("cache", "cost", "mil", "miltools"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

@@ -10,6 +10,7 @@ import click
 
 from .calibration import calibrate
 from .cost.commands import cost
+from .miltools.commands import mil
 from .placement.commands import explain
 from .report.commands import profile
 
@@ -23,6 +24,7 @@ def main() -> None:
 main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(explain)
+main.add_command(mil)
 main.add_command(profile)
 
 

@@ -211,8 +211,10 @@ class Program(Caller):
 
         store.save(self._source, path)
 
-    def profile(self, *arguments: Any, repeat: int = 100, state: State | None = None, **named: Any) -> Profile:
+    def profile(self, *arguments: Any, repeat: int | None = 100, state: State | None = None, **named: Any) -> Profile:
         """Call the program ``repeat`` times and measure what each op takes, after a short warm-up.
+
+        ``repeat=None``: 10 times, 3 where a call takes more than 0.1 s, once from 1 s on.
 
         Inputs as in a call. Results go to outputs made once, so that only the program is timed, and
         are dropped. The device and the machine's limits stand on every output of the ``Profile``.

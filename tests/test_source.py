@@ -24,6 +24,7 @@ LAYERS = [
     {"doctor"},
     {"__init__"},
     {"report"},
+    {"miltools"},
     {"placement"},
     {"program", "build"},
     {"profiling"},

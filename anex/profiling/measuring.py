@@ -38,7 +38,8 @@ def measure(
         raise ArgumentError(f"repeat={repeat!r}: the number of timed calls is an int from 1 on")
     known = limits(_native.get_num_threads()) if device == "cpu" else Limits(device, "", 0, 0.0, 0.0)
     out = executable.run(arguments)
-    calls, nodes = [], []
+    calls: list[float] = []
+    nodes: list[Sequence[float]] = []
 
     def call() -> None:
         begin = time.perf_counter()
@@ -50,7 +51,7 @@ def measure(
         call()
     if repeat is None:
         repeat = next(count for above, count in CALLS if calls[-1] > above or not above)
-    calls.clear(), nodes.clear()
+    del calls[:], nodes[:]
     for _ in range(repeat):
         call()
     stats = executable.stats()

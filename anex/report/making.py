@@ -17,8 +17,8 @@ from ..cost.program import Cost
 from ..cost.program import cost as predict
 from ..errors import ArgumentError, Error, UnsupportedError
 from ..load import from_file
+from ..miltools.stats import ops_in_file, weights_of
 from ..ops.record import stored_bytes, tensors
-from ..ops.rules import is_weight
 from ..placement.explaining import explain
 from ..program import Program as Compiled
 from ..program import compile
@@ -27,7 +27,7 @@ from .report import Breakdown, Counts, Report, breakdown
 from .sequential import MIB, Estimate, entries, estimates
 
 if TYPE_CHECKING:
-    from coremltools.converters.mil.mil import Block, Function, Operation, Program
+    from coremltools.converters.mil.mil import Function, Operation, Program
 
     from ..cost.model import Model
     from ..cost.physics import Parameters
@@ -49,10 +49,10 @@ def profile(
     ``model``: a MIL program, or the path of a ``.mlpackage``, ``.mlmodelc`` or MIL text. ``chip``: one or several to
     predict for; the first is the report's. ``units``, ``path``, ``function`` and ``weights`` as in ``anex.explain``,
     ``calibration`` as in ``anex.cost.predict``. ``device``: what is measured, by default "ane" where there is one and
-    "cpu" elsewhere; with inputs made up (numbers between -1 and 1, integers of 0; so are weights of MIL text that are not there), ``repeat`` times, or 10, 3 or once,
-    by latency. ``run=False`` measures nothing. ``threshold``: the share of the cost from which an op is listed.
-    ``load_plan``: what gives Core ML's own plan in place of coremltools. What cannot be measured or predicted is said in
-    the report; errors are those of ``anex.explain``.
+    "cpu" elsewhere; ``repeat`` times, or 10, 3 or once, by latency. Inputs are made up: numbers between -1 and 1,
+    integers of 0; weights of MIL text that are not there are 0. ``run=False`` measures nothing. ``threshold``: the
+    share of the cost from which an op is listed. ``load_plan``: what gives Core ML's own plan in place of coremltools.
+    What cannot be measured or predicted is said in the report; errors are those of ``anex.explain``.
 
     >>> @anex.graph(x=(1, 8, 4, 4))
     ... def program(x):
@@ -79,7 +79,7 @@ def profile(
         priced = list(entries(chosen))
         found = [each for each in estimates(priced) if each is not None]
         counts = _counts(chosen, placed, priced)
-        weight_mib = _weight_bytes(chosen) / MIB
+        weight_mib = sum(map(stored_bytes, weights_of(chosen))) / MIB
     costs = _costs(program, placed, chips, path, function, fitted)
     measured, why_not = _measured(program, chosen.name, device, repeat) if run else (None, "not asked for")
     planned, no_plan = _planned(program, file, units, load_plan)
@@ -109,41 +109,12 @@ def _counts(function: Function, placed: Explanation, priced: Sequence[Operation]
     for op in placed.ops:
         ops[op.unit] = ops.get(op.unit, 0) + 1
         ms[op.unit] = ms.get(op.unit, 0.0) + op.ms
-    total, all_ms = _in_file(function), sum(ms.values())
-    alike = {(op.op_type, *(tuple(map(str, var.shape or ())) for var in (*tensors(op), *op.outputs))) for op in priced}
+    total, all_ms = ops_in_file(function), sum(ms.values())
+    alike = {(op.op_type, *(var.sym_type for var in (*tensors(op), *op.outputs))) for op in priced}
     return Counts(
         total, total - len(placed.ops), ops, {unit: each / all_ms if all_ms else 0.0 for unit, each in ms.items()},
         len(priced), len(alike),
     )  # fmt: skip
-
-
-def _in_file(block: Block) -> int:
-    """Ops as a file has them: the constants that are unpacked stand inside the ops that unpack them."""
-
-    def is_inside(op: Operation) -> bool:
-        users = op.outputs[0].child_ops if op.op_type == "const" else []
-        return len(users) > 0 and all(user.op_type.startswith("constexpr_") for user in users)
-
-    return sum(
-        (0 if is_inside(op) else 1) + sum(map(_in_file, op.blocks)) for op in block.operations
-    )  # fmt: skip
-
-
-def _weight_bytes(function: Function) -> float:
-    """Of every constant that a running op reads, as it is stored, once."""
-    seen: dict[int, int] = {}
-
-    def walk(block: Block) -> None:
-        for op in block.operations:
-            if op.op_type != "const" and not op.op_type.startswith("constexpr_"):
-                for var in tensors(op):
-                    if is_weight(var) and var.shape is not None:
-                        seen[id(var)] = stored_bytes(var)
-            for inner in op.blocks:
-                walk(inner)
-
-    walk(function)
-    return sum(seen.values())
 
 
 def _sequential(found: Sequence[Estimate]) -> Breakdown:

@@ -12,6 +12,8 @@ from ..profiling import Profile
 from .core_ml import PlannedOp
 from .sequential import CORES, Conv, Estimate
 
+PLACED = ("residency", "residency_by_cost", "segments", "transfers", "ops")  # what the JSON has of an explanation
+
 
 @dataclass(frozen=True)
 class Line:
@@ -71,8 +73,10 @@ def breakdown(device: str, measured: bool, ops: Iterable[tuple[str, float, float
 
 @dataclass(frozen=True)
 class Rates:
-    """What follows from the ms of one call: calls/s, GFLOP/s, TOPS, the speed at which weights were read, in MiB per ms,
-    and the speedup over one core. ``utilisation``: of 16 cores."""
+    """What follows from the ms of one call: calls/s, GFLOP/s, TOPS, MiB of weights per ms, speedup over one core.
+
+    ``utilisation``: of 16 cores.
+    """
 
     ms: float
     iterations_per_s: float
@@ -200,7 +204,7 @@ class Report:
                 "profile": self.profile.as_dict(),
             },
             "not_measured": self.not_measured,
-            "placement": {name: placed[name] for name in ("residency", "residency_by_cost", "segments", "transfers", "ops")},
+            "placement": {name: placed[name] for name in PLACED},
             "core_ml_plan": [asdict(each) for each in self.core_ml],
             "no_core_ml_plan": self.no_core_ml,
         }  # fmt: skip

@@ -73,7 +73,7 @@ def entries(block: Block) -> Iterator[Operation]:
 
 
 def is_unpacking(op: Operation) -> bool:
-    return op.op_type.startswith("constexpr_")
+    return str(op.op_type).startswith("constexpr_")
 
 
 def estimates(ops: Sequence[Operation]) -> list[Estimate | None]:

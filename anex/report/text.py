@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ..cost.text import summary
 from ..placement.report import ON_ANE, OpPlacement
@@ -70,7 +70,7 @@ def header(found: Report) -> Iterator[str]:
         "Format": "ML Program" + (f" ({found.opset})" if found.opset else ""),
         "Compute": f"{found.units}, placed for {found.chip} (simulated)",
         "Total ops": str(counts.total),
-        **{f"{name} ops": _share(counts, unit) for unit, name in NAMES.items() if unit != "gpu" or unit in counts.by_unit},
+        **{f"{NAMES[unit]} ops": _share(counts, unit) for unit in NAMES if unit != "gpu" or unit in counts.by_unit},
         "Const ops": f"{counts.const} (no cost)",
         "CostModel": f"{counts.entries} entries, {counts.unique} unique ops",
         "Weights": f"{found.weight_mib:.1f} MB",
