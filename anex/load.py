@@ -296,6 +296,8 @@ def _read(path: Path) -> bytes:
         if found.st_size > LARGEST:
             raise FormatError(f"{path} has {found.st_size} bytes; a model without its weights has {LARGEST} at most")
         return path.read_bytes()
+    except Error:
+        raise
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL

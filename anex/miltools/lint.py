@@ -95,7 +95,7 @@ def _depth(ops: list[Operation], predicted: Cost | None, chip: Chip) -> Iterator
     deep = depth(ops, CONVOLUTIONS | PRODUCTS)
     if not 0 < deep < DEEP:
         return
-    used = f"; predicted to use {predicted.prediction.utilisation:.0%} of {chip.name}'s peak" if predicted else ""
+    used = f"; predicted: {100 * predicted.prediction.utilisation:.2g} % of {chip.name}'s peak" if predicted else ""
     yield Warned(
         "W-DEPTH", (), f"{deep} product(s) follow from each other{used}",
         f"{DEEP} to 64: a single one reached 30 % of the peak, 32 and more 94 %", ("S01 (maderix, M4)",), "medium",
