@@ -54,7 +54,7 @@ def command(*arguments):
 def test_formatted_text_says_the_same_and_stays_as_it_is(tmp_path):
     file = tmp_path / "model.mil"
     file.write_text(
-        "program(1.3){func main<ios18>(tensor<fp16,[1,2]> x){ // twice\n"
+        "program(1.3){func main<ios18>(tensor<fp16,[1,2]> x){\n"
         'tensor<fp16,[1,2]> y=add(x=x,y=x)[name=string("y")];}->(y);}'
     )
     text = miltools.fmt(file)

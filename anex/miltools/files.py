@@ -21,7 +21,7 @@ Location = str | os.PathLike[str]
 def fmt(path: Location) -> str:
     """The text of a MIL file in the layout of Apple's compiler, with a newline at its end.
 
-    What the text says stays, weights and version included; comments and other spacing go. The text of a text that
+    What the text says stays, weights and version included; other spacing and order go. The text of a text that
     this gave is itself. Raises ``FormatError`` with line and column.
     """
     return printed(read_source(path).program, canonical=True) + "\n"
