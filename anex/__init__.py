@@ -36,7 +36,7 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import attention, cache, cost, grad, mil, optim
+    from . import attention, cache, cost, grad, mil, miltools, optim
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from .grad import training_step, value_and_grad, vjp
     from .load import from_mil, from_mlpackage
     from .placement import Explanation, explain, explain_op
-    from .profile import Profile
+    from .profiling import Profile
     from .program import Program, compile
     from .quantization import Quantized, quantize
+    from .report import Report, profile
     from .state import State
     from .torch_frontend import from_torch
     from .verification import Verification, verify
@@ -73,6 +74,7 @@ __all__ = [
     "Profile",
     "Program",
     "Quantized",
+    "Report",
     "ShapeError",
     "Spec",
     "State",
@@ -100,8 +102,10 @@ __all__ = [
     "graph",
     "mb",
     "mil",
+    "miltools",
     "ones",
     "optim",
+    "profile",
     "quantize",
     "set_num_threads",
     "spec",
@@ -122,9 +126,10 @@ _MODULES = {
     "grad": ("training_step", "value_and_grad", "vjp"),
     "load": ("from_mil", "from_mlpackage"),
     "placement": ("Explanation", "explain", "explain_op"),
-    "profile": ("Profile",),
+    "profiling": ("Profile",),
     "program": ("Program", "compile"),
     "quantization": ("Quantized", "quantize"),
+    "report": ("Report", "profile"),
     "state": ("State",),
     "torch_frontend": ("from_torch",),
     "verification": ("Verification", "verify"),
@@ -132,7 +137,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attention", "cache", "cost", "grad", "mil", "optim"):
+    if name in ("attention", "cache", "cost", "grad", "mil", "miltools", "optim"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

@@ -10,9 +10,11 @@ import click
 
 from .calibration import calibrate
 from .cost.commands import cost
+from .miltools.commands import mil
 from .placement.advising import command as advise
 from .placement.commands import explain
 from .quantization.commands import quantize
+from .report.commands import profile
 from .verification.commands import verify
 
 
@@ -26,6 +28,8 @@ main.add_command(advise)
 main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(explain)
+main.add_command(mil)
+main.add_command(profile)
 main.add_command(quantize)
 main.add_command(verify)
 

@@ -12,6 +12,7 @@ import os
 import tempfile
 import traceback
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,14 +79,11 @@ def _from_text(
 ) -> Program:
     from .mil import from_text
 
+    folder: Path | None
     if isinstance(source, str) and ("program(" in source or "\n" in source):
         text, folder = source, None
     else:
-        path = _text_file(as_path(source))
-        try:
-            text, folder = bounds.read(path).decode(), path.parent
-        except UnicodeDecodeError as error:
-            raise FormatError(f"{path} is not MIL text: {error}") from error
+        text, folder = _text_at(as_path(source))
     with coremltools():
         return from_proto(from_text(text), folder, weights=weights, function=function, zeros=zeros)
 
@@ -102,7 +100,7 @@ def from_file(
     ``zeros``: MIL text whose weights are not there has zeros in their place, for those who look at shapes only.
     """
     path = as_path(path)
-    if path.suffix in (".mlpackage", ".mlmodel") or (path.is_dir() and (path / "Manifest.json").exists()):
+    if _is_package(path):
         return from_mlpackage(path, function)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist")
@@ -111,21 +109,64 @@ def from_file(
 
 def default_shapes(path: str | os.PathLike[str], function: str | None = None) -> dict[str, tuple[int, ...]]:
     """Of the inputs whose shapes are flexible: the default ones that the file at ``path`` names."""
-    from .mil import flexible, from_text
+    from .mil import flexible
+
+    source = read_source(path)
+    chosen = _choose(
+        list(source.program.functions), function, source.model.description.defaultFunctionName if source.model else ""
+    )
+    if source.model is not None:
+        return flexible.default_shapes(source.model, chosen)
+    return flexible.written_defaults(source.program.functions[chosen])
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file says: a ``MILSpec.Program``, where its ``@model_path/`` leads, and of a package the whole model."""
+
+    program: MIL_pb2.Program
+    folder: Path
+    model: Any = None
+
+    def weight_file(self, text: str, weights: str | os.PathLike[str] | None = None) -> Path:
+        """The file that a BLOBFILE path means; ``MissingFileError`` where there is none."""
+        return _weight_file(text, self.folder, weights)
+
+
+def read_source(path: str | os.PathLike[str]) -> Source:
+    """The protobuf of a file or folder of any kind that ``from_file`` takes: nothing is checked but its form."""
+    from .mil import from_text
 
     path = as_path(path)
-    with coremltools() as ct:
-        if path.suffix in (".mlpackage", ".mlmodel") or (path.is_dir() and (path / "Manifest.json").exists()):
-            model = ct.proto.Model_pb2.Model()
-            model.ParseFromString(_read(_root_model(path) if path.is_dir() else path))
-            name = _choose(list(model.mlProgram.functions), function, model.description.defaultFunctionName)
-            return flexible.default_shapes(model, name)
-        proto = from_text(_read(_text_file(path)).decode())
-        return flexible.written_defaults(proto.functions[_choose(list(proto.functions), function, "")])
+    if _is_package(path):
+        root = _root_model(path) if path.is_dir() else path
+        model = _parsed(bounds.read(root), str(path))
+        return Source(model.mlProgram, root.parent, model)
+    text, folder = _text_at(path)
+    with coremltools():
+        return Source(from_text(text), folder)
+
+
+def _is_package(path: Path) -> bool:
+    return path.suffix in (".mlpackage", ".mlmodel") or (path.is_dir() and (path / "Manifest.json").exists())
+
+
+def _text_at(path: Path) -> tuple[str, Path]:
+    path = _text_file(path)
+    try:
+        return bounds.read(path).decode(), path.parent
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not MIL text: {error}") from error
 
 
 def from_model(data: bytes, folder: Path, what: str, function: str | None = None) -> Program:
     """The MIL program of a serialised Core ML model whose ``@model_path/`` is ``folder``."""
+    model = _parsed(data, what)
+    default = model.description.defaultFunctionName
+    return from_proto(model.mlProgram, folder, function=function, default=default)
+
+
+def _parsed(data: bytes, what: str) -> Any:
     from google.protobuf.message import DecodeError
 
     with coremltools() as ct:
@@ -139,8 +180,7 @@ def from_model(data: bytes, folder: Path, what: str, function: str | None = None
             raise FormatError(f"{what} is not a Core ML model, or truncated: it says no type")
         if kind != "mlProgram":
             raise UnsupportedError(f"{what} is a {kind} model; anex takes ML programs, so convert it to one")
-        default = model.description.defaultFunctionName
-        return from_proto(model.mlProgram, folder, function=function, default=default)
+        return model
 
 
 def from_proto(
@@ -157,7 +197,7 @@ def from_proto(
     ``zeros``: instead of weight files that are not there.
     """
     if function == EVERY and len(proto.functions) > 1:
-        return _together(proto, folder, weights)
+        return _together(proto, folder, weights, zeros)
     function = None if function == EVERY else function
     name = _choose(list(proto.functions), function, default)
     chosen = type(proto)(version=1)
@@ -176,10 +216,13 @@ def from_proto(
         return program
 
 
-def _together(proto: MIL_pb2.Program, folder: Path | None, weights: str | os.PathLike[str] | None) -> Program:
+def _together(
+    proto: MIL_pb2.Program, folder: Path | None, weights: str | os.PathLike[str] | None, zeros: bool
+) -> Program:
     """One program of all functions: coremltools' reader takes them one at a time."""
     with coremltools():
-        parts = {name: from_proto(proto, folder, weights=weights, function=name) for name in sorted(proto.functions)}
+        given: dict[str, Any] = {"weights": weights, "zeros": zeros}
+        parts = {name: from_proto(proto, folder, function=name, **given) for name in sorted(proto.functions)}
         whole = next(iter(parts.values()))
         functions = {name: part.functions["main"] for name, part in parts.items()}
         whole.functions.clear()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coremltools.converters.mil import mil
 
     from ._native import Tensor
-    from .profile import Profile
+    from .profiling import Profile
 
 
 # A device, its options as given, and as it takes them.
@@ -211,8 +211,10 @@ class Program(Caller):
 
         store.save(self.source, path)
 
-    def profile(self, *arguments: Any, repeat: int = 100, state: State | None = None, **named: Any) -> Profile:
+    def profile(self, *arguments: Any, repeat: int | None = 100, state: State | None = None, **named: Any) -> Profile:
         """Call the program ``repeat`` times and measure what each op takes, after a short warm-up.
+
+        ``repeat=None``: 10 times, 3 where a call takes more than 0.1 s, once from 1 s on.
 
         Inputs as in a call. Results go to outputs made once, so that only the program is timed, and
         are dropped. The device and the machine's limits stand on every output of the ``Profile``.
@@ -224,7 +226,7 @@ class Program(Caller):
         >>> [(row.op, row.name, row.flops, row.bytes) for row in profile.rows]
         [('add', 'y', 2, 12)]
         """
-        from .profile import measure
+        from .profiling.measuring import measure
 
         bound = self.bind(arguments, named, state)
         return measure(self.source.functions[self._name], self.device, self._executable, bound, repeat)

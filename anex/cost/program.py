@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._coremltools import coremltools
 from ..errors import UnsupportedError
-from ..ops import OPS, ane_findings
+from ..ops import OPS, ane_findings, record
 from ..ops.record import dtype_name, nbytes, shape, tensors
 from ..ops.rules import is_weight
 from .chips import Chip
@@ -180,7 +180,7 @@ def work_of(op: Operation, chip: Chip, among_products: bool = False) -> Work | N
     try:
         flops, touched = float(known.flops(op)), float(known.bytes(op))
         weights = [var for var in tensors(op) if is_weight(var)]
-        stored = sum(stored_bytes(var, chip) for var in weights)
+        stored = sum(streamed_bytes(var, chip) for var in weights)
         data = max(0.0, touched - sum(map(nbytes, weights)))
         work = _work(op, flops, data, stored, scheme_of(op, weights, chip))
         rows = shape(op.outputs[0]) if op.outputs else ()
@@ -252,14 +252,11 @@ def unpacked(packed: Operation, chip: Chip) -> bool:
     return any(found.rule.id == "weights-unpacked" for found in ane_findings(packed, chip.family))
 
 
-def stored_bytes(var: Var, chip: Chip) -> float:
+def streamed_bytes(var: Var, chip: Chip) -> float:
     """Of a weight, as it streams."""
     op = var.op
-    if op is None or not op.op_type.startswith("constexpr_") or unpacked(op, chip):
-        return float(nbytes(var))
-    parts = [part for part in op.inputs.values() if hasattr(part, "sym_type")]
-    return float(sum(nbytes(part) if part.op is None or not part.op.op_type.startswith("constexpr_")
-                     else stored_bytes(part, chip) for part in parts))  # fmt: skip
+    packed = op is not None and op.op_type.startswith("constexpr_") and not unpacked(op, chip)
+    return float(record.stored_bytes(var) if packed else nbytes(var))
 
 
 def _bits(packed: Operation) -> int:

@@ -10,6 +10,7 @@ shapes plans nothing.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._coremltools import coremltools
+from ..creation import empty
 from ..errors import ClosedError, CompileError, ShapeError, UnsupportedError
 from ..ops import dtype_name
 from ..spec import Spec, spec
@@ -33,6 +35,7 @@ FOUND: Mapping[str, tuple[str, ...]] = {  # computed here, between steps; and th
 DATA = frozenset({"x", "value", "data", "values"})  # arguments that decide no shape, though they may be small
 KEPT = 32  # steps
 
+Find = Callable[["Operation", "np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
 Make = Callable[["Function", Mapping[str, Spec], Mapping[str, Spec]], "Executable"]
 
 
@@ -50,8 +53,19 @@ class Step:
     """It gives the arguments ``names`` of the op ``waits_for``; or, None, the program's outputs."""
 
     executable: Executable
+    function: Function  # that it was planned from
+    outputs: Mapping[str, Spec]
     waits_for: Operation | None = None
     names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A step of one call, and the op of ``FOUND`` that was computed after it: None, or it and the bytes it touched."""
+
+    step: Step
+    found: Operation | None
+    found_bytes: int
 
 
 @dataclass(frozen=True)
@@ -81,19 +95,28 @@ class Stepwise:
             self._step([])  # what cannot be planned is refused now
 
     def run(self, arguments: tuple[Any, ...], out: Any = None) -> Any:
+        return self._call(arguments, lambda step, given: step.executable.run(given, out if _is_last(step) else None))
+
+    def _call(
+        self, arguments: tuple[Any, ...], run: Callable[[Step, tuple[Any, ...]], Any], find: Find | None = None
+    ) -> Any:
+        """``run`` gives the results of a step, ``find`` those of an op of ``FOUND``."""
         known: list[Known] = []
         given = arguments
-        while (op := (step := self._step(known)).waits_for) is not None:
-            results = step.executable.run(given)
+        while True:
+            step = self._step(known)
+            results = run(step, given)
+            op = step.waits_for
+            if op is None:
+                return results
             several = results if isinstance(results, tuple) else (results,)
             arrays = {name: np.array(y) for name, y in zip(step.names, several, strict=True)}
             if op.op_type in FOUND:
-                result = _non_zero(op, arrays["x"])
+                result = (find or _non_zero)(op, arrays["x"])
                 given += (result,)
                 known.append(Known({RESULT: result}, result.shape))
             else:
                 known.append(Known(arrays, tuple((a.shape, a.tobytes()) for a in arrays.values())))
-        return step.executable.run(given, out)
 
     def _step(self, known: Sequence[Known]) -> Step:
         key = tuple(each.key for each in known)
@@ -132,11 +155,11 @@ class Stepwise:
                             raise UnsupportedError(f"{op.op_type} {op.name!r}: nothing says what shape it gives")
                         step.set_outputs([arguments[name] for name in names])
                         outputs = {name: _spec_of(arguments[name]) for name in names}
-                        return Step(self.make(step, specs, outputs), op, names)
+                        return Step(self.make(step, specs, outputs), step, outputs, op, names)
                     new = [next(results)] if op.op_type in FOUND else _emit(Builder, op, {**arguments, **there.arrays})
                 made.update(zip(op.outputs, new, strict=True))
             step.set_outputs([_follow(var, made) for var in self.function.outputs])
-        return Step(self.make(step, specs, self.signature.outputs))
+        return Step(self.make(step, specs, self.signature.outputs), step, self.signature.outputs)
 
     # ---- what devices ask of every executable
 
@@ -144,14 +167,49 @@ class Stepwise:
         return _Pending(self, arguments, out)
 
     def nodes(self) -> Sequence[tuple[str, str, int]]:
-        raise UnsupportedError("data decide shapes in this program: what runs differs between calls; profile its parts")
+        raise UnsupportedError("data decide shapes in this program: what runs differs between calls, see trace()")
+
+    def trace(self, arguments: tuple[Any, ...]) -> list[Ran]:
+        """The steps of a call with these arguments."""
+        ran: list[Ran] = []
+
+        def run(step: Step, given: tuple[Any, ...]) -> Any:
+            ran.append(Ran(step, None, 0))
+            return step.executable.run(given)
+
+        def find(op: Operation, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            result = _non_zero(op, x)
+            ran[-1] = Ran(ran[-1].step, op, x.nbytes + result.nbytes)
+            return result
+
+        self._call(arguments, run, find)
+        return ran
 
     def profile(self, arguments: tuple[Any, ...], out: Any) -> Sequence[float]:
-        self.nodes()
-        return ()
+        """The wall seconds of the nodes of each step, and of what is found after it."""
+        seconds: list[float] = []
+
+        def run(step: Step, given: tuple[Any, ...]) -> Any:
+            made = [empty(each.shape, dtype=each.dtype) for each in step.outputs.values()] if not _is_last(step) else []
+            results = out if _is_last(step) else made[0] if len(made) == 1 else tuple(made)
+            seconds.extend(step.executable.profile(given, results))
+            return results
+
+        def find(op: Operation, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            begin = time.perf_counter()
+            result = _non_zero(op, x)
+            seconds.append(time.perf_counter() - begin)
+            return result
+
+        self._call(arguments, run, find)
+        return seconds
 
     def stats(self) -> Mapping[str, Any]:
-        return {"steps": len(self.steps)}
+        """``steps``, and of them all the counts and bytes of their plans."""
+        with self.lock:
+            each = [step.executable.stats() for step in self.steps.values()]
+        names = {name for stats in each for name, value in stats.items() if isinstance(value, int)}
+        return {"steps": len(each)} | {name: sum(stats[name] for stats in each) for name in sorted(names)}
 
     def close(self) -> None:
         with self.lock:
@@ -169,6 +227,10 @@ class _Pending:
 
     def run(self) -> Any:
         return self.program.run(self.arguments, self.out)
+
+
+def _is_last(step: Step) -> bool:
+    return step.waits_for is None
 
 
 def _non_zero(op: Operation, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -195,7 +257,7 @@ def _follow(var: Any, made: Mapping[Var, Var]) -> Any:
 
 def _emit(builder: Any, op: Operation, arguments: Mapping[str, Any]) -> list[Var]:
     try:
-        result = getattr(builder, op.op_type)(**arguments)
+        result = getattr(builder, op.op_type)(**arguments, name=op.name)
     except Exception as error:
         raise CompileError(f"with what was computed in this call, {op.op_type} {op.name!r}: {error}") from error
     return list(result) if isinstance(result, (list, tuple)) else [result]

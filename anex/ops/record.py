@@ -8,6 +8,7 @@ that does less work, or touches less memory, does so to its credit.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Var
 
 Cost = Callable[["Operation"], int]
+CACHED = 1 << 12  # types, which coremltools keeps one of each; asking it for a shape takes long
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,23 @@ def tensors(op: Operation) -> Iterator[Var]:
 def _is_parameter(var: Var) -> bool:
     if var.val is None:
         return False
-    rank = len(var.shape or ())
+    rank = rank_of(var)
     return rank == 0 or (rank == 1 and dtype_name(var) in ("int32", "bool", "string"))
 
 
 def shape(var: Var) -> tuple[int, ...]:
-    return tuple(map(int, var.shape))
+    kind = var.sym_type
+    return _shape_of_tensors(kind) if hasattr(kind, "get_shape") else tuple(map(int, var.shape))
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _shape_of_tensors(kind: Any) -> tuple[int, ...]:
+    return tuple(map(int, kind.get_shape()))
+
+
+def rank_of(var: Var) -> int:
+    kind = var.sym_type
+    return len(kind.get_shape() if hasattr(kind, "get_shape") else var.shape or ())
 
 
 def size(var: Var) -> int:
@@ -124,11 +137,25 @@ def nbytes(var: Var) -> int:
     return -(-size(var) * _bits(dtype_name(var)) // 8)
 
 
+def stored_bytes(var: Var) -> int:
+    """Bytes of what a constexpr op or ``dequantize`` makes ``var`` of, those of its own elements otherwise."""
+    op = var.op
+    if op is None or not (op.op_type.startswith("constexpr_") or op.op_type == "dequantize"):
+        return nbytes(var)
+    return sum(map(stored_bytes, tensors(op)))
+
+
 def dtype_name(var: Var) -> str:
     """As MIL spells it: ``fp16``, ``int32``, ``bool``."""
+    kind = var.sym_type
+    return _name_of_dtype(kind.get_primitive() if hasattr(kind, "get_primitive") else var.dtype)
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _name_of_dtype(dtype: Any) -> str:
     from coremltools.converters.mil.mil import types
 
-    return str(types.builtin_to_string(var.dtype))
+    return str(types.builtin_to_string(dtype))
 
 
 def _bits(dtype: str) -> int:
