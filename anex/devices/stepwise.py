@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._coremltools import coremltools
-from ..errors import ClosedError, CompileError, ShapeError, UnsupportedError
+from ..errors import ClosedError, CompileError, UnsupportedError
 from ..ops import dtype_name
-from ..spec import Spec, spec
+from ..spec import Spec, spec_of_result
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Function, Operation, Var
@@ -61,6 +61,11 @@ class Known:
     arrays: Mapping[str, np.ndarray[Any, Any]]
     key: tuple[Any, ...]
 
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """As the builder takes them: numbers, not arrays of rank 0."""
+        return {name: array[()] for name, array in self.arrays.items()}
+
 
 RESULT = "result"  # of an op of FOUND, in Known
 
@@ -88,7 +93,7 @@ class Stepwise:
             several = results if isinstance(results, tuple) else (results,)
             arrays = {name: np.array(y) for name, y in zip(step.names, several, strict=True)}
             if op.op_type in FOUND:
-                result = _non_zero(op, arrays["x"])
+                result = np.argwhere(arrays["x"]).astype(np.int32)  # [n, rank of x]
                 given += (result,)
                 known.append(Known({RESULT: result}, result.shape))
             else:
@@ -113,7 +118,7 @@ class Stepwise:
         from coremltools.converters.mil.mil import Builder, Function
 
         specs = dict(self.signature.inputs)
-        found = [spec(each.arrays[RESULT].shape, "int32") for each in known if RESULT in each.arrays]
+        found = [spec_of_result(each.arrays[RESULT].shape, "int32") for each in known if RESULT in each.arrays]
         specs |= {f"found {i}": each for i, each in enumerate(found)}
         with Function({name: _placeholder(each) for name, each in specs.items()}, self.function.opset_version) as step:
             made = {old: step.inputs[name] for name, old in self.function.inputs.items()}
@@ -133,7 +138,9 @@ class Stepwise:
                         step.set_outputs([arguments[name] for name in names])
                         outputs = {name: _spec_of(arguments[name]) for name in names}
                         return Step(self.make(step, specs, outputs), op, names)
-                    new = [next(results)] if op.op_type in FOUND else _emit(Builder, op, {**arguments, **there.arrays})
+                    new = (
+                        [next(results)] if op.op_type in FOUND else _emit(Builder, op, {**arguments, **there.constants})
+                    )
                 made.update(zip(op.outputs, new, strict=True))
             step.set_outputs([_follow(var, made) for var in self.function.outputs])
         return Step(self.make(step, specs, self.signature.outputs))
@@ -171,14 +178,6 @@ class _Pending:
         return self.program.run(self.arguments, self.out)
 
 
-def _non_zero(op: Operation, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """[n, rank of x]: where x is not 0, in order."""
-    places = np.argwhere(x).astype(np.int32)
-    if not len(places):
-        raise ShapeError(f"non_zero {op.name!r} found nothing, and tensors are never empty")
-    return places
-
-
 def _placeholder(given: Spec) -> Any:
     from coremltools.converters.mil.mil import Builder, types
 
@@ -195,7 +194,7 @@ def _follow(var: Any, made: Mapping[Var, Var]) -> Any:
 
 def _emit(builder: Any, op: Operation, arguments: Mapping[str, Any]) -> list[Var]:
     try:
-        result = getattr(builder, op.op_type)(**arguments)
+        result = getattr(builder, op.op_type)(**arguments, name=op.name)
     except Exception as error:
         raise CompileError(f"with what was computed in this call, {op.op_type} {op.name!r}: {error}") from error
     return list(result) if isinstance(result, (list, tuple)) else [result]
@@ -213,4 +212,4 @@ def _deciding(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _spec_of(var: Var) -> Spec:
-    return spec(tuple(map(int, var.shape)), dtype_name(var).replace("fp", "float"))
+    return spec_of_result(tuple(map(int, var.shape)), dtype_name(var).replace("fp", "float"))

@@ -120,9 +120,12 @@ def nbytes(var: Var) -> int:
 
 
 def dtype_name(var: Var) -> str:
-    """As MIL spells it: ``fp16``, ``int32``, ``bool``."""
+    """As MIL spells it: ``fp16``, ``int32``, ``bool``; of what is no tensor ``list`` or ``dict``."""
     from coremltools.converters.mil.mil import types
 
+    kind = var.sym_type
+    if types.is_list(kind) or types.is_dict(kind):
+        return "list" if types.is_list(kind) else "dict"
     return str(types.builtin_to_string(var.dtype))
 
 

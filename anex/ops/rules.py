@@ -64,6 +64,8 @@ def dynamic_shape(op: Operation, chip: str) -> str | None:
     for var in moving(op):
         if not is_static(var):
             return f"{var.name} has the shape {tuple(map(str, var.shape or ()))}"
+        if 0 in (var.shape or ()):
+            return f"{var.name} is empty: {shape(var)}"
     return None
 
 

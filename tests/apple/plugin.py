@@ -11,6 +11,7 @@ words (``UnsupportedError``) is reported as xfailed, with a table of reasons at 
 from __future__ import annotations
 
 import os
+import random
 import re
 import sys
 import tempfile
@@ -42,6 +43,7 @@ class Engine:
     def __init__(self, path: str, units: str, function: str, hints: dict[str, str], asset: Any) -> None:
         self.path, self.function = path, function or None
         self.model = ct.utils.load_spec(path)
+        self.converted: Any = None  # with --direct: the MIL program that ct.convert made
         self.compiled: dict[tuple[Any, ...], anex.Program] = {}
 
     def predict(self, data: dict[str, Any], state: State | None = None) -> dict[str, np.ndarray]:
@@ -80,7 +82,9 @@ class Engine:
                 specialise(function, shapes)
             package = ct.libmodelpackage.ModelPackage(self.path) if os.path.isdir(self.path) else None
             folder = Path(package.getRootModel().path()).parent if package else Path(tempfile.gettempdir())
-            loaded = from_model(model.SerializeToString(), folder, self.path, self.function)
+            loaded = self.converted if is_static(self.converted) else None
+            if loaded is None:
+                loaded = from_model(model.SerializeToString(), folder, self.path, self.function)
             self.compiled[key] = anex.compile(loaded, device="cpu")
         return self.compiled[key]
 
@@ -96,6 +100,13 @@ class State:
 
     def write_state(self, name: str, value: np.ndarray) -> None:
         self.tensors[name][...] = value
+
+
+def is_static(program: Any) -> bool:
+    """Whether it is one function whose inputs have fixed shapes."""
+    if program is None or list(program.functions) != ["main"]:
+        return False
+    return all(isinstance(dim, (int, np.integer)) for var in program["main"].inputs.values() for dim in var.shape)
 
 
 def specialise(function: Any, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -129,6 +140,15 @@ def default(feature: Any) -> np.ndarray:
 
 def pytest_configure(config: pytest.Config) -> None:
     ct.models.model._MLModelProxy = Engine
+    if config.getoption("direct"):
+        load = ct.models.MLModel.__init__
+
+        def made(self: Any, *arguments: Any, **named: Any) -> None:
+            load(self, *arguments, **named)
+            if self.__proxy__:
+                self.__proxy__.converted = self._mil_program
+
+        ct.models.MLModel.__init__ = made
     gates = {"_is_macos": lambda: True, "_macos_version": lambda: MACOS, "_IS_MACOS": True}
     for name, module in list(sys.modules.items()):
         for gate, open_ in gates.items():
@@ -138,6 +158,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every", type=int, default=1, help="run one case in so many, the same ones each time")
+    parser.addoption("--direct", action="store_true", help="compile what ct.convert made, not the package it wrote")
+    parser.addoption("--each", type=int, help="run at most so many cases of each test function, drawn at random")
+    parser.addoption("--seed", type=int, default=0, help="what --each draws with")
 
 
 def counts(case: str) -> bool:
@@ -146,9 +169,20 @@ def counts(case: str) -> bool:
     return "neuralnetwork" not in case and not ("'fp32'" in case and half)
 
 
+def draw(items: list[pytest.Item], most: int, seed: int) -> list[pytest.Item]:
+    """At most so many cases of each test function, in their order."""
+    functions: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        functions.setdefault(item.nodeid.partition("[")[0], []).append(i)
+    rng = random.Random(seed)
+    return [items[i] for cases in functions.values() for i in sorted(rng.sample(cases, min(most, len(cases))))]
+
+
 @pytest.hookimpl(trylast=True)  # after -k has chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     sampled = [item for item in items if counts(item.nodeid)][:: config.getoption("every")]
+    if most := config.getoption("each"):
+        sampled = draw(sampled, most, config.getoption("seed"))
     chosen = set(map(id, sampled))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
     items[:] = sampled

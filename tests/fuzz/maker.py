@@ -239,7 +239,7 @@ def random_graph(seed: int, ops: Iterable[str] = ()) -> tuple[Graph, Maker]:
     The few make programs that the whole table makes too seldom: chains of elementwise ops behind a product, one op
     upon itself.
     """
-    from . import families, families_data, reference_data  # noqa: F401  they fill the tables
+    from . import families, families_data, families_images, reference_data  # noqa: F401  they fill the tables
 
     maker = Maker(seed)
     choice = sorted(ops) or sorted(TAME if maker.wild else FAMILIES)
