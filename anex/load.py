@@ -155,7 +155,7 @@ def from_proto(
         from coremltools.converters.mil.frontend.milproto.load import load_mil_proto
 
         _coremltools.restart_names()
-        with _explained():
+        with _explained(), _coremltools.plain_bools():
             program = load_mil_proto(chosen, target, links)
         _coremltools.validate(program)
         return program

@@ -171,6 +171,14 @@ OF_NONE = {
     "layer_norm": (lambda x: mb.layer_norm(x=x, axes=[1]), lambda x: torch.nn.functional.layer_norm(x, (3,))),
     "transpose": (lambda x: mb.transpose(x=x, perm=[1, 0]), lambda x: x.T),
     "tile": (lambda x: mb.tile(x=x, reps=[2, 1]), lambda x: x.tile(2, 1)),
+    "reshape": (
+        lambda x: mb.reshape(x=x, shape=mb.concat(values=[_rows(x), [1, 3]], axis=0)),
+        lambda x: x.reshape(len(x), 1, 3),
+    ),
+    "tile by none": (
+        lambda x: mb.tile(x=np.ones((1, 3), "float32"), reps=mb.concat(values=[_rows(x), [1]], axis=0)),
+        lambda x: torch.ones(1, 3).tile(len(x), 1),
+    ),
     "stack": (lambda x: mb.stack(values=[x, x], axis=0), lambda x: torch.stack([x, x])),
     "split": (lambda x: mb.split(x=x, num_splits=3, axis=1)[1], lambda x: x[:, 1:2]),
     "cumsum": (lambda x: mb.cumsum(x=x, axis=0), lambda x: x.cumsum(0)),
@@ -179,6 +187,10 @@ OF_NONE = {
     "cast": (lambda x: mb.cast(x=x, dtype="int32"), lambda x: x.int()),
     "where": (lambda x: mb.select(cond=mb.greater(x=x, y=np.float32(0)), a=x, b=x), lambda x: x),
 }  # fmt: skip
+
+
+def _rows(x):
+    return mb.slice_by_size(x=mb.shape(x=x), begin=[0], size=[1])
 
 
 def _zeros(x):

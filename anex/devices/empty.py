@@ -6,6 +6,7 @@ joined with nothing is itself; where there is no such answer the op is refused b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,19 @@ def concerns(op: Operation | Any) -> bool:
         and any(map(is_empty, _operands(op)))
         and not all(map(is_empty, op.outputs))
     )
+
+
+def refused_by_builder(op_type: str, arguments: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
+    """The empty result of arguments, some of them values by now, that coremltools' builder refuses."""
+    reps, target = (getattr(given, "val", given) for given in map(arguments.get, ("reps", "shape")))
+    x = arguments.get("x")
+    if op_type == "tile" and isinstance(reps, np.ndarray) and not reps.all():
+        dims = [int(n) * int(rep) for n, rep in zip(x.shape, reps, strict=True)]  # type: ignore[union-attr]
+    elif op_type == "reshape" and isinstance(target, np.ndarray) and is_empty(x) and 0 in target:
+        dims = [max(int(n), 0) for n in target]
+    else:
+        return None
+    return np.empty(dims, x.dtype if isinstance(x, np.ndarray) else _dtype(x))  # type: ignore[arg-type]
 
 
 def instead(op: Operation) -> np.ndarray[Any, Any] | Var:

@@ -21,6 +21,7 @@ from .._coremltools import coremltools
 from ..errors import ClosedError, CompileError, UnsupportedError
 from ..ops import dtype_name
 from ..spec import Spec, spec_of_result
+from . import empty
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Function, Operation, Var
@@ -194,6 +195,8 @@ def _follow(var: Any, made: Mapping[Var, Var]) -> Any:
 
 def _emit(builder: Any, op: Operation, arguments: Mapping[str, Any]) -> list[Var]:
     try:
+        if (nothing := empty.refused_by_builder(op.op_type, arguments)) is not None:
+            return [builder.const(val=nothing, name=op.name)]
         result = getattr(builder, op.op_type)(**arguments, name=op.name)
     except Exception as error:
         raise CompileError(f"with what was computed in this call, {op.op_type} {op.name!r}: {error}") from error

@@ -48,6 +48,8 @@ class Engine:
 
     def predict(self, data: dict[str, Any], state: State | None = None) -> dict[str, np.ndarray]:
         arrays = {name: pixels(value, self.feature(name)) for name, value in data.items()}
+        for name, array in arrays.items():
+            refuse_size(array.shape, self.feature(name))
         for feature in self.model.description.input:
             if feature.name not in arrays and feature.type.isOptional:
                 arrays[feature.name] = default(feature)
@@ -61,7 +63,9 @@ class Engine:
         except anex.ArgumentError as error:  # what only the data can show, such as an index out of range
             raise RuntimeError(f"Unable to compute the prediction using ML Program: {error}") from error
         results = results if isinstance(results, tuple) else (results,)
-        return {name: np.array(value, ndmin=1) for name, value in zip(program.outputs, results, strict=True)}
+        kinds = {feature.name: feature.type for feature in self.model.description.output}
+        named = zip(program.outputs, results, strict=True)
+        return {name: picture(np.array(value, ndmin=1), kinds.get(name)) for name, value in named}
 
     def batchPredict(self, batch: list[dict[str, Any]]) -> list[dict[str, np.ndarray]]:  # noqa: N802
         return [self.predict(data) for data in batch]
@@ -129,6 +133,43 @@ def pixels(value: Any, feature: Any) -> np.ndarray:
     if feature.type.imageType.colorSpace == colours.BGR:
         image = image[..., ::-1]
     return image.transpose(2, 0, 1)[None]
+
+
+def picture(array: np.ndarray, kind: Any) -> Any:
+    """An output as it is; as an image, where the model says that it is one."""
+    if kind is None or kind.WhichOneof("Type") != "imageType":
+        return array
+    from PIL import Image
+
+    colours = ct.proto.FeatureTypes_pb2.ImageFeatureType
+    space = kind.imageType.colorSpace
+    if space == colours.GRAYSCALE_FLOAT16:
+        return Image.fromarray(array.reshape(array.shape[-2:]).astype(np.float32), "F")
+    whole = np.clip(np.rint(array.astype(np.float32)), 0, 255).astype(np.uint8)
+    if space == colours.GRAYSCALE:
+        return Image.fromarray(whole.reshape(whole.shape[-2:]), "L")
+    channels = whole.reshape(whole.shape[-3:]).transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(channels[..., ::-1] if space == colours.BGR else channels), "RGB")
+
+
+def refuse_size(shape: tuple[int, ...], feature: Any) -> None:
+    """Core ML looks at the ranges and choices of the model's description."""
+    if feature is None or feature.type.WhichOneof("Type") != "multiArrayType":
+        return
+    array = feature.type.multiArrayType
+    flexibility = array.WhichOneof("ShapeFlexibility")
+    if flexibility == "enumeratedShapes":
+        if list(shape) not in [list(each.shape) for each in array.enumeratedShapes.shapes]:
+            text = " x ".join(map(str, shape))
+            raise RuntimeError(
+                f"MultiArray shape ({text}) of {feature.name} was not in enumerated set of allowed shapes"
+            )
+    elif flexibility == "shapeRange":
+        for i, (n, each) in enumerate(zip(shape, array.shapeRange.sizeRanges, strict=False)):
+            high = each.upperBound if each.upperBound >= 0 else n
+            if not each.lowerBound <= n <= high:
+                allowed = f"{each.lowerBound}..{high}"
+                raise RuntimeError(f"Size ({n}) of dimension ({i}) is not in allowed range ({allowed})")
 
 
 def default(feature: Any) -> np.ndarray:
