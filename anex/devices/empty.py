@@ -44,7 +44,7 @@ def refused_by_builder(op_type: str, arguments: Mapping[str, Any]) -> np.ndarray
     reps, target = (getattr(given, "val", given) for given in map(arguments.get, ("reps", "shape")))
     x = arguments.get("x")
     if op_type == "tile" and isinstance(reps, np.ndarray) and not reps.all():
-        dims = [int(n) * int(rep) for n, rep in zip(x.shape, reps, strict=True)]  # type: ignore[union-attr]
+        dims = [int(n) * int(rep) for n, rep in zip(x.shape, reps, strict=True)]
     elif op_type == "reshape" and isinstance(target, np.ndarray) and is_empty(x) and 0 in target:
         dims = [max(int(n), 0) for n in target]
     else:

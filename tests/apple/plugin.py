@@ -161,9 +161,7 @@ def refuse_size(shape: tuple[int, ...], feature: Any) -> None:
     if flexibility == "enumeratedShapes":
         if list(shape) not in [list(each.shape) for each in array.enumeratedShapes.shapes]:
             text = " x ".join(map(str, shape))
-            raise RuntimeError(
-                f"MultiArray shape ({text}) of {feature.name} was not in enumerated set of allowed shapes"
-            )
+            raise RuntimeError(f"MultiArray Shape ({text}) was not in enumerated set of allowed shapes")
     elif flexibility == "shapeRange":
         for i, (n, each) in enumerate(zip(shape, array.shapeRange.sizeRanges, strict=False)):
             high = each.upperBound if each.upperBound >= 0 else n

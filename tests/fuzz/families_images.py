@@ -17,9 +17,7 @@ def crop_resize(g: Maker, op: str) -> None:
     """Boxes whose corners are pixels, and points between them: what lies outside has tests of its own."""
     x = g.pick("f", 4, 4)
     n, _, height, width = g.dims(x)
-    if (
-        n > 1 and g.graph.opset < "iOS17"
-    ):  # whose results have an axis for the images too, and nobody says what is there
+    if n > 1 and g.graph.opset < "iOS17":  # its results have an axis of the images, and nobody says what is there
         raise Refused
     count = g.int(1, 3)
     rows, columns = (np.sort(g.rng.integers(0, size, (count, 2)), 1) for size in (height, width))
