@@ -42,14 +42,14 @@ def concerns(op: Operation | Any) -> bool:
 def refused_by_builder(op_type: str, arguments: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
     """The empty result of arguments, some of them values by now, that coremltools' builder refuses."""
     reps, target = (getattr(given, "val", given) for given in map(arguments.get, ("reps", "shape")))
-    x = arguments.get("x")
+    x: Any = arguments.get("x")
     if op_type == "tile" and isinstance(reps, np.ndarray) and not reps.all():
         dims = [int(n) * int(rep) for n, rep in zip(x.shape, reps, strict=True)]
     elif op_type == "reshape" and isinstance(target, np.ndarray) and is_empty(x) and 0 in target:
         dims = [max(int(n), 0) for n in target]
     else:
         return None
-    return np.empty(dims, x.dtype if isinstance(x, np.ndarray) else _dtype(x))  # type: ignore[arg-type]
+    return np.empty(dims, x.dtype if isinstance(x, np.ndarray) else _dtype(x))
 
 
 def instead(op: Operation) -> np.ndarray[Any, Any] | Var:
