@@ -48,7 +48,7 @@ class Maker:
         self.dtypes: dict[str, str] = {}
         self.weights: dict[str, Step] = {}  # values that coremltools wants to see made
         self.floating = str(self.rng.choice(["fp16", "fp32"]))  # of new inputs
-        self.graph.opset = self.one("iOS18", "iOS18", "iOS17", "iOS16" if self.floating == "fp16" else "iOS15")
+        self.graph.opset = self.one("iOS18", "iOS17", "iOS16", "iOS15")
         self.wild = self.graph.wild = self.chance(
             0.1
         )  # with infinities, NaN, subnormals: only ops that say what these become
