@@ -94,8 +94,13 @@ def tensors(op: Operation) -> Iterator[Var]:
     for argument in op.inputs.values():
         for var in argument if isinstance(argument, (list, tuple)) else (argument,):
             # cond and while_loop also keep, among their inputs, the functions that made their blocks
-            if hasattr(var, "sym_type") and not _is_parameter(var):
+            if hasattr(var, "sym_type") and not is_list(var) and not _is_parameter(var):
                 yield var
+
+
+def is_list(var: Any) -> bool:
+    """A list of tensors, which has no dtype or shape of its own."""
+    return hasattr(var, "elem_type")
 
 
 def _is_parameter(var: Var) -> bool:
