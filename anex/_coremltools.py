@@ -59,6 +59,24 @@ def coremltools() -> Iterator[Any]:
         yield ct
 
 
+@contextlib.contextmanager
+def plain_bools() -> Iterator[None]:
+    """Within the block, coremltools' reader makes Python's bools of MIL's: numpy 2 takes no others for ``keepdims``."""
+    from coremltools.converters.mil.frontend.milproto import load
+
+    original = load._load_value
+
+    def load_value(context: Any, value: Any) -> Any:
+        found = original(context, value)
+        return found.item() if type(found).__name__ in ("bool", "bool_") else found
+
+    load._load_value = load_value
+    try:
+        yield
+    finally:
+        load._load_value = original
+
+
 def target(ct: Any, wanted: Any) -> Any:
     """The ``ct.target`` member for a member or its name; iOS18 for None.
 

@@ -14,6 +14,8 @@ cdef extern from "anex.h" nogil:
 
     ctypedef int anex_dtype
     enum:
+        ANEX_F16
+        ANEX_F32
         ANEX_STRING
         ANEX_DTYPE_COUNT
     ctypedef struct anex_dtype_info:

@@ -165,12 +165,12 @@ def constants_follow(builder: Any, types: Any) -> Iterator[None]:
 
 def _follow(types: Any, op: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """``arguments`` with the constants in the dtype of the tensors, where the op allows it."""
-    from coremltools.converters.mil.mil import Var
+    from coremltools.converters.mil.mil import ListVar, Var
     from coremltools.converters.mil.mil.input_type import TensorInputType, TupleInputType
 
     def dtype_of(given: Any) -> Any:
         """fp16, fp32, or None for whatever is no floating tensor."""
-        dtype = given.dtype if isinstance(given, Var) else None
+        dtype = given.dtype if isinstance(given, Var) and not isinstance(given, ListVar) else None
         return dtype if dtype in (types.fp16, types.fp32) else None
 
     numpy = {types.fp16: np.float16, types.fp32: np.float32}

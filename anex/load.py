@@ -210,7 +210,7 @@ def from_proto(
         from coremltools.converters.mil.frontend.milproto.load import load_mil_proto
 
         _coremltools.restart_names()
-        with _explained(), bounds.evaluation():
+        with _explained(), bounds.evaluation(), _coremltools.plain_bools():
             program = load_mil_proto(chosen, target, links)
         _coremltools.validate(program)
         return program
@@ -260,6 +260,8 @@ def _explained() -> Iterator[None]:
         message = str(error.args[0]) if error.args else type(error).__name__
         if isinstance(error, KeyError) and error.args[0] in BY_NUMBER:
             raise UnsupportedError(f"{where}: coremltools has no {BY_NUMBER[error.args[0]].name}") from error
+        if isinstance(error, NotImplementedError):
+            raise UnsupportedError(f"{where}: coremltools cannot read it back: {message}") from error
         if isinstance(error, AssertionError) and "proto_type" in at:
             message = f"gives {_type_name(at['pymil_type'])}, declared as {_type_name(at['proto_type'])}"
         wrong_op = at and at["op_spec"].type != "const"

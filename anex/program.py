@@ -11,7 +11,7 @@ from . import devices
 from ._coremltools import coremltools
 from ._native import Caller
 from .errors import ArgumentError, CompileError, ShapeError, UnsupportedError
-from .spec import Spec, spec
+from .spec import Spec, spec, spec_of_result
 from .state import State, tensors_of
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def _spec(name: str, var: Any, *, is_output: bool = False) -> Spec:
     if found not in DTYPES or DTYPES[found] != _numpy_name(found):
         raise UnsupportedError(f"{name!r} is {found}, which is not a dtype of inputs and outputs")
     try:
-        fixed = spec(tuple(dim if isinstance(dim, int) else 1 for dim in dims), DTYPES[found])
+        fixed = (spec_of_result if is_output else spec)(
+            tuple(dim if isinstance(dim, int) else 1 for dim in dims), DTYPES[found]
+        )
         return fixed if is_static else Spec(tuple(dim if isinstance(dim, int) else -1 for dim in dims), fixed.dtype)
     except ShapeError as error:
         raise ShapeError(f"{name!r}: {error}") from None

@@ -58,7 +58,7 @@ extern const anex_dtype_info anex_dtypes[ANEX_DTYPE_COUNT];
 #define ANEX_MAX_RANK 8 /* a palette's table has the rank of its weight (at most 5) + 2 */
 #define ANEX_ALIGNMENT 64
 
-/* A view of memory: row-major with byte strides. 4-bit tensors are always packed. */
+/* A view of memory: row-major with byte strides. 4-bit tensors are always packed. A dimension may be 0. */
 typedef struct anex_tensor {
     void *data;
     int64_t shape[ANEX_MAX_RANK];
@@ -118,7 +118,8 @@ void anex_plan_lasting(anex_plan *plan, anex_value constant);
 
 /* One op: `inputs` in the kernel's order; `list` holds the tensors of a variadic input ("values").
    `through`: -1, or an input that no other op reads and that is no output of the program. If the op added
-   last makes it, and both ops can, they become one node: the value is never stored, nor rounded. */
+   last makes it, and both ops can, they become one node: the value is never stored, nor rounded. An op whose
+   results are all empty is no node. */
 anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int32_t n_inputs, const anex_value *inputs,
                          int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
                          anex_value through, anex_error *error);

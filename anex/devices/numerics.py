@@ -5,10 +5,11 @@ The limits, and who measured them, are rules of ``anex.ops`` (``Rule.cliff``); c
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
     from .cpu import Lowering
 
 SUM = "anex_narrow_sum"  # in the place of the op; the other kernels follow it
+INDEX: Literal["anex_narrow_index"] = "anex_narrow_index"  # of integer results
 HAPPENED = {
     "anex_overflow": "value(s) from {limit:g} on became infinite (up to {most:g})",
     "anex_flush": "value(s) below {limit:.3g} became zero (up to {most:.3g})",
+    INDEX: "index(es) above {limit:g} came back rounded (up to {most:g})",
     SUM: "addition(s) were rounded because the sum was above {limit:g} (up to {most:g})",
 }
 LEFT_OUT = -1
+PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Model:
             lowering.add_kernel(op)
             return
         rules = {} if op.blocks else {rule.cliff.kernel: rule for rule in cliffs(op, self.chip) if rule.cliff}
+        index = rules.pop(INDEX, None)
         halves = [var for var in op.outputs if dtype_name(var) == "fp16"] if op.op_type != "coreml_update_state" else []
         for kernel, rule in rules.items() if halves else ():
             self.rules[kernel, op.name] = (op.op_type, rule)
@@ -84,6 +89,16 @@ class Model:
                     operands = [lowering.value(v) for v in floats]
                 lowering.plan.add_op(kernel, op.name, given, operands, [result])
                 lowering.values[var] = result
+        if index is not None:
+            self._add_indices(lowering, op, index)
+
+    def _add_indices(self, lowering: Lowering, op: Operation, rule: Rule) -> None:
+        self.rules[INDEX, op.name] = (op.op_type, rule)
+        for var in op.outputs:
+            if (dtype := dtype_name(var)) in ("int32", "uint16"):
+                result = lowering.plan.add_value(var.shape, dtype)
+                lowering.plan.add_op(INDEX, op.name, [lowering.values[var], _constant(lowering, rule)], [], [result])
+                lowering.values[var] = result
 
     def _add_sum(self, lowering: Lowering, op: Operation, rule: Rule) -> None:
         (var,), axes = op.outputs, op.inputs.get("axes")
@@ -93,7 +108,7 @@ class Model:
         lowering.plan.add_op(SUM, op.name, [*given, _constant(lowering, rule), mean], [], [result])
         lowering.values[var] = result
 
-    def warn(self, plan: _native.Plan, stacklevel: int) -> None:
+    def warn(self, plan: _native.Plan) -> None:
         """An ``AneWarning`` for each node that changed something since the last call of this."""
         try:
             crossings = plan.take_crossings()
@@ -107,7 +122,15 @@ class Model:
                 f"([{rule.id}] on {chips(rule.chips)}; {', '.join(rule.source)}); {rule.fix}"
             )
             warning.crossing = crossing
-            warnings.warn(warning, stacklevel=stacklevel + 1)
+            warnings.warn(warning, stacklevel=_outside())
+
+
+def _outside() -> int:
+    """The ``stacklevel`` that blames the line that called anex, however deep: a run may be a step of another."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == PACKAGE:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _constant(lowering: Lowering, rule: Rule) -> int:
@@ -123,7 +146,7 @@ class Watched:
 
     def run(self, arguments: tuple[Any, ...], out: Any = None) -> Any:
         result = self.plan.run(arguments, out)
-        self.model.warn(self.plan, stacklevel=2)
+        self.model.warn(self.plan)
         return result
 
     def begin(self, arguments: tuple[Any, ...], out: Any = None) -> Pending:
@@ -150,5 +173,5 @@ class _Pending:
 
     def run(self) -> Any:
         result = self.submission.run()
-        self.watched.model.warn(self.watched.plan, stacklevel=2)
+        self.watched.model.warn(self.watched.plan)
         return result

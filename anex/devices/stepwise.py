@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._coremltools import coremltools
-from ..creation import empty
-from ..errors import ClosedError, CompileError, ShapeError, UnsupportedError
+from ..creation import empty as empty_tensor
+from ..errors import ClosedError, CompileError, UnsupportedError
 from ..ops import dtype_name
-from ..spec import Spec, spec
+from ..spec import Spec, spec_of_result
+from . import empty
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Function, Operation, Var
@@ -74,6 +75,11 @@ class Known:
 
     arrays: Mapping[str, np.ndarray[Any, Any]]
     key: tuple[Any, ...]
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """As the builder takes them: numbers, not arrays of rank 0."""
+        return {name: array[()] for name, array in self.arrays.items()}
 
 
 RESULT = "result"  # of an op of FOUND, in Known
@@ -136,7 +142,7 @@ class Stepwise:
         from coremltools.converters.mil.mil import Builder, Function
 
         specs = dict(self.signature.inputs)
-        found = [spec(each.arrays[RESULT].shape, "int32") for each in known if RESULT in each.arrays]
+        found = [spec_of_result(each.arrays[RESULT].shape, "int32") for each in known if RESULT in each.arrays]
         specs |= {f"found {i}": each for i, each in enumerate(found)}
         with Function({name: _placeholder(each) for name, each in specs.items()}, self.function.opset_version) as step:
             made = {old: step.inputs[name] for name, old in self.function.inputs.items()}
@@ -156,7 +162,9 @@ class Stepwise:
                         step.set_outputs([arguments[name] for name in names])
                         outputs = {name: _spec_of(arguments[name]) for name in names}
                         return Step(self.make(step, specs, outputs), step, outputs, op, names)
-                    new = [next(results)] if op.op_type in FOUND else _emit(Builder, op, {**arguments, **there.arrays})
+                    new = (
+                        [next(results)] if op.op_type in FOUND else _emit(Builder, op, {**arguments, **there.constants})
+                    )
                 made.update(zip(op.outputs, new, strict=True))
             step.set_outputs([_follow(var, made) for var in self.function.outputs])
         return Step(self.make(step, specs, self.signature.outputs), step, self.signature.outputs)
@@ -190,7 +198,7 @@ class Stepwise:
         seconds: list[float] = []
 
         def run(step: Step, given: tuple[Any, ...]) -> Any:
-            made = [empty(each.shape, dtype=each.dtype) for each in step.outputs.values()] if not _is_last(step) else []
+            made = [] if _is_last(step) else [_room(each) for each in step.outputs.values()]
             results = out if _is_last(step) else made[0] if len(made) == 1 else tuple(made)
             seconds.extend(step.executable.profile(given, results))
             return results
@@ -235,10 +243,11 @@ def _is_last(step: Step) -> bool:
 
 def _non_zero(op: Operation, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """[n, rank of x]: where x is not 0, in order."""
-    places = np.argwhere(x).astype(np.int32)
-    if not len(places):
-        raise ShapeError(f"non_zero {op.name!r} found nothing, and tensors are never empty")
-    return places
+    return np.argwhere(x).astype(np.int32)
+
+
+def _room(spec: Spec) -> Any:
+    return empty_tensor(spec.shape, dtype=spec.dtype) if 0 not in spec.shape else np.empty(spec.shape, spec.dtype)
 
 
 def _placeholder(given: Spec) -> Any:
@@ -257,6 +266,8 @@ def _follow(var: Any, made: Mapping[Var, Var]) -> Any:
 
 def _emit(builder: Any, op: Operation, arguments: Mapping[str, Any]) -> list[Var]:
     try:
+        if (nothing := empty.refused_by_builder(op.op_type, arguments)) is not None:
+            return [builder.const(val=nothing, name=op.name)]
         result = getattr(builder, op.op_type)(**arguments, name=op.name)
     except Exception as error:
         raise CompileError(f"with what was computed in this call, {op.op_type} {op.name!r}: {error}") from error
@@ -275,4 +286,4 @@ def _deciding(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _spec_of(var: Var) -> Spec:
-    return spec(tuple(map(int, var.shape)), dtype_name(var).replace("fp", "float"))
+    return spec_of_result(tuple(map(int, var.shape)), dtype_name(var).replace("fp", "float"))

@@ -289,6 +289,7 @@ MEAN = replace(
 ARGMAX = Rule(
     "index-range", f"an index comes back in fp16, exact up to {EXACT_SUM}", "W", "medium", many_choices,
     ("FRG: indices exact below 2048",), "choose in parts, or on the host",
+    cliff=Cliff("anex_narrow_index", EXACT_SUM, where=lambda op: many_choices(op, M1) is not None),
 )  # fmt: skip
 L2_NORM = Rule(
     "l2-norm-axes", "the engine norms over all axes but the first, MIL over the last three", "W", "medium",

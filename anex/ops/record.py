@@ -101,8 +101,13 @@ def tensors(op: Operation) -> Iterator[Var]:
     for argument in op.inputs.values():
         for var in argument if isinstance(argument, (list, tuple)) else (argument,):
             # cond and while_loop also keep, among their inputs, the functions that made their blocks
-            if hasattr(var, "sym_type") and not _is_parameter(var):
+            if hasattr(var, "sym_type") and not is_list(var) and not _is_parameter(var):
                 yield var
+
+
+def is_list(var: Any) -> bool:
+    """A list of tensors, which has no dtype or shape of its own."""
+    return hasattr(var, "elem_type")
 
 
 def _is_parameter(var: Var) -> bool:
@@ -146,8 +151,12 @@ def stored_bytes(var: Var) -> int:
 
 
 def dtype_name(var: Var) -> str:
-    """As MIL spells it: ``fp16``, ``int32``, ``bool``."""
+    """As MIL spells it: ``fp16``, ``int32``, ``bool``; of what is no tensor ``list`` or ``dict``."""
+    from coremltools.converters.mil.mil import types
+
     kind = var.sym_type
+    if types.is_list(kind) or types.is_dict(kind):
+        return "list" if types.is_list(kind) else "dict"
     return _name_of_dtype(kind.get_primitive() if hasattr(kind, "get_primitive") else var.dtype)
 
 

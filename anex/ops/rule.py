@@ -45,11 +45,11 @@ class Cliff:
     """What the engine does to float16 values past a limit, as the CPU engine's op ``kernel`` does it too.
 
     ``anex_overflow``: results of magnitude ``limit`` and more are infinite; ``anex_flush``: smaller than it
-    are zero; ``anex_narrow_sum``: float16 sums, no longer exact above it. ``where``: in which uses of
-    the op; None: in all.
+    are zero; ``anex_narrow_sum``: float16 sums, no longer exact above it; ``anex_narrow_index``: places that an
+    op finds come back in float16, no longer exact above it. ``where``: in which uses of the op; None: in all.
     """
 
-    kernel: Literal["anex_overflow", "anex_flush", "anex_narrow_sum"]
+    kernel: Literal["anex_overflow", "anex_flush", "anex_narrow_sum", "anex_narrow_index"]
     limit: float
     where: Callable[[Operation], bool] | None = None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .acceptance import never
-from .record import dtype_name, shape, tensors
+from .record import dtype_name, is_list, shape, tensors
 from .rule import BEFORE_H16, FAMILIES, PATHS, Check, Cliff, Rule
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ PLACES = frozenset({"begin", "end", "indices", "lengths", "pred", "reps", "shape
 def moving(op: Operation) -> Iterator[Var]:
     """The tensors that pass through the op; constants such as weights are not among them."""
     yield from (var for var in tensors(op) if not is_weight(var))
-    yield from op.outputs
+    yield from (var for var in op.outputs if not is_list(var))
 
 
 def is_weight(var: Var) -> bool:
@@ -53,7 +53,7 @@ def is_weight(var: Var) -> bool:
 
 
 def is_static(var: Var) -> bool:
-    return var.shape is not None and all(isinstance(dim, (int, np.integer)) for dim in var.shape)
+    return not is_list(var) and var.shape is not None and all(isinstance(dim, (int, np.integer)) for dim in var.shape)
 
 
 def _static(check: Check) -> Check:
@@ -65,6 +65,8 @@ def dynamic_shape(op: Operation, chip: str) -> str | None:
     for var in moving(op):
         if not is_static(var):
             return f"{var.name} has the shape {tuple(map(str, var.shape or ()))}"
+        if 0 in (var.shape or ()):
+            return f"{var.name} is empty: {shape(var)}"
     return None
 
 
