@@ -35,15 +35,18 @@ class Engine:
 
     ``device`` is where prefill runs. ``layers`` is how many layers one program of it holds; 0 stands for half a
     layer, attention or feed-forward, as the published engine has them. None: all of them, in one program.
+    ``cache`` is the dtype of keys and values: float16 halves their memory, and moves logits by some thousandths.
     """
 
-    def __init__(self, weights: Weights, device: str = "cpu", layers: int | None = None) -> None:
+    def __init__(
+        self, weights: Weights, device: str = "cpu", layers: int | None = None, cache: str = "float32"
+    ) -> None:
         self.weights, self.config = weights, weights.config
         if layers is not None and layers < 0:
             raise ValueError(f"{layers} layers in a program; 0 stands for half a layer")
         self.device = device
         self.layers = self.config.n_layer if layers is None else layers
-        self.graphs = Graphs(self.weights, device)
+        self.graphs = Graphs(self.weights, device, cache)
         self.buckets = sorted({min(bucket, self.config.n_positions) for bucket in BUCKETS})
         if self.config.n_positions not in self.buckets:
             self.buckets.append(self.config.n_positions)
@@ -52,7 +55,7 @@ class Engine:
         self.head = self._compile(self.graphs.head(), "cpu")
         self.state = self.decoder.make_state()
         positions = self.config.n_positions
-        self.mask = anex.full((1, 1, 1, positions), -np.inf, "float16")
+        self.mask = anex.full((1, 1, 1, positions), -np.inf, cache)
         self.begin, self.end = (anex.zeros((4,), "int32") for _ in range(2))
         self.x = anex.zeros((1, self.config.n_embd), "float32")
         self.logits = anex.zeros((1, self.config.vocab_size), "float32")
@@ -61,7 +64,9 @@ class Engine:
         self.tokenizer: Tokenizer | None = None
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", bits: int = 16, layers: int | None = None) -> Engine:
+    def load(
+        cls, folder: Path, device: str = "cpu", bits: int = 16, layers: int | None = None, cache: str = "float32"
+    ) -> Engine:
         """With the weights and the tokenizer of a converted folder, or of Hugging Face's."""
         weights, tokenizer = Weights.load(folder, bits), Tokenizer.from_folder(folder)
         if len(tokenizer) > weights.config.vocab_size:
@@ -69,7 +74,7 @@ class Engine:
                 f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {weights.config.vocab_size}; "
                 "they are not of the same model"
             )
-        engine = cls(weights, device, layers)
+        engine = cls(weights, device, layers, cache)
         engine.tokenizer = tokenizer
         return engine
 
