@@ -74,7 +74,12 @@ static int64_t before_tail(const anex_tensor *mask, int64_t at, int64_t n) {
         }
         while (n && anex_half_to_float(row[n - 1]) == -INFINITY) n--;
     } else {
+        const uint64_t two = 0xff800000ff800000;
         const float *row = (const float *)mask->data + at;
+        for (uint64_t last; n >= 2; n -= 2) {
+            memcpy(&last, row + n - 2, sizeof last);
+            if (last != two) break;
+        }
         while (n && row[n - 1] == -INFINITY) n--;
     }
     return n;
