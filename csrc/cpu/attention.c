@@ -257,6 +257,19 @@ static inline void mix(const attention *a, int64_t keys, const float *weight, co
     }
 }
 
+/* scores[s] = query . row s of key, while value comes from memory, and key before it is asked for */
+static inline void score(const attention *a, const part *p, const anex_dtype dtype, bool strict, const float *query,
+                         int64_t keys, float *scores) {
+    enum { ROWS = 16, LINE = 64 }; /* of key ahead */
+    const int64_t key = a->e * (dtype == ANEX_F16 ? 2 : 4), value = a->ev * (p->value.dtype == ANEX_F16 ? 2 : 4);
+    for (int64_t s = 0; s < keys; s++) {
+        for (int64_t at = 0; at < key; at += LINE)
+            __builtin_prefetch((const char *)p->key.data + (s + ROWS) * key + at);
+        for (int64_t at = 0; at < value; at += LINE) __builtin_prefetch((const char *)p->value.data + s * value + at);
+        scores[s] = gemm_dot(strict, query, p->key.data, dtype, s * a->e, a->e);
+    }
+}
+
 /* task: a query of a batch */
 static void attend_one(const anex_node *node, const anex_slice *slice) {
     const attention *a = node->state;
@@ -270,9 +283,9 @@ static void attend_one(const anex_node *node, const anex_slice *slice) {
         gemm_widen(query, p.query.data, p.query.dtype, l * a->e, a->e);
         for (int64_t i = 0; i < a->e; i++) query[i] *= a->scale;
         if (p.key.dtype == ANEX_F16)
-            for (int64_t s = 0; s < keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F16, s * a->e, a->e);
+            score(a, &p, ANEX_F16, strict, query, keys, scores);
         else
-            for (int64_t s = 0; s < keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F32, s * a->e, a->e);
+            score(a, &p, ANEX_F32, strict, query, keys, scores);
         if (p.mask) {
             widen_mask(mask, p.mask, p.mask_at + l * a->mask_row, keys);
             for (int64_t s = 0; s < keys; s++) scores[s] += mask[s];

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gpt2_config import CheckpointError
@@ -109,12 +110,14 @@ class Engine:
         """Start anew with ``ids``: fills the cache, gives the logits [V] after them. A view, until the next call."""
         length = len(ids)
         programs = self.prepare(self.bucket(length))
-        x: anex.Tensor | np.ndarray = self.embed(ids, programs[0].inputs["x"])
+        x: Any = self.start(ids, programs[0].inputs["x"])
         for program in programs:
+            if self.graphs.native:
+                x = program(x, state=self.state)
+                continue
             outputs = program(x)
-            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-            x = outputs[0]
-            for name, made in zip(list(program.outputs)[1:], outputs[1:], strict=True):
+            x, *cache = outputs if isinstance(outputs, tuple) else (outputs,)
+            for name, made in zip(list(program.outputs)[1:], cache, strict=True):
                 np.asarray(self.state[name])[:, :, :length] = np.asarray(made)[:, :, :length]
         self.length = length
         mask = np.asarray(self.mask)
@@ -122,9 +125,11 @@ class Engine:
         np.asarray(self.x)[0] = np.asarray(x)[0, :, 0, length - 1]
         return np.asarray(self.head(self.x, out=self.logits))[0]
 
-    def embed(self, ids: Sequence[int], spec: anex.Spec) -> np.ndarray:
-        """[1, C, 1, S], zero after the last token: the embeddings of tokens and places. A look-up in a table is no
-        work for the Neural Engine."""
+    def start(self, ids: Sequence[int], spec: anex.Spec) -> np.ndarray:
+        """What the first program of a prefill takes: numbers of tokens, [S], or their embeddings and those of their
+        places, [1, C, 1, S]. Zero after the last token. A look-up in a table is no work for the Neural Engine."""
+        if self.graphs.native:
+            return np.pad(np.asarray(ids, np.int32), (0, spec.shape[0] - len(ids)))
         x = np.zeros((spec.shape[3], self.config.n_embd), np.float32)
         np.add(self._rows("wte", ids), self._rows("wpe", slice(len(ids))), out=x[: len(ids)])
         return np.ascontiguousarray(x.T, spec.dtype)[None, :, None, :]

@@ -19,6 +19,7 @@ from gpt2_weights import Weights
 import anex
 from anex import mb
 
+FIRST = (0, "attention")  # half of a layer
 HIDDEN = np.float16(-np.inf)  # of what a query may not see
 HIDDEN_ON_ANE = np.float16(-3e4)  # how the Neural Engine takes infinities is not known
 
@@ -43,30 +44,51 @@ class Graphs:
 
     def __init__(self, weights: Weights, device: str = "cpu", cache: str = "float32") -> None:
         self.weights, self.config, self.device, self.cache = weights, weights.config, device, cache
+        self.native = device == "cpu"  # prefill runs where decode does
         self.dtype = "float16" if device == "ane" else "float32"  # of prefill's activations
         self.kept = "float16" if device == "ane" else cache  # of the keys and values it gives
 
     # ---- prefill ------------------------------------------------------------------------------
 
     def prefill(self, bucket: int, parts: list[tuple[int, str]]) -> Any:
-        """``bucket`` positions through some of the halves of layers, (number, "attention" or "ffn"), in order.
+        """``bucket`` positions through some of the halves of layers, (number, "attention" or "ffn"), in order: x to y,
+        [1, C, 1, S].
 
-        Gives x and, for each attention in it, the keys and values as the cache has them, [1, heads, S, size].
+        On the CPU the first part has the numbers of the tokens, int32 [S], for x, and keys and values go to the states
+        that ``decode`` reads. Other devices give them after y, [1, heads, S, size].
         """
+        first = self.native and parts[0] == FIRST
 
-        @anex.graph(x=anex.spec((1, self.config.n_embd, 1, bucket), self.dtype))
-        def prefill(x: Any) -> Any:
-            cache: list[Any] = []
+        def prefill(x: Any, **states: Any) -> Any:
+            x = self._embedding(x) if first else x
+            made: list[Any] = []
             for layer, half in parts:
-                if half == "attention":
-                    added, keys, values = self._attention(x, layer)
-                    cache += [mb.identity(x=keys, name=f"k{layer}"), mb.identity(x=values, name=f"v{layer}")]
-                else:
-                    added = self._ffn(x, layer)
+                if half == "ffn":
+                    x = mb.add(x=x, y=self._ffn(x, layer))
+                    continue
+                added, *cache = self._attention(x, layer)
+                for name, value in zip((f"k{layer}", f"v{layer}"), cache, strict=True):
+                    if self.native:
+                        _write(states[name], value, np.int32([0, 0, 0, 0]), np.int32(value.shape))
+                    else:
+                        made.append(mb.identity(x=value, name=name))
                 x = mb.add(x=x, y=added)
-            return mb.identity(x=x, name="y"), *cache
+            return mb.identity(x=x, name="y"), *made
 
-        return prefill
+        x = anex.spec((bucket,), "int32") if first else anex.spec((1, self.config.n_embd, 1, bucket), self.dtype)
+        return _program(prefill, {"x": x}, self.states() if self.native else {})
+
+    def states(self) -> dict[str, anex.Spec]:
+        """The keys and values of all positions."""
+        config = self.config
+        cache = anex.spec((1, config.n_head, config.n_positions, config.head_size), self.cache)
+        return {f"{kind}{i}": cache for i in range(config.n_layer) for kind in "kv"}
+
+    def _embedding(self, ids: Any) -> Any:
+        words = mb.gather(x=mb.const(val=self.weights.vector("wte")), indices=ids, axis=0)
+        places = self.weights.vector("wpe")[: ids.shape[0]].astype(np.float32)
+        x = mb.transpose(x=mb.add(x=_as("float32", words), y=places), perm=(1, 0))
+        return mb.reshape(x=x, shape=(1, self.config.n_embd, 1, ids.shape[0]))
 
     def _attention(self, x: Any, layer: int) -> tuple[Any, Any, Any]:
         config, at = self.config, f"layer_{layer:02}/"
@@ -115,8 +137,6 @@ class Graphs:
         The keys and values of all positions are states, [1, heads, positions, size].
         """
         config = self.config
-        cache = anex.spec((1, config.n_head, config.n_positions, config.head_size), self.cache)
-        states = {f"{kind}{i}": cache for i in range(config.n_layer) for kind in "kv"}
         place = anex.spec((4,), "int32")
 
         def token(x: Any, begin: Any, end: Any, mask: Any, **states: Any) -> Any:
@@ -130,7 +150,7 @@ class Graphs:
 
         mask = (1, 1, 1, config.n_positions)
         return _program(token, {"x": anex.spec((1, config.n_embd), "float32"), "begin": place, "end": place,
-                                "mask": anex.spec(mask, self.cache)}, states)  # fmt: skip
+                                "mask": anex.spec(mask, self.cache)}, self.states())  # fmt: skip
 
     def _single_attention(self, x: Any, layer: int, begin: Any, end: Any, mask: Any, k: Any, v: Any) -> Any:
         config, at = self.config, f"layer_{layer:02}/"
@@ -141,11 +161,8 @@ class Graphs:
         )
         if config.scale_attn_by_inverse_layer_idx:
             query = mb.mul(x=query, y=np.dtype(self.cache).type(1 / (layer + 1)))
-        caches = []
-        for state, update in ((k, key), (v, value)):
-            written = mb.slice_update(x=mb.read_state(input=state), update=update, begin=begin, end=end)
-            caches.append(mb.coreml_update_state(state=state, value=written))
-        mixed = mb.scaled_dot_product_attention(query=query, key=caches[0], value=caches[1], attn_mask=mask)
+        keys, values = (_write(state, update, begin, end) for state, update in ((k, key), (v, value)))
+        mixed = mb.scaled_dot_product_attention(query=query, key=keys, value=values, attn_mask=mask)
         return self._linear(_as("float32", mb.reshape(x=mixed, shape=(1, config.n_embd))), at, "o")
 
     def head(self) -> Any:
@@ -163,6 +180,12 @@ class Graphs:
     def _linear(self, x: Any, at: str, part: str) -> Any:
         weight = constant(self.weights.matrix(f"{at}w{part}"))
         return mb.linear(x=x, weight=weight, bias=mb.const(val=self.weights.vector(f"{at}b{part}")))
+
+
+def _write(state: Any, update: Any, begin: Any, end: Any) -> Any:
+    """The state after ``update`` has been written into it; the CPU engine writes no more than that."""
+    written = mb.slice_update(x=mb.read_state(input=state), update=update, begin=begin, end=end)
+    return mb.coreml_update_state(state=state, value=written)
 
 
 def _dtype(x: Any) -> str:
@@ -189,6 +212,7 @@ def _program(function: Callable[..., Any], inputs: dict[str, anex.Spec], states:
     kept = {name: mb.state_tensor_placeholder(spec.shape, builtin(spec)) for name, spec in states.items()}
     program = Program()
     with Function({**given, **kept}, coremltools.target.iOS18) as main:
-        main.set_outputs([function(**main.inputs)])
+        outputs = function(**main.inputs)
+        main.set_outputs(list(outputs) if isinstance(outputs, tuple) else [outputs])
     program.add_function("main", main)
     return program
