@@ -96,6 +96,28 @@ static int64_t visible(const attention *a, const part *p, int64_t l0, int64_t la
     return most;
 }
 
+#define ANY_BIT(type)                                              \
+    do {                                                           \
+        const type *row = (const type *)mask->data + at;           \
+        for (int64_t s = 0; s < n; s++) any |= row[s];             \
+    } while (0)
+
+/* Whether a mask leaves `n` keys from s0 on to all of the queries l0 .. l0+lanes-1, as most blocks of a causal one do */
+static bool shows_all(const attention *a, const part *p, int64_t l0, int64_t lanes, int64_t s0, int64_t n) {
+    const anex_tensor *mask = p->mask;
+    uint32_t any = 0; /* bit of a number to be added, or key left out */
+    for (int64_t l = 0; l < (a->mask_row ? lanes : 1) && !any; l++) {
+        const int64_t at = p->mask_at + (l0 + l) * a->mask_row + s0;
+        if (mask->dtype == ANEX_F16)
+            ANY_BIT(uint16_t);
+        else if (mask->dtype == ANEX_F32)
+            ANY_BIT(uint32_t);
+        else
+            for (int64_t s = 0; s < n; s++) any |= !((const uint8_t *)mask->data)[at + s];
+    }
+    return !any;
+}
+
 static void store_row(const part *p, int64_t at, const float *x, int64_t n) {
     if (p->out_dtype == ANEX_F16)
         anex_narrow((half *)p->out + at, x, n);
@@ -196,8 +218,9 @@ static void attend_block(const attention *a, const part *p, int64_t l0, char *sc
         gemm_tile(&g, &key, &queries, &to_scores, 0, scratch);
         for (int64_t i = 0; i < panels; i++) {
             float *panel = scores + i * keys * NR;
-            if (p->mask)
-                add_mask(a, p, panel, l0 + i * NR, anex_min(NR, n - i * NR), s0, keys, mask_rows, mask_columns);
+            const int64_t first = l0 + i * NR, lanes = anex_min(NR, n - i * NR);
+            if (p->mask && !shows_all(a, p, first, lanes, s0, keys))
+                add_mask(a, p, panel, first, lanes, s0, keys, mask_rows, mask_columns);
             if (a->scores.strict)
                 soften(false, panel, keys, &z[i]);
             else

@@ -95,8 +95,7 @@ class Graphs:
         length, heads, size = x.shape[3], config.n_head, config.head_size
         normal = self._norm(x, at + "ln1")
         q, k, v = (
-            mb.reshape(x=_as(self.kept, self._conv(normal, at, part)), shape=(1, heads, size, length))
-            for part in "qkv"
+            mb.reshape(x=_as(self.kept, self._conv(normal, at, part)), shape=(1, heads, size, length)) for part in "qkv"
         )
         keys, values = (mb.transpose(x=part, perm=(0, 1, 3, 2)) for part in (k, v))
         if config.scale_attn_by_inverse_layer_idx:
@@ -156,9 +155,7 @@ class Graphs:
         config, at = self.config, f"layer_{layer:02}/"
         normal = self._norm(x, at + "ln1")
         one = (1, config.n_head, 1, config.head_size)
-        query, key, value = (
-            mb.reshape(x=_as(self.cache, self._linear(normal, at, part)), shape=one) for part in "qkv"
-        )
+        query, key, value = (mb.reshape(x=_as(self.cache, self._linear(normal, at, part)), shape=one) for part in "qkv")
         if config.scale_attn_by_inverse_layer_idx:
             query = mb.mul(x=query, y=np.dtype(self.cache).type(1 / (layer + 1)))
         keys, values = (_write(state, update, begin, end) for state, update in ((k, key), (v, value)))
