@@ -1,9 +1,9 @@
 """GPT-2 as MIL programs: prefill in the Neural Engine's layout, one token with the cache as state, and the head.
 
 Prefill has activations [1, C, 1, S], where linear layers are 1x1 convolutions; one token has [1, C]. Both read the
-same arrays of fp16 weights, which the CPU engine leaves where they are. Activations are fp16 on the Neural Engine, which
-has no other. On the CPU they are float32, which costs little where weights are what is read: then logits are as near
-to those of torch in fp32 as torch's are to each other when it adds in another order.
+same arrays of fp16 weights, which the CPU engine leaves where they are. Activations are fp16 on the Neural Engine,
+which has no other. On the CPU they are float32, which costs little where weights are what is read: then logits are as
+near to those of torch in fp32 as torch's are to each other when it adds in another order.
 """
 
 from __future__ import annotations
