@@ -37,6 +37,7 @@ test: build-with-objc $(VENV)/demo $(VENV)/test
 # The tables in docs/ that are generated.
 docs: build $(VENV)/test
 	$(BIN)/python tools/ops_table.py
+	$(BIN)/python tools/cost_table.py
 
 lint: build $(VENV)/test
 	$(BIN)/ruff check

@@ -36,17 +36,22 @@ from .spec import Spec, spec
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import cache, cost, mil
+    from . import attention, cache, cost, grad, mil, miltools, optim
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
     from .devices.info import DeviceInfo, device_info
+    from .dynamic import Packed, PingPong
+    from .grad import training_step, value_and_grad, vjp
     from .load import from_mil, from_mlpackage
-    from .placement import Explanation, explain
-    from .profile import Profile
+    from .placement import Explanation, explain, explain_op
+    from .profiling import Profile
     from .program import Program, compile
+    from .quantization import Quantized, quantize
+    from .report import Report, profile
     from .state import State
     from .torch_frontend import from_torch
+    from .verification import Verification, verify
 
 __version__ = "0.1.0"
 
@@ -64,15 +69,21 @@ __all__ = [
     "Explanation",
     "FormatError",
     "MissingFileError",
+    "Packed",
+    "PingPong",
     "Profile",
     "Program",
+    "Quantized",
+    "Report",
     "ShapeError",
     "Spec",
     "State",
     "Tensor",
     "UnsupportedError",
+    "Verification",
     "ViewError",
     "__version__",
+    "attention",
     "cache",
     "compile",
     "cost",
@@ -80,19 +91,29 @@ __all__ = [
     "empty",
     "empty_like",
     "explain",
+    "explain_op",
     "from_dlpack",
     "from_mil",
     "from_mlpackage",
     "from_torch",
     "full",
     "get_num_threads",
+    "grad",
     "graph",
     "mb",
     "mil",
+    "miltools",
     "ones",
+    "optim",
+    "profile",
+    "quantize",
     "set_num_threads",
     "spec",
     "tensor",
+    "training_step",
+    "value_and_grad",
+    "verify",
+    "vjp",
     "zeros",
 ]
 
@@ -101,17 +122,22 @@ _MODULES = {
     "build": ("graph",),
     "devices.info": ("DeviceInfo", "device_info"),
     "creation": ("empty", "empty_like", "from_dlpack", "full", "ones", "tensor", "zeros"),
+    "dynamic": ("Packed", "PingPong"),
+    "grad": ("training_step", "value_and_grad", "vjp"),
     "load": ("from_mil", "from_mlpackage"),
-    "placement": ("Explanation", "explain"),
-    "profile": ("Profile",),
+    "placement": ("Explanation", "explain", "explain_op"),
+    "profiling": ("Profile",),
     "program": ("Program", "compile"),
+    "quantization": ("Quantized", "quantize"),
+    "report": ("Report", "profile"),
     "state": ("State",),
     "torch_frontend": ("from_torch",),
+    "verification": ("Verification", "verify"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cache", "cost", "mil"):
+    if name in ("attention", "cache", "cost", "grad", "mil", "miltools", "optim"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

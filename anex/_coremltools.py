@@ -23,7 +23,13 @@ _alone = threading.RLock()
 _BARS = {
     "coremltools.converters.mil.mil.passes.pass_pipeline": "tqdm",
     "coremltools.converters.mil.frontend.torch.ops": "_tqdm",
+    "coremltools.optimize.coreml._quantization_passes": "tqdm",
 }
+
+
+def _is_not_theirs(record: logging.LogRecord) -> bool:
+    """Some modules of coremltools log as nobody in particular."""
+    return "coremltools" not in record.pathname.replace("\\", "/").split("/")
 
 
 def _no_bar(iterable: Iterable[Any], *_: Any, **__: Any) -> Iterable[Any]:
@@ -37,6 +43,10 @@ def coremltools() -> Iterator[Any]:
     with _alone, contextlib.ExitStack() as restore:
         restore.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL + 1)
+        root = logging.getLogger()
+        if _is_not_theirs not in root.filters:
+            root.addFilter(_is_not_theirs)
+            restore.callback(root.removeFilter, _is_not_theirs)
         restore.enter_context(warnings.catch_warnings())
         for module in ("coremltools", "torch"):  # a user's own warnings still reach them
             warnings.filterwarnings("ignore", module=module)
@@ -47,6 +57,24 @@ def coremltools() -> Iterator[Any]:
                 restore.callback(setattr, module_, bar, getattr(module_, bar))
                 setattr(module_, bar, _no_bar)
         yield ct
+
+
+@contextlib.contextmanager
+def plain_bools() -> Iterator[None]:
+    """Within the block, coremltools' reader makes Python's bools of MIL's: numpy 2 takes no others for ``keepdims``."""
+    from coremltools.converters.mil.frontend.milproto import load
+
+    original = load._load_value
+
+    def load_value(context: Any, value: Any) -> Any:
+        found = original(context, value)
+        return found.item() if type(found).__name__ in ("bool", "bool_") else found
+
+    load._load_value = load_value
+    try:
+        yield
+    finally:
+        load._load_value = original
 
 
 def target(ct: Any, wanted: Any) -> Any:
@@ -114,9 +142,16 @@ def validate(program: Any) -> None:
 
     try:
         program.validate()
-        program._check_invalid_tensor_rank()
+        if any(map(_has_high_rank, program.functions.values())):  # coremltools takes long to find none
+            program._check_invalid_tensor_rank()
     except ValueError as error:
         raise CompileError(str(error)) from error
+
+
+def _has_high_rank(block: Any) -> bool:
+    kinds = (var.sym_type for op in block.operations for var in op.outputs)
+    high = any(len(kind.get_shape()) > 5 for kind in kinds if hasattr(kind, "get_shape"))
+    return high or any(_has_high_rank(inner) for op in block.operations for inner in op.blocks)
 
 
 def builder() -> Any:

@@ -14,6 +14,8 @@ cdef extern from "anex.h" nogil:
 
     ctypedef int anex_dtype
     enum:
+        ANEX_F16
+        ANEX_F32
         ANEX_STRING
         ANEX_DTYPE_COUNT
     ctypedef struct anex_dtype_info:
@@ -96,6 +98,32 @@ cdef extern from "anex.h" nogil:
         double flops_per_second
         double bytes_per_second
     anex_status anex_measure_limits(anex_limits *, anex_error *)
+    ctypedef enum anex_rule:
+        ANEX_SGD
+        ANEX_ADAM
+        ANEX_ADAMW
+        ANEX_SUM
+    ctypedef struct anex_optimizer:
+        anex_rule rule
+        c_bool nesterov
+        c_bool measures
+        int64_t step
+        double rate
+        double beta1
+        double beta2
+        double epsilon
+        double gradient_scale
+        double clip
+    ctypedef struct anex_parameter:
+        const char *name
+        const anex_tensor *weight
+        const anex_tensor *gradient
+        const anex_tensor *copy
+        const anex_tensor *first
+        const anex_tensor *second
+        double weight_decay
+    anex_status anex_optimizer_step(const anex_optimizer *, int32_t, const anex_parameter *, double *, c_bool *,
+                                    anex_error *)
     void anex_set_num_threads(int32_t)
     int32_t anex_get_num_threads()
 

@@ -46,6 +46,7 @@ class Tensor:
     def share_id(self) -> int: ...
     def close(self) -> None: ...
     def copy_from(self, source: object) -> None: ...
+    def astype(self, dtype: npt.DTypeLike, *, copy: bool = True) -> Tensor: ...
     def item(self) -> Any: ...
     def tolist(self) -> Any: ...
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]: ...
@@ -225,3 +226,21 @@ class AneRaw:
         way: str = "evaluate",
         chain: bool = False,
     ) -> dict[str, Any]: ...
+
+RULES: dict[str, int]
+
+def optimizer_step(
+    rule: str,
+    rows: Sequence[tuple[str, Any, Any, Any, Any, Any, float]],
+    *,
+    step: int,
+    rate: float = 0.0,
+    beta1: float = 0.0,
+    beta2: float = 0.0,
+    epsilon: float = 0.0,
+    gradient_scale: float = 1.0,
+    clip: float = 0.0,
+    nesterov: bool = False,
+    measures: bool = False,
+) -> tuple[float, bool]:
+    """One step in place: (norm of the scaled gradients or NaN, whether the weights have changed)."""

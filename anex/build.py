@@ -80,7 +80,7 @@ def _build(function: Callable[..., Any], specs: Mapping[str, Spec], target: Any,
     }
     program = Program()
     with _explained(where, Builder):
-        with Function(placeholders, target) as main, _constants_follow(Builder, types):
+        with Function(placeholders, target) as main, constants_follow(Builder, types):
             returned = function(**main.inputs)
             main.set_outputs(_outputs(returned, main.inputs, where))
         program.add_function("main", main)
@@ -141,7 +141,7 @@ _MIXED = re.compile("fp16.*fp32|fp32.*fp16|share the same data type", re.DOTALL)
 
 
 @contextlib.contextmanager
-def _constants_follow(builder: Any, types: Any) -> Iterator[None]:
+def constants_follow(builder: Any, types: Any) -> Iterator[None]:
     """Within the block, the builder gives constants the dtype of the tensors beside them.
 
     All ops go through the builder's ``_add_op``, which is wrapped for the time of the block; only
@@ -165,12 +165,12 @@ def _constants_follow(builder: Any, types: Any) -> Iterator[None]:
 
 def _follow(types: Any, op: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """``arguments`` with the constants in the dtype of the tensors, where the op allows it."""
-    from coremltools.converters.mil.mil import Var
+    from coremltools.converters.mil.mil import ListVar, Var
     from coremltools.converters.mil.mil.input_type import TensorInputType, TupleInputType
 
     def dtype_of(given: Any) -> Any:
         """fp16, fp32, or None for whatever is no floating tensor."""
-        dtype = given.dtype if isinstance(given, Var) else None
+        dtype = given.dtype if isinstance(given, Var) and not isinstance(given, ListVar) else None
         return dtype if dtype in (types.fp16, types.fp32) else None
 
     numpy = {types.fp16: np.float16, types.fp32: np.float32}

@@ -11,8 +11,16 @@ import click
 from .bench.commands import bench
 from .calibration import calibrate
 from .cost.commands import cost
+from .miltools.commands import mil
+from .placement.advising import command as advise
+from .placement.commands import explain
+from .miltools.commands import mil
+from .placement.advising import command as advise
 from .placement.commands import explain
 from .probe.commands import probe
+from .quantization.commands import quantize
+from .report.commands import profile
+from .verification.commands import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,11 +29,16 @@ def main() -> None:
     """Program the Apple Neural Engine: what is here, and whether it works."""
 
 
+main.add_command(advise)
 main.add_command(bench)
 main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(explain)
+main.add_command(mil)
 main.add_command(probe)
+main.add_command(profile)
+main.add_command(quantize)
+main.add_command(verify)
 
 
 @main.command()

@@ -14,6 +14,8 @@ from ._native import Tensor, ane_is_open, ane_open
 from .errors import ArgumentError, DTypeError
 from .spec import Spec, spec
 
+# Native ones, between which the native layer converts.
+FLOATS: dict[np.dtype[Any], str] = {np.dtype(name): name for name in ("float16", "float32")}
 PACKED_DTYPES = {"int4": (-8, 7), "uint4": (0, 15)}
 
 
@@ -34,7 +36,7 @@ def are_surfaces() -> bool:
 
 
 def empty(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded: bool | None = None) -> Tensor:
-    """A tensor of ``shape`` (rank 0 to 5) whose values are not chosen; fp16 unless ``dtype`` says otherwise.
+    """A tensor of ``shape`` (rank 0 to 5, no axis of 0) of unchosen values; fp16 unless ``dtype`` says otherwise.
 
     ``dtype``: anything numpy takes for float16, float32, bool or an integer of 8, 16 or 32 bits, or
     ``"int4"``/``"uint4"``. ``padded``: rows, the last axis, start at multiples of 64 bytes, as the
@@ -93,6 +95,10 @@ def tensor(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None, *, padded: b
     >>> anex.tensor([[1, 2], [3, 4]]).shape
     (2, 2)
     """
+    if (floats := _floats(data, dtype)) is not None:
+        result = Tensor(data.shape, floats, are_surfaces() if padded is None else padded)  # type: ignore[union-attr]
+        result.copy_from(data)  # in C: numpy converts float16 an element at a time
+        return result
     typed = hasattr(data, "dtype") or hasattr(data, "__array__") or hasattr(data, "__dlpack__")
     array = _as_array(data)
     if dtype is None:
@@ -106,12 +112,26 @@ def tensor(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None, *, padded: b
     if result.dtype_name in PACKED_DTYPES:
         packed = isinstance(data, Tensor) and data.dtype_name == result.dtype_name
         np.asarray(result)[...] = array if packed else _pack(array, result.dtype_name)
-    elif array.dtype.name in ("float16", "float32") and result.dtype_name in ("float16", "float32"):
-        result.copy_from(array)  # in C: numpy converts float16 an element at a time
+    elif array.dtype in FLOATS and result.dtype_name in FLOATS.values():
+        result.copy_from(array)
     else:
         _refuse_overflow(array, result.dtype_name)
         np.asarray(result)[...] = array
     return result
+
+
+def _floats(data: Any, dtype: npt.DTypeLike | None) -> str | None:
+    """The name of the result's dtype where an array or tensor and the result are floats of Core ML's; else None."""
+    kind = type(data)
+    source = data.dtype_name if kind is Tensor else FLOATS.get(data.dtype) if kind is np.ndarray else None
+    if source not in FLOATS.values() or not data.size:  # an empty one is refused like any other
+        return None
+    if dtype is None:
+        return source
+    try:
+        return FLOATS.get(np.dtype(dtype))
+    except TypeError:
+        return None  # "int4", or nonsense
 
 
 def _refuse_overflow(array: npt.NDArray[Any], name: str) -> None:

@@ -58,4 +58,9 @@ class ViewError(Error, BufferError):
 
 
 class AneWarning(UserWarning):
-    """The Neural Engine may refuse, get wrong or run slowly what a program does; the text says who found so."""
+    """The Neural Engine may refuse, get wrong or run slowly what a program does; the text says who found so.
+
+    ``crossing``: of a call with ``ane_numerics=True``, what was met (``anex.devices.numerics.Crossing``); else None.
+    """
+
+    crossing: object = None

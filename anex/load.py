@@ -12,11 +12,12 @@ import os
 import tempfile
 import traceback
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _coremltools
+from . import _coremltools, bounds
 from ._coremltools import coremltools
 from .errors import ArgumentError, CompileError, Error, FormatError, MissingFileError, UnsupportedError
 from .mil.scalars import BY_NUMBER
@@ -44,7 +45,7 @@ def from_mlpackage(path: str | os.PathLike[str], function: str | None = None) ->
     """
     path = as_path(path)
     model = _root_model(path) if path.is_dir() else path
-    return from_model(_read(model), model.parent, str(path), function)
+    return from_model(bounds.read(model), model.parent, str(path), function)
 
 
 def from_mil(
@@ -78,14 +79,11 @@ def _from_text(
 ) -> Program:
     from .mil import from_text
 
+    folder: Path | None
     if isinstance(source, str) and ("program(" in source or "\n" in source):
         text, folder = source, None
     else:
-        path = _text_file(as_path(source))
-        try:
-            text, folder = _read(path).decode(), path.parent
-        except UnicodeDecodeError as error:
-            raise FormatError(f"{path} is not MIL text: {error}") from error
+        text, folder = _text_at(as_path(source))
     with coremltools():
         return from_proto(from_text(text), folder, weights=weights, function=function, zeros=zeros)
 
@@ -102,15 +100,73 @@ def from_file(
     ``zeros``: MIL text whose weights are not there has zeros in their place, for those who look at shapes only.
     """
     path = as_path(path)
-    if path.suffix in (".mlpackage", ".mlmodel") or (path.is_dir() and (path / "Manifest.json").exists()):
+    if _is_package(path):
         return from_mlpackage(path, function)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist")
     return _from_text(path, weights, function, zeros)
 
 
+def default_shapes(path: str | os.PathLike[str], function: str | None = None) -> dict[str, tuple[int, ...]]:
+    """Of the inputs whose shapes are flexible: the default ones that the file at ``path`` names."""
+    from .mil import flexible
+
+    source = read_source(path)
+    chosen = _choose(
+        list(source.program.functions), function, source.model.description.defaultFunctionName if source.model else ""
+    )
+    if source.model is not None:
+        return flexible.default_shapes(source.model, chosen)
+    return flexible.written_defaults(source.program.functions[chosen])
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file says: a ``MILSpec.Program``, where its ``@model_path/`` leads, and of a package the whole model."""
+
+    program: MIL_pb2.Program
+    folder: Path
+    model: Any = None
+
+    def weight_file(self, text: str, weights: str | os.PathLike[str] | None = None) -> Path:
+        """The file that a BLOBFILE path means; ``MissingFileError`` where there is none."""
+        return _weight_file(text, self.folder, weights)
+
+
+def read_source(path: str | os.PathLike[str]) -> Source:
+    """The protobuf of a file or folder of any kind that ``from_file`` takes: nothing is checked but its form."""
+    from .mil import from_text
+
+    path = as_path(path)
+    if _is_package(path):
+        root = _root_model(path) if path.is_dir() else path
+        model = _parsed(bounds.read(root), str(path))
+        return Source(model.mlProgram, root.parent, model)
+    text, folder = _text_at(path)
+    with coremltools():
+        return Source(from_text(text), folder)
+
+
+def _is_package(path: Path) -> bool:
+    return path.suffix in (".mlpackage", ".mlmodel") or (path.is_dir() and (path / "Manifest.json").exists())
+
+
+def _text_at(path: Path) -> tuple[str, Path]:
+    path = _text_file(path)
+    try:
+        return bounds.read(path).decode(), path.parent
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not MIL text: {error}") from error
+
+
 def from_model(data: bytes, folder: Path, what: str, function: str | None = None) -> Program:
     """The MIL program of a serialised Core ML model whose ``@model_path/`` is ``folder``."""
+    model = _parsed(data, what)
+    default = model.description.defaultFunctionName
+    return from_proto(model.mlProgram, folder, function=function, default=default)
+
+
+def _parsed(data: bytes, what: str) -> Any:
     from google.protobuf.message import DecodeError
 
     with coremltools() as ct:
@@ -124,8 +180,7 @@ def from_model(data: bytes, folder: Path, what: str, function: str | None = None
             raise FormatError(f"{what} is not a Core ML model, or truncated: it says no type")
         if kind != "mlProgram":
             raise UnsupportedError(f"{what} is a {kind} model; anex takes ML programs, so convert it to one")
-        default = model.description.defaultFunctionName
-        return from_proto(model.mlProgram, folder, function=function, default=default)
+        return model
 
 
 def from_proto(
@@ -142,7 +197,7 @@ def from_proto(
     ``zeros``: instead of weight files that are not there.
     """
     if function == EVERY and len(proto.functions) > 1:
-        return _together(proto, folder, weights)
+        return _together(proto, folder, weights, zeros)
     function = None if function == EVERY else function
     name = _choose(list(proto.functions), function, default)
     chosen = type(proto)(version=1)
@@ -155,16 +210,19 @@ def from_proto(
         from coremltools.converters.mil.frontend.milproto.load import load_mil_proto
 
         _coremltools.restart_names()
-        with _explained():
+        with _explained(), bounds.evaluation(), _coremltools.plain_bools():
             program = load_mil_proto(chosen, target, links)
         _coremltools.validate(program)
         return program
 
 
-def _together(proto: MIL_pb2.Program, folder: Path | None, weights: str | os.PathLike[str] | None) -> Program:
+def _together(
+    proto: MIL_pb2.Program, folder: Path | None, weights: str | os.PathLike[str] | None, zeros: bool
+) -> Program:
     """One program of all functions: coremltools' reader takes them one at a time."""
     with coremltools():
-        parts = {name: from_proto(proto, folder, weights=weights, function=name) for name in sorted(proto.functions)}
+        given: dict[str, Any] = {"weights": weights, "zeros": zeros}
+        parts = {name: from_proto(proto, folder, function=name, **given) for name in sorted(proto.functions)}
         whole = next(iter(parts.values()))
         functions = {name: part.functions["main"] for name, part in parts.items()}
         whole.functions.clear()
@@ -191,8 +249,10 @@ def _explained() -> Iterator[None]:
     """Turn whatever coremltools' reader raises into our errors, with the op it was at."""
     try:
         yield
-    except (Error, MemoryError):
+    except Error:
         raise
+    except MemoryError as error:
+        raise FormatError(f"the program needs more memory to be read than there is: {error}") from error
     except Exception as error:  # assertions, KeyErrors, C++ exceptions: anything at all
         frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
         at: dict[str, Any] = next((found for found in reversed(frames) if "op_spec" in found), {})
@@ -200,6 +260,8 @@ def _explained() -> Iterator[None]:
         message = str(error.args[0]) if error.args else type(error).__name__
         if isinstance(error, KeyError) and error.args[0] in BY_NUMBER:
             raise UnsupportedError(f"{where}: coremltools has no {BY_NUMBER[error.args[0]].name}") from error
+        if isinstance(error, NotImplementedError):
+            raise UnsupportedError(f"{where}: coremltools cannot read it back: {message}") from error
         if isinstance(error, AssertionError) and "proto_type" in at:
             message = f"gives {_type_name(at['pymil_type'])}, declared as {_type_name(at['proto_type'])}"
         wrong_op = at and at["op_spec"].type != "const"
@@ -241,15 +303,6 @@ def as_path(path: Any) -> Path:
         raise ArgumentError(f"{path!r} is not a path: {error}") from error
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        raise MissingFileError(f"{path} cannot be read: {error}") from error
-
-
 def _root_model(package: Path) -> Path:
     """The protobuf inside a package. Its class makes what it does not find, so look first."""
     if not (package / "Manifest.json").is_file():
@@ -260,7 +313,9 @@ def _root_model(package: Path) -> Path:
 
         try:
             root = ModelPackage(str(package)).getRootModel()
-            return Path(root.path())
+            return bounds.inside(Path(root.path()), package)
+        except Error:
+            raise
         except Exception as error:  # RuntimeError, UnicodeDecodeError, and no root at all
             raise FormatError(f"{package}/Manifest.json: {error}") from error
 
@@ -311,6 +366,13 @@ def _gather_weights(
         value.blobFileValue.fileName = found[value.blobFileValue.fileName]
 
 
+def _model_folder(folder: Path) -> Path:
+    """The package that a folder belongs to, or the folder: links inside of it may lead anywhere inside of it."""
+    return next(
+        (parent for parent in (folder, *folder.parents) if parent.suffix in (".mlpackage", ".mlmodelc")), folder
+    )
+
+
 def _weight_file(text: str, folder: Path | None, weights: str | os.PathLike[str] | None) -> Path:
     """The file a BLOBFILE path means."""
     parts = Path(text.removeprefix(MODEL_PATH)).parts
@@ -324,5 +386,5 @@ def _weight_file(text: str, folder: Path | None, weights: str | os.PathLike[str]
         candidates = [given] if not given.is_dir() else [*candidates, given / parts[-1]]
     for path in candidates:
         if path.is_file():
-            return path
+            return path if weights is not None or folder is None else bounds.inside(path, _model_folder(folder))
     raise MissingFileError(f"weight file {text}: there is no {' or '.join(map(str, candidates))}")

@@ -11,7 +11,7 @@ from . import devices
 from ._coremltools import coremltools
 from ._native import Caller
 from .errors import ArgumentError, CompileError, ShapeError, UnsupportedError
-from .spec import Spec, spec
+from .spec import Spec, spec, spec_of_result
 from .state import State, tensors_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coremltools.converters.mil import mil
 
     from ._native import Tensor
-    from .profile import Profile
+    from .profiling import Profile
 
 
 # A device, its options as given, and as it takes them.
@@ -98,7 +98,9 @@ def _spec(name: str, var: Any, *, is_output: bool = False) -> Spec:
     if found not in DTYPES or DTYPES[found] != _numpy_name(found):
         raise UnsupportedError(f"{name!r} is {found}, which is not a dtype of inputs and outputs")
     try:
-        fixed = spec(tuple(dim if isinstance(dim, int) else 1 for dim in dims), DTYPES[found])
+        fixed = (spec_of_result if is_output else spec)(
+            tuple(dim if isinstance(dim, int) else 1 for dim in dims), DTYPES[found]
+        )
         return fixed if is_static else Spec(tuple(dim if isinstance(dim, int) else -1 for dim in dims), fixed.dtype)
     except ShapeError as error:
         raise ShapeError(f"{name!r}: {error}") from None
@@ -168,11 +170,11 @@ class Program(Caller):
         options: Mapping[str, Any],
     ) -> None:
         super().__init__(executable, signature.inputs, bool(signature.states))
-        self._source = source
         self._device = device
         self._name = name
         self._executable = executable
         self._options = dict(options)
+        self.source = source  # the MIL program as it was given; read it, change nothing
         self.inputs: Mapping[str, Spec] = MappingProxyType(dict(signature.inputs))
         self.outputs: Mapping[str, Spec] = MappingProxyType(dict(signature.outputs))
         self.states: Mapping[str, Spec] = MappingProxyType(dict(signature.states))
@@ -203,16 +205,18 @@ class Program(Caller):
         """The program as MIL text, as Core ML's compiler would print it."""
         from . import store
 
-        return store.text(self._source)
+        return store.text(self.source)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the program: to a ``.mlpackage``, or else to a folder of ``model.mil`` and its weights."""
         from . import store
 
-        store.save(self._source, path)
+        store.save(self.source, path)
 
-    def profile(self, *arguments: Any, repeat: int = 100, state: State | None = None, **named: Any) -> Profile:
+    def profile(self, *arguments: Any, repeat: int | None = 100, state: State | None = None, **named: Any) -> Profile:
         """Call the program ``repeat`` times and measure what each op takes, after a short warm-up.
+
+        ``repeat=None``: 10 times, 3 where a call takes more than 0.1 s, once from 1 s on.
 
         Inputs as in a call. Results go to outputs made once, so that only the program is timed, and
         are dropped. The device and the machine's limits stand on every output of the ``Profile``.
@@ -224,10 +228,10 @@ class Program(Caller):
         >>> [(row.op, row.name, row.flops, row.bytes) for row in profile.rows]
         [('add', 'y', 2, 12)]
         """
-        from .profile import measure
+        from .profiling.measuring import measure
 
         bound = self.bind(arguments, named, state)
-        return measure(self._source.functions[self._name], self.device, self._executable, bound, repeat)
+        return measure(self.source.functions[self._name], self.device, self._executable, bound, repeat)
 
     def submit(self, *arguments: Any, out: Any = None, state: State | None = None, **named: Any) -> Future[Any]:
         """Call the program without waiting for it: a future of what the call would return or raise.
@@ -271,7 +275,7 @@ class Program(Caller):
     def __reduce__(self) -> tuple[Any, ...]:
         from . import store
 
-        return _recompile, (store.dumps(self._source), self.device, self._options, self._name)
+        return _recompile, (store.dumps(self.source), self.device, self._options, self._name)
 
     def __repr__(self) -> str:
         def listed(specs: Mapping[str, Spec]) -> str:

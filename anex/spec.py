@@ -43,10 +43,15 @@ def spec(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16") -> Spec:
     >>> spec(7, "int32")
     Spec((7,), int32)
     """
-    return Spec(_shape(shape), _dtype(dtype))
+    return Spec(_shape(shape, 1), _dtype(dtype))
 
 
-def _shape(shape: Any) -> tuple[int, ...]:
+def spec_of_result(shape: Iterable[int] | int, dtype: npt.DTypeLike) -> Spec:
+    """The same of what a program made, which may be empty: ``non_zero`` finds nothing, a slice ends where it begins."""
+    return Spec(_shape(shape, 0), _dtype(dtype))
+
+
+def _shape(shape: Any, least: int) -> tuple[int, ...]:
     if isinstance(shape, str):
         raise ShapeError(f"shape {shape!r} is a string, not a tuple of ints")
     try:
@@ -55,17 +60,17 @@ def _shape(shape: Any) -> tuple[int, ...]:
         dims = (shape,)
     if len(dims) > MAX_RANK:
         raise ShapeError(f"shape {dims} has rank {len(dims)}; Core ML stops at {MAX_RANK}: merge dimensions")
-    return tuple(_dim(dim, dims) for dim in dims)
+    return tuple(_dim(dim, dims, least) for dim in dims)
 
 
-def _dim(dim: Any, dims: tuple[Any, ...]) -> int:
+def _dim(dim: Any, dims: tuple[Any, ...], least: int) -> int:
     try:
         size = operator.index(dim)  # ints and numpy's; neither floats nor coremltools' symbols
     except TypeError:
         size = None
     if size is None or isinstance(dim, bool):
         raise ShapeError(f"shape {dims}: {dim!r} is not an int; anex compiles static shapes only")
-    if size < 1:
+    if size < least:
         raise ShapeError(f"shape {dims}: {size} is not a size; the ANE has neither empty nor unknown dimensions")
     return size
 

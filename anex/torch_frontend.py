@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,6 +85,59 @@ def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None
             _name_outputs(program, flat.names, set(specs))
         _coremltools.validate(program)
         return program
+
+
+def evaluate(module: Any, given: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """What a module returns for inputs by name, in the order of ``from_torch``'s outputs, computed by torch.
+
+    Beside it what its submodules returned, by their paths (``encoder.0.norm``): those that ran once, and returned one
+    tensor. Floats are computed in the module's own dtype. Errors as ``from_torch``.
+    """
+    import torch
+
+    exported = isinstance(module, torch.export.ExportedProgram)
+    callee = module.module() if exported else module
+    seen: dict[str, list[Any]] = {}
+    hooks = []
+    if isinstance(callee, torch.nn.Module) and not isinstance(callee, torch.jit.ScriptModule):
+        for path, part in callee.named_modules():
+            if path:
+                hooks.append(part.register_forward_hook(partial(_keep, seen, path)))
+    try:
+        with (
+            torch.no_grad(),
+            _refused(f"torch module {type(module).__name__!r} cannot be run"),
+            _evaluated(callee, enabled=not exported),
+            _plain_attention(torch),
+        ):
+            flat = _flat(callee, list(given), torch, exported=exported)
+            outputs = flat(*(_tensor(_spec(name, a, "float32", torch), _wide(a), callee, torch)
+                             for name, a in given.items()))  # fmt: skip
+    finally:
+        for hook in hooks:
+            hook.remove()
+    once = {path: several[0] for path, several in seen.items() if len(several) == 1}
+    return (
+        [_array(output) for output in outputs],
+        {path: _array(output) for path, output in once.items() if isinstance(output, torch.Tensor)},
+    )
+
+
+def _keep(seen: dict[str, list[Any]], path: str, _: Any, __: Any, returned: Any) -> None:
+    seen.setdefault(path, []).append(returned)
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    """Integers as torch's indices are."""
+    return array.astype(np.int64) if array.dtype.kind in "iu" else array
+
+
+def _array(tensor: Any) -> np.ndarray:
+    import torch
+
+    plain = tensor.detach().cpu()
+    found: np.ndarray = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    return found
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ extern const anex_dtype_info anex_dtypes[ANEX_DTYPE_COUNT];
 #define ANEX_MAX_RANK 8 /* a palette's table has the rank of its weight (at most 5) + 2 */
 #define ANEX_ALIGNMENT 64
 
-/* A view of memory: row-major with byte strides. 4-bit tensors are always packed. */
+/* A view of memory: row-major with byte strides. 4-bit tensors are always packed. A dimension may be 0. */
 typedef struct anex_tensor {
     void *data;
     int64_t shape[ANEX_MAX_RANK];
@@ -118,7 +118,8 @@ void anex_plan_lasting(anex_plan *plan, anex_value constant);
 
 /* One op: `inputs` in the kernel's order; `list` holds the tensors of a variadic input ("values").
    `through`: -1, or an input that no other op reads and that is no output of the program. If the op added
-   last makes it, and both ops can, they become one node: the value is never stored, nor rounded. */
+   last makes it, and both ops can, they become one node: the value is never stored, nor rounded. An op whose
+   results are all empty is no node. */
 anex_status anex_plan_op(anex_plan *plan, const char *op, const char *name, int32_t n_inputs, const anex_value *inputs,
                          int32_t n_list, const anex_value *list, int32_t n_outputs, const anex_value *outputs,
                          anex_value through, anex_error *error);
@@ -173,6 +174,40 @@ anex_status anex_measure_limits(anex_limits *limits, anex_error *error);
 
 void anex_set_num_threads(int32_t threads); /* at least 1 */
 int32_t anex_get_num_threads(void);
+
+/* ---- optimizers --------------------------------------------------------------------------- */
+
+typedef enum anex_rule {
+    ANEX_SGD,   /* with momentum where there is a first moment */
+    ANEX_ADAM,  /* weight decay is added to the gradient */
+    ANEX_ADAMW, /* weight decay shrinks the weight */
+    ANEX_SUM    /* weight += gradient; = in step 1 */
+} anex_rule;
+
+typedef struct anex_optimizer {
+    anex_rule rule;
+    bool nesterov;
+    bool measures; /* the norm first: the step is left out where it is not finite */
+    int64_t step;  /* from 1 on */
+    double rate, beta1, beta2, epsilon; /* beta1: of SGD the momentum */
+    double gradient_scale;              /* gradients are multiplied by it: 1 / loss scale */
+    double clip;                        /* the most that the norm may be, if above 0; needs `measures` */
+} anex_optimizer;
+
+/* One tensor of weights, and what belongs to each of its elements: equal shapes, any strides. */
+typedef struct anex_parameter {
+    const char *name;                  /* for errors */
+    const anex_tensor *weight;         /* float32, changed in place */
+    const anex_tensor *gradient;       /* float16 or float32 */
+    const anex_tensor *copy;           /* NULL, or float16: becomes the weight, rounded */
+    const anex_tensor *first, *second; /* float32 moments; NULL where the rule has none */
+    double weight_decay;
+} anex_parameter;
+
+/* Everything in one pass, or two with `measures`. `norm`: of all gradients, scaled (NaN if not measured);
+   `applied`: whether it was finite, and the weights have changed. */
+anex_status anex_optimizer_step(const anex_optimizer *optimizer, int32_t n, const anex_parameter *parameters,
+                                double *norm, bool *applied, anex_error *error);
 
 /* ---- the Neural Engine -------------------------------------------------------------------- */
 

@@ -47,13 +47,12 @@ anex_status anex_tensor_init(anex_tensor *tensor, anex_dtype dtype, int32_t rank
         return anex_fail(error, ANEX_SHAPE, "rank %d is outside 0 to %d", rank, ANEX_MAX_RANK);
     int64_t stride = bits < 8 ? 1 : bits / 8; /* 4-bit tensors have no true strides: they are a bit stream */
     for (int32_t i = rank - 1; i >= 0; i--) {
-        if (shape[i] < 1)
-            return anex_fail(error, ANEX_SHAPE, "dimension %d is %lld; Core ML shapes have dimensions of at least 1", i,
-                             (long long)shape[i]);
+        if (shape[i] < 0)
+            return anex_fail(error, ANEX_SHAPE, "dimension %d is %lld, which is no size", i, (long long)shape[i]);
         if (shape[i] > limit / stride) return anex_fail(error, ANEX_SHAPE, "a tensor of more than 2^46 bytes");
         tensor->shape[i] = shape[i];
         tensor->strides[i] = stride;
-        stride *= shape[i];
+        stride *= shape[i] ? shape[i] : 1; /* as numpy has it: nothing to step over, but no step of 0 */
         if (i == rank - 1 && row_alignment && bits >= 8 && rank > 1)
             stride = (stride + row_alignment - 1) / row_alignment * row_alignment;
     }
@@ -72,7 +71,7 @@ int64_t anex_tensor_nbytes(const anex_tensor *tensor) {
 
 int64_t anex_tensor_extent(const anex_tensor *tensor) {
     int32_t bits = anex_dtypes[tensor->dtype].bits;
-    if (bits < 8) return anex_tensor_nbytes(tensor);
+    if (bits < 8 || !anex_tensor_size(tensor)) return anex_tensor_nbytes(tensor);
     int64_t last = 0;
     for (int32_t i = 0; i < tensor->rank; i++) {
         int64_t step = tensor->strides[i] < 0 ? -tensor->strides[i] : tensor->strides[i];
@@ -83,7 +82,7 @@ int64_t anex_tensor_extent(const anex_tensor *tensor) {
 
 bool anex_tensor_is_packed(const anex_tensor *tensor) {
     int32_t bits = anex_dtypes[tensor->dtype].bits;
-    if (bits < 8) return true;
+    if (bits < 8 || !anex_tensor_size(tensor)) return true;
     int64_t stride = bits / 8;
     for (int32_t i = tensor->rank - 1; i >= 0; i--) {
         if (tensor->shape[i] != 1 && tensor->strides[i] != stride) return false;
@@ -168,6 +167,7 @@ anex_status anex_tensor_copy(const anex_tensor *to, const anex_tensor *from, ane
         return anex_fail(error, ANEX_DTYPE, "no copy from %s to %s: convert it first", anex_dtypes[from->dtype].name,
                          anex_dtypes[to->dtype].name);
 
+    if (!anex_tensor_size(to)) return ANEX_OK;
     /* the innermost run: as many trailing axes as both sides hold contiguously, counted as one */
     int32_t axis = to->rank - 1;
     int64_t n = 1, to_step = anex_dtypes[to->dtype].bits / 8, from_step = anex_dtypes[from->dtype].bits / 8;

@@ -137,6 +137,23 @@ def test_fp32_and_integers_have_no_cliffs():
         assert found[0].tobytes() == np.asarray(strict).tobytes()
 
 
+@pytest.mark.parametrize(("n", "most"), [(2048, 2047), (5000, 5000 - 1)])
+def test_indices_come_back_in_float16(n, most):
+    x = np.zeros((2, n))
+    x[0, most] = x[1, 3] = 1
+    program, given = op_of("reduce_argmax", x=x, axis=-1)
+    (y,), told = run(program, *given)
+    assert y.dtype == np.int32
+    assert y.tolist() == [int(np.float16(most)), 3]
+    assert len(told) == (float(np.float16(most)) != most)
+    if told:
+        assert f"1 index(es) above 2048 came back rounded (up to {np.float16(most):g})" in told[0]
+    program, given = op_of("topk", x=x, k=1, axis=-1)
+    (values, places), _ = run(program, *given)
+    assert values.ravel().tolist() == [1, 1]
+    assert places.ravel().tolist() == [int(np.float16(most)), 3]
+
+
 # ---- as an option ---------------------------------------------------------------------------------------------
 
 
@@ -192,7 +209,7 @@ def test_a_chip_is_one_and_says_nothing_without_the_option():
 
 def test_every_cliff_stands_on_a_rule_with_a_limit_in_its_statement():
     rules = {rule.id: rule for op in OPS.values() for rule in (*op.ane, *GENERIC) if rule.cliff}
-    assert set(rules) == {"sum-range", "mean-range", "matmul-range", "slice-range", "subnormal"}
+    assert set(rules) == {"sum-range", "mean-range", "matmul-range", "slice-range", "index-range", "subnormal"}
 
 
 # ---- against the stand-in -------------------------------------------------------------------------------------

@@ -225,5 +225,23 @@ def test_states_are_read():
     assert [kind for kind, *_ in ops(read)] == ["read_state", "add", "coreml_update_state"]
 
 
+@pytest.mark.parametrize("op", ["reduce_prod", "reduce_sum", "reduce_max", "reduce_min", "reduce_mean"])
+def test_what_folds_while_it_is_read_folds_under_numpy_2_too(op):
+    read = from_mil(
+        text(
+            f"""
+        tensor<fp32, [2]> s = const()[val = tensor<fp32, [2]>([0x1p+0, 0x1p+1])];
+        tensor<bool, []> keep = const()[val = tensor<bool, []>(true)];
+        tensor<fp32, [1]> n = {op}(keep_dims = keep, x = s);
+        tensor<fp16, [1]> m = cast(dtype = string("fp16"), x = n);
+        tensor<fp16, [3]> y = add(x = x, y = m);""",
+            takes="tensor<fp16, [3]> x",
+        )
+    )
+    wanted = getattr(np, op.removeprefix("reduce_"))([1, 2])
+    (found,) = [op.outputs[0].val for op in main(read).operations if op.outputs[0].name == "n"]
+    assert found.tolist() == [wanted]
+
+
 def test_a_file_gives_the_same_program_each_time(folder):
     assert str(names(from_mil(folder))) == str(names(from_mil(folder)))

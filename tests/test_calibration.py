@@ -10,7 +10,7 @@ import pytest
 
 from anex import _native
 from anex.calibration import cases
-from anex.cost import model, rows
+from anex.cost import model, rows, text
 from anex.cost.chips import chip
 from anex.cost.program import cost
 
@@ -56,3 +56,20 @@ def test_where_there_is_no_engine_it_says_so():
     done = anex("calibrate", **plain)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: there is no Neural Engine")
+
+
+def test_a_machine_that_is_slow_in_every_program_is_predicted_slow_in_others_too():
+    """The seven rows as the shipped model has them, at one and a half times the time: a slower clock."""
+    shipped = model.shipped()
+    lines = [{name: str(value) for name, value in case.row.items()} | {"chip": "M4", "path": "private"}
+             for case in cases()]  # fmt: skip
+    priced = text.priced(lines, shipped)
+    slow = shipped.calibrated([line | {"ms": str(1.5 * float(each["predicted_ms"]))}
+                               for line, each in zip(lines, priced, strict=True)])  # fmt: skip
+    other = {"chip": "M4", "path": "private", "workload": "conv_chain", "depth": "24", "in_ch": "768", "height": "32",
+             "width": "32"}  # fmt: skip
+    (before,), (after,) = (text.priced([other], each) for each in (shipped, slow))
+    assert 1.25 < float(after["predicted_ms"]) / float(before["predicted_ms"]) < 1.7
+    again = text.priced([dict(line, source=model.HERE) for line in lines], slow)
+    ratios = [float(a["predicted_ms"]) / float(b["predicted_ms"]) for a, b in zip(again, priced, strict=True)]
+    assert all(1.2 < ratio < 1.7 for ratio in ratios)

@@ -208,6 +208,22 @@ def test_random_categorical_follows_logits_and_probabilities(device, mode):
         np.testing.assert_allclose(np.bincount(row.astype(int), minlength=3) / 4000, expected, atol=0.03)
 
 
+def test_lists_are_refused_by_name(device):
+    @anex.graph(x=(3,), n=anex.spec((1,), "int32"))
+    def kept(x, n):
+        start = mb.make_list(init_length=2, elem_shape=(3,), dtype="fp16")
+        _, filled = mb.while_loop(
+            _cond=lambda i, _: mb.squeeze(x=mb.less(x=i, y=n)),
+            _body=lambda i, ls: (mb.add(x=i, y=1), mb.list_write(ls=ls, index=mb.squeeze(x=i), value=x)),
+            loop_vars=(n, start),
+        )
+        return mb.list_read(ls=filled, index=0, name="y")
+
+    with pytest.raises(anex.UnsupportedError, match="make_list 'make_list_0'") as caught:
+        anex.compile(kept, device=device)
+    assert "list_read 'y'" in str(caught.value)
+
+
 def test_stateful_programs_and_loops_are_profiled(device):
     program = anex.compile(running_sum, device=device)
     profile = program.profile(np.ones((1, 4), np.float16), state=program.make_state(), repeat=3)

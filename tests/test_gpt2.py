@@ -48,27 +48,27 @@ def greedy(engine, ids, tokens):
 EDGES = [1, 2, *itertools.chain.from_iterable((b - 1, b, b + 1) for b in BUCKETS if b < 824), 824]
 
 
-def agree(engine, model, prompt, tokens):
-    """Assert that the greedy tokens are torch's, one by one, and give the number of ties among them.
-
-    Where the two best of torch's logits are nearer to each other than fp16 activations let ours be, either token may
-    come; torch then goes on from ours.
-    """
-    said, ties = greedy(engine, prompt, tokens), 0
-    expected = reference_greedy(model, prompt, tokens)
-    while said != expected:
-        at = next(i for i in range(tokens) if said[i] != expected[i])
-        logits = reference_logits(model, prompt + said[:at])[-1]
-        assert logits[expected[at]] - logits[said[at]] < 0.01, f"token {at} differs"
-        ties += 1
-        done = said[: at + 1]
-        expected = done + reference_greedy(model, prompt + done, tokens - len(done))
-    return ties
-
-
 @pytest.mark.parametrize("length", EDGES)
 def test_greedy_tokens_equal_those_of_torch_over_200_tokens(engine, learned, ids, length):
-    assert agree(engine, learned[1], ids[40 : 40 + length], 200) <= 1
+    """Of torch's own greedy run, with its own cache, in fp32 on the weights that the checkpoint has, which are fp16
+    numbers: neither side rounds anything more, and so they differ by the order of additions only."""
+    prompt = ids[40 : 40 + length]
+    assert greedy(engine, prompt, 200) == reference_greedy(learned[1], prompt, 200)
+
+
+def test_logits_are_those_of_torch_but_for_the_order_of_additions(engine, learned, ids):
+    expected = reference_logits(learned[1], ids[:140])
+    np.testing.assert_allclose(engine.prefill(ids[:130]), expected[129], atol=1e-4)
+    for i in range(130, 140):
+        np.testing.assert_allclose(engine.decode(ids[i]), expected[i], atol=1e-4)
+
+
+def test_a_cache_of_16_bits_moves_logits_by_thousandths(learned, ids):
+    expected = reference_logits(learned[1], ids[:140])
+    engine = Engine.load(learned[0], cache="float16")
+    assert {tensor.dtype_name for tensor in engine.state.values()} == {"float16"}
+    np.testing.assert_allclose(engine.prefill(ids[:139]), expected[138], atol=0.03)
+    np.testing.assert_allclose(engine.decode(ids[139]), expected[139], atol=0.03)
 
 
 @pytest.mark.parametrize("length", [1023, 1024])
@@ -87,6 +87,15 @@ def test_the_small_model_has_learned_its_text(engine, ids):
     assert known > 100 > 5 * 200 * max(map(ids.count, set(ids))) / len(ids)
 
 
+def test_what_it_continues_is_made_of_the_words_of_its_text(engine, ids):
+    words = set(re.findall("[A-Za-z]+", gpt2_case.english()))
+    for start in (40, 400, 800):
+        text = engine.tokenizer.decode(greedy(engine, ids[start : start + 30], 100))
+        made = re.findall("[A-Za-z]+", text)[1:-1]  # the first and the last may be parts of words
+        assert len(made) > 20
+        assert sum(word in words for word in made) > 0.9 * len(made), text
+
+
 @pytest.mark.parametrize("layers", [0, 1, None])
 def test_prefill_on_each_device_fills_the_cache_and_gives_the_logits_of_torch(device, learned, ids, layers):
     folder, model = learned
@@ -96,7 +105,8 @@ def test_prefill_on_each_device_fills_the_cache_and_gives_the_logits_of_torch(de
         expected = reference_logits(model, ids[: length + 1])
         np.testing.assert_allclose(engine.prefill(ids[:length]), expected[length - 1], atol=0.04)
         np.testing.assert_allclose(engine.decode(ids[length]), expected[length], atol=0.04)
-    assert agree(engine, model, ids[:50], 200) <= 1
+    for prompt in (ids[:50], ids[40:240]):
+        assert greedy(engine, prompt, 200) == reference_greedy(model, prompt, 200)
 
 
 # ---- the published shapes -------------------------------------------------------------------------
@@ -122,9 +132,9 @@ def test_logits_of_the_124m_shapes_agree_with_torch(published, converted_124m, l
     expected = reference_logits(published[1], ids)
     engine = Engine.load(converted_124m)
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(engine.prefill(ids[:length]), expected[length - 1], atol=5e-3 * scale)
+    np.testing.assert_allclose(engine.prefill(ids[:length]), expected[length - 1], atol=2e-5 * scale)
     for i in range(length, length + 2):
-        np.testing.assert_allclose(engine.decode(ids[i]), expected[i], atol=5e-3 * scale)
+        np.testing.assert_allclose(engine.decode(ids[i]), expected[i], atol=2e-5 * scale)
 
 
 @pytest.mark.parametrize(("bits", "tolerance"), [(8, 0.1), (4, 2)])
@@ -144,26 +154,25 @@ def test_logits_of_quantised_weights_are_those_of_what_the_codes_stand_for(learn
 
 
 @pytest.mark.memory
-def test_a_run_of_124m_holds_the_weights_once(converted_124m):
-    """Peak memory over what Python and the libraries take, which is measured by the same process without weights."""
+def test_a_run_of_124m_takes_less_than_a_third_more_than_weights_and_cache(converted_124m):
+    """The whole process of the command, with Python, coremltools and all: the system's peak of its resident pages.
+
+    Without the stand-in, whose surfaces take all of their memory at once.
+    """
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "ANEX_ANE_FRAMEWORK"}
     code = (
-        "import sys; sys.path.insert(0, 'examples/gpt2')\n"
-        "import resource, pathlib, anex, tokenizers\n"
-        "from gpt2_engine import Engine; from gpt2_sampling import Sampler\n"
-        "from anex import mb\n"
-        "anex.compile(anex.graph(x=(1, 4))(lambda x: mb.relu(x=x)))\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"engine = Engine.load(pathlib.Path({str(converted_124m)!r}))\n"
-        "list(engine.generate(list(range(100)), 20, Sampler(0), []))\n"
-        "print(before * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "import runpy, sys; sys.path.insert(0, 'examples/gpt2')\n"
+        "runpy.run_path('examples/gpt2', run_name='__main__')\n"
+        "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
     )
+    arguments = ["--weights", str(converted_124m), "--prompt", "the " * 50, "--tokens", "20", "--greedy"]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    before, peak = map(int, done.stdout.split())
+    peak = int(done.stdout.split()[-1]) * 1024
     weights = sum(path.stat().st_size for path in converted_124m.rglob("*.bin"))
-    cache = 12 * 2 * 768 * 1024 * 2
-    assert peak - before < 1.1 * weights + cache
+    cache = 12 * 2 * 768 * 1024 * 4
+    assert peak < 1.3 * (weights + cache)
 
 
 # ---- sampling -------------------------------------------------------------------------------------

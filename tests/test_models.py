@@ -109,6 +109,8 @@ def check(case: Case, precision: str) -> None:
     exact = copy.deepcopy(module).double()
     random = torch.Generator().manual_seed(1)
     program = anex.compile(anex.from_torch(module, precision=precision, **case.inputs(random)), device="cpu")
+    stats = program.stats()
+    assert stats["arena_bytes"] <= 1.1 * stats["live_bytes_peak"]
     dtypes = [spec.dtype for spec in program.inputs.values()]
     for _ in range(2):  # a call leaves nothing behind for the next
         given = {name: x.half().float() if x.is_floating_point() else x for name, x in case.inputs(random).items()}

@@ -7,9 +7,11 @@ import time
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import anex
 from anex import mb
+from anex.cli import main
 from anex.placement.presets import preset
 
 
@@ -130,6 +132,118 @@ def test_gpt2_has_the_weights_and_products_of_gpt2():
     found = anex.explain(preset("gpt2", 64))
     weights = sum(op.weight_bytes for op in found.cost.ops if op.op == "linear")
     assert weights / 2 == pytest.approx(124e6, rel=0.02)  # parameters, of which the embedding is the head
+
+
+def test_residency_falls_with_the_context_when_the_rules_hold_that_sources_disagree_on():
+    left = [anex.explain(preset("llama", tokens), path="coreml") for tokens in (2048, 8192, 16384)]
+    share = [each.residency_if_contested for each in left]
+    assert share[0] > share[1] > share[2]
+    assert [each.residency for each in left] == [left[0].residency] * 3  # what is well-founded on M4 says otherwise
+    decided = anex.explain(preset("llama", 16384), path="coreml", units="ALL", contested=True)
+    assert decided.residency == pytest.approx(share[2])
+    off = {op.op: op.unit for op in decided.ops if op.unit != "ane"}
+    assert off["softmax"] == off["matmul"] == "gpu"
+    assert any("S04" in reason for op in decided.ops for reason in op.reasons)
+    assert "contested ones too" in str(decided)
+
+
+def test_one_exotic_op_drops_the_residency():
+    assert anex.explain(three_ops()).residency == pytest.approx(2 / 3)
+
+
+def test_torch_modules_compiled_programs_and_text_are_explained_alike(tmp_path):
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 1), torch.nn.ReLU())
+    inputs = {"x": (1, 4, 8, 8)}
+    program = anex.from_torch(module, **inputs)
+    compiled = anex.compile(program, device="cpu")
+    wanted = [(op.op, op.unit, op.shape) for op in anex.explain(program).ops]
+    assert [op for op, *_ in wanted] == ["conv", "relu"]
+    (tmp_path / "m.mlmodelc").mkdir()
+    text, weights = anex.store.to_text(program)
+    (tmp_path / "m.mlmodelc/model.mil").write_text(text)
+    (tmp_path / "m.mlmodelc/weights").mkdir()
+    (tmp_path / "m.mlmodelc/weights/weight.bin").write_bytes(weights)
+    compiled.save(tmp_path / "m.mlpackage")
+    for found in (
+        anex.explain(module, inputs=inputs), anex.explain(compiled), anex.explain(tmp_path / "m.mlmodelc"),
+        anex.explain(str(tmp_path / "m.mlpackage")),
+    ):  # fmt: skip
+        kept = [(op.op, op.unit, op.shape) for op in found.ops if op.op != "cast"]
+        assert kept == wanted
+    with pytest.raises(anex.ArgumentError, match="inputs="):
+        anex.explain(module)
+    relu = "tensor<fp16, [1, 4, 1, 8]> y = relu(x = x);"
+    assert anex.explain(
+        f"program(1.3) {{ func main<ios18>(tensor<fp16, [1, 4, 1, 8]> x) {{ {relu} }} -> (y); }}"
+    ).residency == 1  # fmt: skip
+
+
+NAMED = ["R-BAKED", "R-SDPA-MASK", "R-COMPILE-119", "R-MIN-SURFACE-49152", "R-STRIDE-32", "R-CHAINING", "R-DIM-16K",
+         "R-FP16", "R-STATIC", "R-QUANT-TENSOR", "R-ATTN-CHUNK", "R-GATHER"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_published_constraint_is_found_by_name_with_source_confidence_and_provenance(name):
+    done = CliRunner().invoke(main, ["explain", "--rule", name, "--json"])
+    (found,) = json.loads(done.output)
+    assert found["name"] == name
+    assert "seed" in found["provenance"]
+    for rule in found["rules"]:
+        assert rule["confidence"] in ("high", "medium", "low")
+        assert rule["sources"]
+        assert rule["fix"]
+    assert name in CliRunner().invoke(main, ["explain", "--rule", name.lower()]).output
+    from anex.selftest.probes import PROBES
+
+    assert found["probe"] == "" or found["probe"] in PROBES
+
+
+def test_a_rule_nobody_knows_is_refused_with_the_names_there_are():
+    done = CliRunner().invoke(main, ["explain", "--rule", "R-NOTHING"])
+    assert done.exit_code == 1
+    assert "R-SDPA-MASK" in done.output
+
+
+def test_findings_carry_the_names_and_programs_their_own_notes():
+    @anex.graph(q=(1, 2, 8, 32), k=(1, 2, 8, 32), m=(8, 8))
+    def program(q, k, m):
+        w = mb.constexpr_affine_dequantize(
+            quantized_data=np.ones((32, 32), np.int8), zero_point=np.zeros(32, np.int8),
+            scale=np.ones(32, np.float16), axis=0,
+        )  # fmt: skip
+        y = mb.scaled_dot_product_attention(query=q, key=k, value=k, attn_mask=m, name="y")
+        return mb.linear(x=y, weight=w)
+
+    found = json.loads(anex.explain(program).to_json())
+    told = {name for op in found["ops"] for finding in op["findings"] for name in finding["names"]}
+    assert "R-SDPA-MASK" in told
+    notes = {name for finding in found["notes"] for name in finding["names"]}
+    assert {"R-BAKED", "R-MIN-SURFACE-49152", "R-STRIDE-32", "R-QUANT-TENSOR"} <= notes
+    assert "(R-BAKED)" in str(anex.explain(program))
+    by_core_ml = {f["rule"] for f in json.loads(anex.explain(program, path="coreml").to_json())["notes"]}
+    assert by_core_ml == {"quantised-per-tensor"}
+
+
+def test_advice_sends_tiny_work_to_the_cpu_streams_of_weights_to_the_gpu_and_the_rest_to_the_engine():
+    from anex.placement import advise
+
+    assert advise(three_ops()).unit == "cpu"  # next to nothing to do
+
+    @anex.graph(x=(1, 8192))
+    def one_token(x):
+        return mb.linear(x=x, weight=np.zeros((8192, 8192), np.float16))
+
+    assert advise(one_token).unit == "gpu"
+    assert advise(preset("mobilenet")).unit == "ane"
+    assert advise(preset("llama", 32768), chip="M1").unit == "gpu"
+    done = CliRunner().invoke(main, ["advise", "--chip", "M4", "--json"])
+    table = {row["workload"].split(" ")[0]: row for row in json.loads(done.output)}
+    assert table["image"]["target"] == "ane"
+    assert table["chat"]["target"] == table["chat"]["guide"] == "gpu"
+    assert all(row["low_ms"] < row["ms"] < row["high_ms"] for row in table.values())
+    assert "guide" in CliRunner().invoke(main, ["advise"]).output
 
 
 def test_a_resident_program_that_does_little_is_told_slow():

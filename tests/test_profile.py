@@ -14,7 +14,7 @@ import anex
 from anex import _native
 from anex.devices.stepwise import FOUND
 from anex.ops import OPS, define
-from anex.profile import Limits
+from anex.profiling import Limits, Memory
 
 LIMITS = Limits("cpu", "generic", 1, flops_per_second=100e9, bytes_per_second=10e9)
 
@@ -138,6 +138,49 @@ def test_quantizing_costs_what_the_published_profiler_says():
         return mb.dequantize(input=mb.quantize(input=x, scale=np.float16(0.125), output_dtype="int8"), scale=half()[()])
 
     assert cost(quantize, "quantize") == (2 * 512 * 4096, 6 * 2**20)
+
+
+# ---- products of integers ----
+
+
+def w8a8(weight):
+    """A convolution between quantized values, 64 channels of 8 x 8."""
+
+    @anex.graph(x=(1, 64, 8, 8))
+    def program(x):
+        scale = np.float16(0.125)
+        q = mb.dequantize(input=mb.quantize(input=x, scale=scale, output_dtype="int8"), scale=scale)
+        y = mb.conv(x=q, weight=mb.constexpr_blockwise_shift_scale(**weight), name="y")
+        return mb.dequantize(input=mb.quantize(input=y, scale=scale, output_dtype="int8", name="q"), scale=scale)
+
+    return program
+
+
+def test_an_int8_product_touches_the_bytes_of_its_integers(rng):
+    weight = {
+        "data": rng.integers(-99, 99, (64, 64, 1, 1)).astype(np.int8),
+        "scale": np.ones((64, 1, 1, 1), np.float16),
+    }
+    profile = anex.compile(w8a8(weight)).profile(half(1, 64, 8, 8), repeat=1)
+    (row,) = [row for row in profile.rows if row.op == "anex_conv_int8"]
+    assert row.name == "y + q"
+    assert row.bytes == 4096 + (4096 + 2 * 64) + 4096  # int8 in, int8 weights and their scales, int8 out
+    assert row.flops == 2 * 64 * 64 * 64 + 2 * 4096
+
+
+def test_a_product_with_4_bit_weights_touches_half_a_byte_of_each(rng):
+    from coremltools.converters.mil.mil import types
+
+    data = rng.integers(-8, 8, (32, 64)).astype(types.np_int4_dtype)
+
+    @anex.graph(x=(4, 64))
+    def program(x):
+        weight = mb.constexpr_blockwise_shift_scale(data=data, scale=half(32, 4))
+        return mb.linear(x=x, weight=weight, name="y")
+
+    (row,) = anex.compile(program).profile(half(4, 64), repeat=1).rows
+    assert row.op == "anex_linear_codes"
+    assert row.bytes == 2 * 4 * 64 + (32 * 64 // 2 + 2 * 32 * 4) + 2 * 32 + 2 * 4 * 32  # with a bias of zeros
 
 
 # ---- a profile ----------------------------------------------------------------------------------
@@ -322,7 +365,7 @@ def test_a_notebook_shows_the_page_without_its_frame(profile):
 
 
 def test_a_program_of_which_nothing_runs_has_an_empty_profile():
-    empty = anex.Profile("cpu", 1, 1e-6, 1e-6, 1e-6, 1e-6, (), anex.profile.Memory(0, 0, 0), LIMITS)
+    empty = anex.Profile("cpu", 1, 1e-6, 1e-6, 1e-6, 1e-6, (), Memory(0, 0, 0), LIMITS)
     assert str(empty).startswith("device cpu")
     assert Page(empty.to_html()).open == []
     assert anex.Profile.from_json(empty.to_json()) == empty

@@ -130,6 +130,119 @@ def test_shapes_that_came_before_are_planned_no_more():
     assert program.stats()["steps"] == steps + 1
 
 
+def test_nothing_found_is_an_empty_result():
+    program, x = anex.compile(chosen), np.zeros((3, 4), "float16")
+    y, total = program(x)
+    assert y.shape == (0,)
+    assert np.asarray(total) == 0
+    assert np.asarray(anex.compile(chosen, ane_numerics=True)(x)[1]) == 0
+    assert program(x, out=(np.empty((0,), "float16"), np.empty((), "float16")))[0].size == 0
+    assert anex.compile(head)(np.ones((3, 4), "float16"), np.array([0], "int32")).shape == (4, 0)
+
+
+# Of [n, 3] values, n of them chosen: what each op makes of none, as torch has it.
+OF_NONE = {
+    "reduce_sum": (lambda x: mb.reduce_sum(x=x, axes=[0]), lambda x: x.sum(0)),
+    "reduce_prod": (lambda x: mb.reduce_prod(x=x, axes=[0], keep_dims=True), lambda x: x.prod(0, keepdim=True)),
+    "reduce_mean": (lambda x: mb.reduce_mean(x=x), lambda x: x.mean()),
+    "reduce_l2_norm": (lambda x: mb.reduce_l2_norm(x=x, axes=[0]), lambda x: x.norm(dim=0)),
+    "reduce_sum_square": (lambda x: mb.reduce_sum_square(x=x, axes=[0]), lambda x: x.square().sum(0)),
+    "reduce_log_sum_exp": (lambda x: mb.reduce_log_sum_exp(x=x, axes=[0]), lambda x: x.logsumexp(0)),
+    "reduce_max of the other axis": (lambda x: mb.reduce_max(x=x, axes=[1]), lambda x: x.amax(1)),
+    "matmul": (lambda x: mb.matmul(x=x, y=x, transpose_x=True), lambda x: x.T @ x),
+    "linear": (
+        lambda x: mb.linear(x=x, weight=np.ones((2, 3), "float32"), bias=np.arange(2, dtype="float32")),
+        lambda x: torch.nn.functional.linear(x, torch.ones(2, 3), torch.arange(2.0)),
+    ),
+    "concat": (
+        lambda x: mb.concat(values=[x, np.ones((2, 3), "float32"), x], axis=0),
+        lambda x: torch.cat([x, torch.ones(2, 3), x]),
+    ),
+    "pad": (
+        lambda x: mb.pad(x=x, pad=[1, 2, 0, 1], constant_val=np.float32(7)),
+        lambda x: torch.nn.functional.pad(x, (0, 1, 1, 2), value=7),
+    ),
+    "scatter": (
+        lambda x: mb.scatter(data=np.ones((2, 3), "float32"), indices=_zeros(x), updates=x, axis=0, mode="add"),
+        lambda x: torch.ones(2, 3).index_add(0, torch.zeros(len(x), dtype=torch.long), x),
+    ),
+    "elementwise": (lambda x: mb.exp(x=mb.add(x=x, y=np.float32(1))), lambda x: (x + 1).exp()),
+    "softmax": (lambda x: mb.softmax(x=x, axis=-1), lambda x: x.softmax(-1)),
+    "layer_norm": (lambda x: mb.layer_norm(x=x, axes=[1]), lambda x: torch.nn.functional.layer_norm(x, (3,))),
+    "transpose": (lambda x: mb.transpose(x=x, perm=[1, 0]), lambda x: x.T),
+    "tile": (lambda x: mb.tile(x=x, reps=[2, 1]), lambda x: x.tile(2, 1)),
+    "reshape": (
+        lambda x: mb.reshape(x=x, shape=mb.concat(values=[_rows(x), [1, 3]], axis=0)),
+        lambda x: x.reshape(len(x), 1, 3),
+    ),
+    "tile by none": (
+        lambda x: mb.tile(x=np.ones((1, 3), "float32"), reps=mb.concat(values=[_rows(x), [1]], axis=0)),
+        lambda x: torch.ones(1, 3).tile(len(x), 1),
+    ),
+    "stack": (lambda x: mb.stack(values=[x, x], axis=0), lambda x: torch.stack([x, x])),
+    "split": (lambda x: mb.split(x=x, num_splits=3, axis=1)[1], lambda x: x[:, 1:2]),
+    "cumsum": (lambda x: mb.cumsum(x=x, axis=0), lambda x: x.cumsum(0)),
+    "reverse": (lambda x: mb.reverse(x=x, axes=[0]), lambda x: x.flip(0)),
+    "gather": (lambda x: mb.gather(x=x, indices=[0, 2], axis=1), lambda x: x[:, [0, 2]]),
+    "cast": (lambda x: mb.cast(x=x, dtype="int32"), lambda x: x.int()),
+    "where": (lambda x: mb.select(cond=mb.greater(x=x, y=np.float32(0)), a=x, b=x), lambda x: x),
+}  # fmt: skip
+
+
+def _rows(x):
+    return mb.slice_by_size(x=mb.shape(x=x), begin=[0], size=[1])
+
+
+def _zeros(x):
+    return mb.squeeze(x=mb.cast(x=mb.mul(x=mb.slice_by_size(x=x, begin=[0, 0], size=[-1, 1]), y=np.float32(0)),
+                                dtype="int32"), axes=[1])  # fmt: skip
+
+
+@pytest.mark.parametrize("op", OF_NONE)
+def test_ops_of_nothing_give_what_torch_gives(op):
+    build, expected = OF_NONE[op]
+
+    @anex.graph(x=anex.spec((4, 3), "float32"), chosen=anex.spec((4,), "bool"))
+    def graph(x, chosen):
+        return mb.identity(x=build(mb.gather_nd(x=x, indices=mb.non_zero(x=chosen))), name="y")
+
+    program, x = anex.compile(graph), np.arange(12, dtype="float32").reshape(4, 3)
+    for chosen_rows in (np.zeros(4, bool), np.array([True, False, True, False])):
+        found, wanted = np.asarray(program(x, chosen_rows)), expected(torch.from_numpy(x[chosen_rows])).numpy()
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_what_has_no_result_of_nothing_is_said():
+    @anex.graph(x=(3,))
+    def largest(x):
+        return mb.reduce_max(x=mb.gather_nd(x=x, indices=mb.non_zero(x=x)), axes=[0], name="y")
+
+    program = anex.compile(largest)
+    assert np.asarray(program(np.array([0, 3, 5], "float16"))) == 5
+    with pytest.raises(anex.ShapeError, match=r"reduce_max 'y': .* is empty, shape \(0,\)"):
+        program(np.zeros(3, "float16"))
+
+
+def test_a_slice_that_ends_where_it_begins_is_empty():
+    @anex.graph(x=(3, 4))
+    def rest(x):
+        return mb.slice_by_index(x=x, begin=[1, 0], end=[1, 4], name="y")
+
+    program = anex.compile(rest)
+    assert program.outputs["y"].shape == (0, 4)
+    assert np.asarray(program(np.ones((3, 4), "float16"))).shape == (0, 4)
+    with pytest.raises(anex.UnsupportedError, match="empty"):
+        anex.compile(rest, device="ane", unchecked=False)
+
+
+def test_warnings_blame_the_line_that_calls():
+    compiled = anex.compile(chosen, ane_numerics=True)
+    with pytest.warns(anex.AneWarning) as caught:
+        compiled(np.full((3, 4), 2.0**-24, "float16"))
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 def test_options_hold_for_every_step():
     @anex.graph(x=(3, 4))
     def small(x):
@@ -163,16 +276,32 @@ def test_out_pickles_threads_and_futures(rng):
     assert not wrong
 
 
+def test_a_profile_has_the_ops_of_every_step_and_what_was_found_between_them(rng):
+    x = (rng.random((3, 4)) < 0.5).astype("float16")
+    x[0, 0] = 1
+
+    @anex.graph(x=(3, 4))
+    def program(x):
+        places = mb.non_zero(x=x, name="places")
+        return mb.gather_nd(x=mb.exp(x=x, name="e"), indices=places, name="y")
+
+    compiled = anex.compile(program)
+    profile = compiled.profile(x, repeat=2)
+    rows = {row.name: row for row in profile.rows}
+    count = int(x.sum())
+    assert rows["places"].op == "non_zero"
+    assert rows["places"].bytes == x.nbytes + count * 2 * 4
+    assert rows["e"].flops == 12
+    assert rows["y"].bytes == 2 * count * 2 + count * 2 * 4  # as much read as written, and the indices
+    assert all(row.seconds > 0 for row in profile.rows)
+    assert profile.memory.arena_bytes == compiled.stats()["arena_bytes"]
+    np.testing.assert_array_equal(compiled(x), np.exp(x[x != 0]))
+
+
 def test_what_cannot_be_is_said():
     program = anex.compile(chosen)
-    with pytest.raises(anex.ShapeError, match="non_zero 'places' found nothing"):
-        program(np.zeros((3, 4), "float16"))
     with pytest.raises(anex.ShapeError, match="input 'x'"):
         program(np.zeros((3, 5), "float16"))
-    with pytest.raises(anex.ShapeError, match="dimension 0 is 0"):
-        anex.compile(head)(np.ones((3, 4), "float16"), np.array([0], "int32"))
-    with pytest.raises(anex.UnsupportedError, match="data decide shapes"):
-        program.profile(np.ones((3, 4), "float16"))
     program.close()
     with pytest.raises(anex.Error, match="closed"):
         program(np.ones((3, 4), "float16"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from memory import growth
 
 import anex
-from anex._native import instruction_sets
+from anex._native import Tensor, instruction_sets
 
 DTYPES = ("float16", "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "bool")
 TORCH_DTYPES = tuple(name for name in DTYPES if name not in ("uint16", "uint32"))
@@ -240,6 +240,53 @@ def test_conversion_between_floats_rounds_as_numpy_does(source, target):
         keep = ~np.isnan(wanted)
         np.testing.assert_array_equal(found[keep], wanted[keep])
         np.testing.assert_array_equal(np.signbit(found[keep]), np.signbit(wanted[keep]))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("source", DTYPES)
+@pytest.mark.parametrize("target", DTYPES)
+def test_astype_gives_what_numpys_gives(source, target, padded):
+    values = (np.arange(24).reshape(2, 3, 4) % 5).astype(source)
+    t = anex.tensor(values, padded=padded)
+    found = t.astype(target)
+    assert found.packed
+    assert found.dtype == target
+    np.testing.assert_array_equal(found, values.astype(target))
+    np.testing.assert_array_equal(np.asarray(t, target), values.astype(target))
+    np.testing.assert_array_equal(np.asarray(t, np.float64), values.astype(np.float64))
+    assert not np.shares_memory(found, t)
+    assert (t.astype(target, copy=False) is t) == (source == target)
+
+
+def test_astype_refuses_what_core_ml_lacks():
+    t = anex.ones((4,))
+    for dtype in ("float64", "complex64", "int4", ">f4"):
+        with pytest.raises(anex.DTypeError):
+            t.astype(dtype)
+    with pytest.raises(anex.DTypeError, match="4-bit"):
+        anex.tensor(np.zeros(4, np.int8), "int4").astype("int8")
+    t.close()
+    with pytest.raises(anex.ClosedError):
+        t.astype("float32")
+
+
+def test_floats_of_another_byte_order_become_tensors():
+    values = np.array([1, -2.5, 7], ">f4")
+    assert anex.tensor(values, "float16").tolist() == [1, -2.5, 7]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0, 4)])
+def test_results_may_be_empty_and_what_is_made_may_not(dtype, shape):
+    t = Tensor(shape, dtype, True)  # as a program makes it that found nothing
+    assert (t.shape, t.size, t.nbytes, t.packed) == (shape, 0, 0, True)
+    for other in (t, pickle.loads(pickle.dumps(t)), t.astype("float32")):
+        assert np.asarray(other).shape == shape
+        assert torch.from_dlpack(other).shape == shape if other.dtype_name in TORCH_DTYPES else True
+    t.copy_from(np.zeros(shape, dtype))
+    for make in (anex.spec, anex.empty, lambda shape, dtype: anex.tensor(np.zeros(shape, dtype))):
+        with pytest.raises(anex.ShapeError, match="0 is not a size"):
+            make(shape, dtype)
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -9,6 +9,7 @@ import anex
 from anex.ops import OPS, rules_of, verdict
 from anex.ops.foreign import FOREIGN, FORMS
 from anex.ops.rule import FAMILIES
+from anex.selftest.cases import CASES
 
 NAME = "shared/reference/ane_op_support.csv"  # beside the repository, if at all
 TABLE = next((found for parent in Path(__file__).parents if (found := parent / NAME).exists()), Path(NAME))
@@ -35,7 +36,7 @@ def recorded(accepted, walled):
 
 def agrees(name, chip, says):
     """The same, or a verdict that names the sources that contradict each other."""
-    found = verdict(name, chip)
+    found = anex.explain_op(name, chip)
     named = sum(len(rule.source) for rule in found.rules)
     assert found.taken == says or (found.taken == "contested" and named >= 2), f"{says} recorded; {found}"
 
@@ -53,6 +54,21 @@ def test_every_row_of_the_published_table_agrees_on_every_family_or_names_the_co
     for row in rows:
         for chip, column in COLUMNS.items():
             agrees(row["mil_op"], chip, recorded(row["accepted"], row[column] == "walled"))
+
+
+@pytest.mark.parametrize("name", sorted({*CASES} & {*OPS}))
+def test_a_program_of_one_op_is_placed_as_the_verdict_on_the_op_has_it(name):
+    """By `e5rt`, whose compiler gets the program as it is: "no" leaves the engine, and nothing else does for that."""
+    case = CASES[name][0]
+    program = case.build()
+    for chip in ("M1", "M5"):
+        taken = anex.explain_op(name, chip).taken
+        found = [op for op in anex.explain(program, chip=chip, path="e5rt").ops if op.op == name]
+        refused = {finding.rule.id for op in found for finding in op.findings if finding.refuses}
+        if taken == "no" and found:
+            assert refused & {"unsupported-op", "too-old"}, (chip, refused)
+        else:
+            assert not refused & {"unsupported-op"}, (chip, refused)
 
 
 def test_an_op_nobody_ran_is_refused_and_says_so():

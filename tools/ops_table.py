@@ -10,6 +10,7 @@ from anex._coremltools import coremltools
 from anex.devices.cpu import DTYPES, kernels
 from anex.devices.stepwise import FOUND
 from anex.ops import OPS, Op, Rule
+from anex.ops.gradient import NoGradient
 from anex.ops.rule import FAMILIES, MACS, SEVERITIES, chips
 from anex.ops.rules import ABOUT_INTEGERS, ABOUT_TRUTH, GENERIC, MOVES
 
@@ -32,6 +33,9 @@ the Neural Engine (anex/ops); do not edit. A test compares.
 **cpu**: `x` where there is a kernel for a first input of that dtype (of `fill` and `random_*` that is the
 shape, of `select` the condition). Constants of less than a byte are unpacked.
 
+**gradient**: `x` where a gradient goes back through it; `0` where there is none to go, `no` where a program that
+needs it is refused: the reasons are below.
+
 **ane**: the Neural Engine computes in fp16. `yes`: it compiles and runs; `rewritten`: anex.passes writes it in other
 ops; `contested`: sources contradict each other, so that compiling warns; `no`: refused. The pass fp16_compute casts
 fp32 to fp16. *integers*: `moves` where only their transport is asked for, which is not settled; `own` where the
@@ -47,6 +51,10 @@ def verdict(op: Op) -> str:
     if first.id == "unsupported-op":
         return "rewritten" if first.cure else "no"
     return "contested" if any(rule.id == "contested-op" for rule in op.ane) else "yes"
+
+
+def gradient(op: Op) -> str:
+    return ("0" if op.vjp.is_zero else "no") if isinstance(op.vjp, NoGradient) else "x"
 
 
 def integers(name: str) -> str:
@@ -70,7 +78,8 @@ def rows() -> Iterator[tuple[str, ...]]:
         taken = FOUND[name] if name in FOUND else kernels()[name][1]
         cpu = ["x" if DTYPES[column] in taken else "" for column in COLUMNS]
         named, ane = sorted({rule.id for rule in op.ane if told(rule)}), verdict(op)
-        yield name, *cpu, ane, integers(name), since(op) if ane in ("yes", "contested") else "", ", ".join(named)
+        first = since(op) if ane in ("yes", "contested") else ""
+        yield name, *cpu, gradient(op), ane, integers(name), first, ", ".join(named)
 
 
 def table(head: tuple[str, ...], body: Iterator[tuple[str, ...]]) -> Iterator[str]:
@@ -78,6 +87,14 @@ def table(head: tuple[str, ...], body: Iterator[tuple[str, ...]]) -> Iterator[st
     yield f"|{'---|' * len(head)}"
     for cells in body:
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def reasons() -> Iterator[tuple[str, ...]]:
+    """Why some ops have no gradient."""
+    without = {op.vjp for op in OPS.values() if isinstance(op.vjp, NoGradient)}
+    for each in sorted(without, key=lambda each: (each.is_zero, each.reason)):
+        of = sorted(name for name, op in OPS.items() if op.vjp == each)
+        yield ", ".join(of), "left out" if each.is_zero else "refused", each.reason
 
 
 def rules() -> Iterator[tuple[str, ...]]:
@@ -95,9 +112,11 @@ def rules() -> Iterator[tuple[str, ...]]:
 
 def text() -> str:
     with coremltools():
-        lines = [HEAD, *table(("op", *COLUMNS, "ane", "integers", "since", "rules"), rows())]
+        lines = [HEAD, *table(("op", *COLUMNS, "gradient", "ane", "integers", "since", "rules"), rows())]
         lines += ["", "## On no device", ""]
         lines += table(("op", "because"), iter(sorted(NOWHERE.items())))
+        lines += ["", "## Without a gradient", ""]
+        lines += table(("ops", "in a program that is differentiated", "because"), reasons())
         lines += ["", "## Rules of the Neural Engine", ""]
         lines += table(("rule", "ops", "statement", "means", "on", "sure", "source", "way out"), rules())
     return "\n".join(lines) + "\n"

@@ -36,8 +36,8 @@ def chip(name: str) -> Chip:
     >>> chip("m4 max").name, chip("M4 Max").is_wide, chip("M9").family, chip("h16g").name, chip("toaster").known
     ('M4 Max', True, 'h17', 'M4', False)
     """
-    text = " ".join(name.strip().split())
-    if found := re.fullmatch(r"(?i)(?:apple )?([MA])(\d+)(?: (pro|max|ultra|bionic))?", text):
+    text = " ".join(re.sub(r"[\s_-]+", " ", name).split())
+    if found := re.fullmatch(r"(?i)(?:apple ?)?([MA])(\d+)(?: ?(pro|max|ultra|bionic))?", text):
         letter, number, tier = found[1].upper(), int(found[2]), (found[3] or "").capitalize()
         if letter == "M" and number >= 1:
             return Chip(f"M{number} {tier}".strip(), min(number, len(FAMILIES)), tier, True)

@@ -30,12 +30,15 @@ USUAL = ("M1", "M2", "M3", "M4", "M5", "M4 Max", "M5 Pro")
 )
 @click.option("--function", default="", help="Of a model with several; main without it.")
 @click.option("--rows", type=click.Path(path_type=Path), help="Predict the rows of a CSV of measurements; print a CSV.")
+@click.option("--published", is_flag=True, help="Predict every row of the source documents' tables; print them.")
+@click.option("--source", default="", help="With --published: rows of sources that begin so; 'all' for every source.")
+@click.option("--evaluate", is_flag=True, help="Leave rows out of the fit and tell how far off they are: minutes.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Measurements of your own, by `anex calibrate`.")
 @click.option("--ops", is_flag=True, help="Also the ops that take the most, on the first chip.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def cost(
     model: Path | None, chips: Sequence[str], path: str, weights: Path | None, function: str, rows: Path | None,
-    calibration: Path | None, ops: bool, as_json: bool,
+    published: bool, source: str, evaluate: bool, calibration: Path | None, ops: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Predict how long MODEL takes on a Neural Engine, with an 80 % interval: nothing is run.
 
@@ -44,11 +47,16 @@ def cost(
     from ..errors import Error
     from .model import path_of, with_calibration
 
-    if (model is None) == (rows is None):
-        raise click.UsageError("give a MODEL, or --rows FILE.csv")
+    if (model is not None) + (rows is not None and not evaluate) + published + evaluate != 1:
+        raise click.UsageError("give a MODEL, --rows FILE.csv, --published or --evaluate")
     try:
+        if evaluate:
+            _evaluate(rows)
+            return
         fitted = with_calibration(calibration)
-        if rows is not None:
+        if published:
+            _published(source, fitted, as_json)
+        elif rows is not None:
             _rows(rows, fitted, as_json)
         elif model is not None:
             _model(model, chips or USUAL, path_of(path), weights, function, fitted, ops, as_json)
@@ -62,6 +70,30 @@ def _rows(file: Path, fitted: Model, as_json: bool) -> None:
     lines = text.priced(rows.read(file), fitted)
     click.echo(json.dumps(lines, indent=1) if as_json else text.as_csv(lines), nl=as_json)
     click.echo(text.accuracy(lines), err=True)
+
+
+def _published(source: str, fitted: Model, as_json: bool) -> None:
+    from .. import published
+    from . import text
+
+    wanted = published.rows(source="" if source == "all" else source or "seed")
+    if not wanted:
+        raise click.ClickException(f"no source of the published measurements begins with {source!r}")
+    lines = text.priced(wanted, fitted)
+    click.echo(json.dumps(lines, indent=1) if as_json else "\n".join(text.beside(lines)))
+    click.echo(text.accuracy(lines), err=True)
+
+
+def _evaluate(rows: Path | None) -> None:
+    from .. import published
+    from . import rows as published_rows
+    from .evaluate import Data, report
+    from .model import shipped
+
+    data = Data(published.rows() if rows is None else published_rows.read(rows))
+    for line in report(data, shipped().hyper, shipped().factor):
+        click.echo(line)
+        sys.stdout.flush()
 
 
 def _model(

@@ -15,11 +15,13 @@ import numpy.typing as npt
 
 from .chips import Chip
 from .fitting import DEGREES, slopes_of
-from .physics import NUMBERS, Array, Batch, Parameters, Terms, logs, terms
-from .work import PATHS, Load
+from .physics import NAMES, NUMBERS, Array, Batch, Parameters, Terms, logs, terms
+from .work import BLOCKS, PATHS, Load
 
 Index = npt.NDArray[np.intp]
 Groups = Sequence[Index]
+_STARTS = [i for i, name in enumerate(NAMES) if name.startswith("start_")]
+_COPIES = [i for i, name in enumerate(NAMES) if name.startswith(("in_", "out_"))]
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,10 @@ class Hyper:
 
     ``form``: spread of the smooth error; ``run``: of a run's. ``other_chip``, ``other_kind``: how much of the smooth
     error two chips, or kinds of work, share. ``size``, ``mix``, ``layer``: lengths in log time, in the shares that
-    make up the time, and in log channels and positions. ``run_mix``: the length of a run's error in shares.
-    ``noise``: by path.
+    make up the time, and in log channels and positions. ``run_mix``: the length of a run's error in shares;
+    ``run_start``, ``run_copy``: spread of a run's factor on the start and on the copies, as a machine's clock and
+    system have them. ``noise``: by path; ``noise_block``: what blocks of many ops have beside, whose layouts the
+    compiler chooses.
     """
 
     parameters: float = 1.0
@@ -41,9 +45,12 @@ class Hyper:
     layer: float = 2.0
     run: float = 0.1
     run_mix: float = 0.7
+    run_start: float = 0.15
+    run_copy: float = 0.15
     noise_private: float = 0.08
     noise_e5rt: float = 0.03
     noise_coreml: float = 0.03
+    noise_block: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Points:
     kind: npt.NDArray[np.intp]
     path: npt.NDArray[np.intp]
     run: npt.NDArray[np.intp]
+    block: npt.NDArray[np.bool_]
     terms: Terms
 
     def __len__(self) -> int:
@@ -98,7 +106,7 @@ def points(
         generation=np.array([chip.generation if chip.known else 0 for chip in chips], np.intp),
         kind=np.array([names("kind " + kind) for kind in kinds], np.intp), path=batch.path,
         run=np.array([names("run " + run) if run else -1 - i % (nobody + 1) for i, run in enumerate(runs)], np.intp),
-        terms=found,
+        block=np.array([load.kind in BLOCKS for load in loads], bool), terms=found,
     )  # fmt: skip
 
 
@@ -120,8 +128,21 @@ def covariance(a: Points, b: Points, hyper: Hyper) -> Array:
     )  # fmt: skip
     alike = np.where(same_chip, 1, hyper.other_chip) * (a.path[:, None] == b.path[None])
     alike = alike * np.where(a.kind[:, None] == b.kind[None], 1, hyper.other_kind)
-    run = (a.run[:, None] == b.run[None]) * np.exp(-mix / (2 * hyper.run_mix**2))
-    found: Array = hyper.parameters**2 * by_parameters + hyper.form**2 * near * alike + hyper.run**2 * run
+    factors = hyper.run_start**2 * np.outer(_start(a), _start(b)) + hyper.run_copy**2 * np.outer(_copy(a), _copy(b))
+    run = (a.run[:, None] == b.run[None]) * (hyper.run**2 * np.exp(-mix / (2 * hyper.run_mix**2)) + factors)
+    found: Array = hyper.parameters**2 * by_parameters + hyper.form**2 * near * alike + run
+    return found
+
+
+def _start(at: Points) -> Array:
+    """How much the start is of each time."""
+    found: Array = at.slopes[:, _STARTS].sum(1)
+    return found
+
+
+def _copy(at: Points) -> Array:
+    """How much the copies are, as a part."""
+    found: Array = -at.slopes[:, _COPIES].sum(1)
     return found
 
 
@@ -133,7 +154,8 @@ def _distance(a: Array, b: Array) -> Array:
 
 def noise(at: Points, hyper: Hyper) -> Array:
     found: Array = np.array([getattr(hyper, f"noise_{path}") for path in PATHS])[at.path]
-    return found
+    both: Array = np.hypot(found, hyper.noise_block * at.block)
+    return both
 
 
 def target(at: Points, parameters: Parameters, chips: Sequence[Chip], ms: Array) -> Array:
@@ -191,7 +213,8 @@ class Kriging:
 def _with_itself(at: Points, hyper: Hyper) -> Array:
     """The diagonal of ``covariance(at, at)``, but that what nobody knows of a chip varies in full."""
     spreads = np.array([[n.population, n.generation, n.chip] for n in NUMBERS.values()]) ** 2
-    found: Array = hyper.parameters**2 * (at.slopes**2 @ spreads.sum(1)) + hyper.form**2 + hyper.run**2
+    run = hyper.run**2 + (hyper.run_start * _start(at)) ** 2 + (hyper.run_copy * _copy(at)) ** 2
+    found: Array = hyper.parameters**2 * (at.slopes**2 @ spreads.sum(1)) + hyper.form**2 + run
     return found
 
 

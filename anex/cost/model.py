@@ -7,12 +7,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import published as measured
 from ..errors import ArgumentError, FormatError
 from . import rows as published
 from .chips import Chip, chip
@@ -22,7 +23,7 @@ from .physics import BOUNDS, NAMES, Batch, Parameters
 from .work import PATHS, Load
 
 DATA = Path(__file__).parent / "data"
-FITTED, MEASURED = DATA / "fitted.json", DATA / "measurements.csv"
+FITTED = DATA / "fitted.json"
 FORMAT = "anex.cost"
 AT_ONCE = 1000  # loads, for the sake of memory
 HERE = "this machine"  # the source of measurements that a user made
@@ -71,7 +72,12 @@ class Known:
 
     @property
     def kind(self) -> str:
-        return f"{self.load.kind} {self.row.op}"
+        return kind_of(self.load, self.row.op)
+
+
+def kind_of(load: Load, op: str) -> str:
+    """What shares the errors of its form: whole models do, whatever they are called."""
+    return load.kind if load.kind == "whole_model" else f"{load.kind} {op}"
 
 
 class Model:
@@ -87,6 +93,8 @@ class Model:
             [each.kind for each in known], [each.row.source for each in known], self._names,
         )  # fmt: skip
         ms = np.array([each.ms for each in known])
+        # a user's machine is a chip of its own, so that others of its name say no more of it than their kin does
+        self._own = {each.chip.name.removesuffix(f", {HERE}"): each.chip for each in known if each.row.source == HERE}
         self.kriging = Kriging(
             at, target(at, parameters, chips, ms), hyper, np.array([each.outlying for each in known])
         )
@@ -95,37 +103,40 @@ class Model:
 
     def predict(
         self, loads: Sequence[Load], chips: Sequence[Chip], paths: Sequence[str], *,
-        ops: Sequence[str] | None = None, sources: Sequence[str] | None = None, beyond: float = 0.0,
+        ops: Sequence[str] | None = None, sources: Sequence[str] | None = None, beyond: Sequence[float] | None = None,
     ) -> list[Prediction]:  # fmt: skip
         """One prediction a load. ``sources``: who measured it, where that is known; ``ops``: a row's op.
 
         ``beyond``: more spread, in logarithms, of loads that are unlike what was measured.
         """
-        ops = ops or [""] * len(loads)
+        ops, beyond = ops or [""] * len(loads), beyond or [0.0] * len(loads)
         found = []
         for part in (slice(begin, begin + AT_ONCE) for begin in range(0, len(loads), AT_ONCE)):
             some = None if sources is None else sources[part]
-            found += self._predict(loads[part], chips[part], paths[part], ops[part], some, beyond)
+            found += self._predict(loads[part], chips[part], paths[part], ops[part], some, beyond[part])
         return found
 
     def _predict(
         self, loads: Sequence[Load], chips: Sequence[Chip], paths: Sequence[str], ops: Sequence[str],
-        sources: Sequence[str] | None, beyond: float,
+        sources: Sequence[str] | None, beyond: Sequence[float],
     ) -> list[Prediction]:  # fmt: skip
-        kinds = [f"{load.kind} {op}" for load, op in zip(loads, ops, strict=True)]
+        kinds = [kind_of(load, op) for load, op in zip(loads, ops, strict=True)]
+        is_own = [not sources or sources[i] in ("", HERE) for i in range(len(loads))]
+        chips = [self._own.get(each.name, each) if own else each for each, own in zip(chips, is_own, strict=True)]
         runs = list(sources) if sources else [self._here(each) for each in chips]
         at = points(self.parameters, chips, paths, loads, kinds, runs, self._names)
         mean, variance = self.kriging.predict(at)
         shift = mean - offset(at, self.parameters, chips)
-        half = self.factor * np.sqrt(variance + beyond**2)
+        half = self.factor * np.sqrt(variance + np.asarray(beyond) ** 2)
         shares, works, work_bounds = at.terms.bounds(), at.terms.works, at.terms.bound_of_works()
         found = []
         for i, load in enumerate(loads):
             scale = math.exp(shift[i])
             ms = math.exp(at.base[i]) * scale
             mine = np.flatnonzero(at.terms.row == i)
-            behind = [self._measured[chips[i].name, work.kind] if chips[i].known else 0 for work in load.works]
-            same = [each for each in self.known if each.chip.name == chips[i].name and chips[i].known]
+            names = {chips[i].name, chips[i].name.removesuffix(f", {HERE}")} if chips[i].known else set()
+            behind = [sum(self._measured[name, work.kind] for name in names) for work in load.works]
+            same = [each for each in self.known if each.chip.name in names]
             found.append(
                 Prediction(
                     ms, ms * math.exp(-half[i]), ms * math.exp(half[i]),
@@ -154,25 +165,32 @@ class Model:
         if not own:
             raise ArgumentError("no row of the calibration has a chip, a known workload and a time")
         parameters = self.parameters
+        own = [replace(known, chip=replace(known.chip, name=f"{known.chip.name}, {HERE}")) for known in own]
         for each in {known.chip for known in own}:
             mine = [known for known in own if known.chip == each]
+            shipped = parameters.chips.get(each.name.removesuffix(f", {HERE}"), np.zeros(len(NAMES)))
+            parameters = Parameters(
+                parameters.population, parameters.generation, {**parameters.chips, each.name: shipped}
+            )
             batch = Batch([each] * len(mine), [known.row.path for known in mine], [known.load for known in mine])
             parameters = refit(parameters, each, batch, np.array([known.ms for known in mine]))
         return Model(parameters, self.hyper, self.factor, [*self.known, *own])
 
 
-def usable(lines: Sequence[Mapping[str, str]]) -> list[Known]:
-    """The lines that a model can rest on."""
-    found = []
+def usable(lines: Sequence[Mapping[str, str]], outlying: Mapping[str, float] | None = None) -> list[Known]:
+    """The lines that a model can rest on; ``outlying``: of some, by id, how much noisier they are than usual."""
+    found, outlying = [], outlying or {}
     for line, row in zip(lines, published.rows(lines), strict=True):
+        if line.get("use") == "check":
+            continue
         where = chip(row.chip)
         if row.load is not None and row.load.kind != "dispatch" and row.ms and where.known:
-            found.append(Known(row, row.load, row.ms, where, float(line.get("outlying") or 1)))
+            found.append(Known(row, row.load, row.ms, where, outlying.get(row.id, 1.0)))
     return found
 
 
-def read(fitted: Path = FITTED, measured: Path = MEASURED) -> Model:
-    """The model of two files that ``calibrate`` wrote."""
+def read(fitted: Path = FITTED, lines: Sequence[Mapping[str, str]] | None = None) -> Model:
+    """The model of a file that ``calibrate`` wrote, and the measurements that it was given: the published ones."""
     try:
         facts: dict[str, Any] = json.loads(fitted.read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
@@ -185,7 +203,10 @@ def read(fitted: Path = FITTED, measured: Path = MEASURED) -> Model:
                  for name, values in facts["chips"].items()}  # fmt: skip
         parameters = Parameters(population, generations, chips)
         return Model(
-            parameters, Hyper(**facts["regression"]), facts["interval_factor"], usable(published.read(measured))
+            parameters,
+            Hyper(**facts["regression"]),
+            facts["interval_factor"],
+            usable(measured.rows() if lines is None else lines, facts["outlying"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{fitted} is no fitted cost model: {error!r}") from error

@@ -64,6 +64,7 @@ NUMBERS: dict[str, Number] = {
     "reduce": Number(0.1, 0.6, 0.1, 0.1, "passes", "reductions"),
     "pool": Number(0.3, 0.6, 0.1, 0.1, "passes", "pooling"),
     "scores": Number(2.0, 0.5, 0.1, 0.1, "passes", "scores of attention, and caches"),
+    "flat": Number(60.0, 1.0, 0.1, 0.1, "passes", "elementwise on rank 2 between products, which changes its layout"),
     "start_private": Number(0.14, 0.5, 0.2, 0.3, "ms", "starting a program, private path"),
     "start_e5rt": Number(0.083, 0.5, 0.2, 0.3, "ms", "starting a program, e5rt"),
     "start_coreml": Number(0.17, 0.5, 0.1, 0.2, "ms", "starting a program, Core ML"),

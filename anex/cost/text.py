@@ -27,6 +27,7 @@ def priced(lines: Sequence[Mapping[str, str]], model: Model) -> list[dict[str, s
             [load for i in can if (load := rows[i].load)], [chip(rows[i].chip) for i in can],
             [rows[i].path for i in can],
             ops=[rows[i].op for i in can], sources=[rows[i].source for i in can],
+            beyond=[rows[i].beyond for i in can],
         )  # fmt: skip
         found = dict(zip(can, predictions, strict=True))
     return [dict(line) | _added(rows[i], found.get(i)) for i, line in enumerate(lines)]
@@ -45,7 +46,8 @@ def _added(row: published.Row, prediction: Prediction | None) -> dict[str, str]:
     )
     return {
         "predicted_ms": f"{p.ms:.5g}", "low_ms": f"{p.low:.5g}", "high_ms": f"{p.high:.5g}", "bound": p.bound,
-        "error": f"{p.ms / row.ms - 1:+.1%}" if row.ms else "", "data": f"{p.rows}/{p.chip_rows}", "why_not": note,
+        "error": f"{p.ms / row.ms - 1:+.1%}" if row.ms else "", "data": f"{p.rows}/{p.chip_rows}",
+        "why_not": "; ".join(filter(None, (row.note, note))),
     }  # fmt: skip
 
 
@@ -56,6 +58,36 @@ def as_csv(lines: Sequence[Mapping[str, str]]) -> str:
     table.writeheader()
     table.writerows(lines)
     return out.getvalue()
+
+
+def beside(lines: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Published rows with what is predicted of them, a table of each source document's tables."""
+    heading = None
+    for line in lines:
+        if (found := (line["source"], line.get("table", ""))) != heading:
+            heading = found
+            yield ""
+            yield f"{line['source']}" + (f": {line['table']}" if line.get("table") else "")
+            yield (f"{'row':<6} {'chip':<8} {'what':<40} {'measured ms':>12} {'predicted ms':>13} "
+                   f"{'80 % interval':>20} {'error':>8} bound")  # fmt: skip
+        interval = f"{line['low_ms']} .. {line['high_ms']}" if line["predicted_ms"] else ""
+        rate = f"{line['tflops']} T/s" if line.get("tflops") and not line["ms"] else line["ms"]
+        yield (
+            f"{line['row_id']:<6} {line['chip']:<8} {what(line)[:40]:<40} {rate:>12} {line['predicted_ms']:>13} "
+            f"{interval:>20} {line['error']:>8} {line['bound'] or '-- ' + line['why_not']}"
+            + (f"  [{line['defect']}]" if line.get("defect") else "")
+        )
+
+
+def what(line: Mapping[str, str]) -> str:
+    """A row's configuration in few words: "128x conv 512ch 64x64 w8a8"."""
+    sizes = f"{line['in_ch']}ch {line['height'] or 1}x{line['width']}" if line["in_ch"] else line["note"].split(";")[0]
+    depth = f"{line['depth']}x " if line["depth"] not in ("", "1") else ""
+    out = f" to {line['out_ch']}" if line["out_ch"] not in ("", line["in_ch"]) else ""
+    kind = "conv" if line["workload"].startswith("conv") else line["workload"]
+    op = f" {line['op']}" if line["op"] and line["op"] not in kind else ""
+    batch = f" batch {line['batch']}" if line["batch"] not in ("", "1") else ""
+    return f"{depth}{kind}{op} {sizes}{out}{batch} {line['dtype']}"
 
 
 def accuracy(lines: Sequence[Mapping[str, str]]) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIB = 2**20
+HEAD = 64  # the width of an attention head in every published block
 
 # The kinds of work that cost differently. Products have FLOP and weights, the others touch bytes.
 PRODUCTS = ("conv1x1", "conv", "linear", "matmul")
-PASSES = ("softmax", "layer_norm", "rms_norm", "norm", "elementwise", "table", "reduce", "pool", "scores")
+PASSES = ("softmax", "layer_norm", "rms_norm", "norm", "elementwise", "table", "reduce", "pool", "scores", "flat")
 KINDS = (*PRODUCTS, *PASSES)
+
+# Loads of many ops between which the compiler chooses layouts.
+BLOCKS = ("encoder_block", "fused_block", "sdpa", "mlp", "whole_model", "unknown", "train_step_ane_part")
 
 # How weights are kept: the rate at which their stored bytes stream differs.
 SCHEMES = ("fp16", "w8", "w8a8", "int4lut", "lut6", "sparse")
@@ -23,7 +27,8 @@ class Work:
 
     ``positions``: how many columns a product has (batch times pixels or tokens). ``channels``: in and out.
     ``bytes``: what a pass over intermediate data touches; for a product, the operands of one batch item, which tile.
-    Of elementwise ops, ``table`` are those that are looked up, as gelu is.
+    Of elementwise ops, ``table`` are those that are looked up, as gelu is, and ``flat`` those on tensors of rank 2 and
+    several rows between products, whose layout the engine changes back and forth.
     """
 
     kind: str
@@ -56,3 +61,10 @@ class Load:
     @property
     def weight_bytes(self) -> float:
         return sum(work.weight_bytes for work in self.works)
+
+
+def attention_works(tokens: float, width: float, batch: float = 1.0, head: float = HEAD) -> list[Work]:
+    """Scores of every head: two products of runtime values, a softmax, and the passes over what lies between."""
+    scores = 2 * tokens * tokens * (width / head) * batch
+    return [Work("matmul", 4 * tokens * tokens * width * batch, bytes=scores, positions=tokens),
+            Work("softmax", bytes=scores), Work("scores", bytes=scores)]  # fmt: skip

@@ -13,7 +13,7 @@ from .. import _native
 from ..errors import ArgumentError, CompileError
 from ..ops import dtype_name, family
 from ..spec import MAX_RANK
-from . import fuse, numerics, quantized, states, stepwise
+from . import empty, fuse, numerics, quantized, states, stepwise
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
@@ -161,6 +161,9 @@ class Lowering:
 
     def add_op(self, op: Operation | quantized.Step, before: Operation | quantized.Step | None) -> None:
         """``before``: the op added last, whose result only this one reads."""
+        if empty.concerns(op):
+            self.values[op.outputs[0]] = self.value(empty.instead(op))
+            return
         if op in self.in_place:  # what it gives is the state
             self.values[op.outputs[0]] = self.value(self.in_place[op])
             if op.op_type != "slice_update":
@@ -174,12 +177,15 @@ class Lowering:
         names, _ = kernels()[op.op_type]
         # names that begin with _ are the builder's own: the functions that made the blocks
         arguments = {name: var for name, var in op.inputs.items() if var is not None and name[0] != "_"}
-        listed = [var for var in arguments.values() if isinstance(var, (list, tuple))]
-        if unknown := [name for name, var in arguments.items() if name not in names and var not in listed]:
+        lists = {name: var for name, var in arguments.items() if isinstance(var, (list, tuple))}
+        if unknown := [name for name in arguments if name not in names and name not in lists]:
             raise CompileError(f"{op.op_type} {op.name!r}: the CPU engine knows no input {', '.join(unknown)}")
         given = [self.value(arguments[name]) if name in arguments else LEFT_OUT for name in names]
         outside = list(dict.fromkeys(var for block in op.blocks for var in free_vars(block, self.strict)))
-        several = [self.value(var) for var in (*(var for vars_ in listed for var in vars_), *outside)]
+        listed = [var for vars_ in lists.values() for var in vars_]
+        if op.op_type == "concat":  # what is empty adds nothing
+            listed = [var for var in listed if not empty.is_empty(var)] or listed
+        several = [self.value(var) for var in (*listed, *outside)]
         blocks = [self.block(block, outside) for block in op.blocks]
         results: list[int] = []
         if op.op_type == "coreml_update_state":  # what it gives is what it was given

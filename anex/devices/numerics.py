@@ -5,9 +5,11 @@ The limits, and who measured them, are rules of ``anex.ops`` (``Rule.cliff``); c
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,12 +27,32 @@ if TYPE_CHECKING:
     from .cpu import Lowering
 
 SUM = "anex_narrow_sum"  # in the place of the op; the other kernels follow it
+INDEX: Literal["anex_narrow_index"] = "anex_narrow_index"  # of integer results
 HAPPENED = {
     "anex_overflow": "value(s) from {limit:g} on became infinite (up to {most:g})",
     "anex_flush": "value(s) below {limit:.3g} became zero (up to {most:.3g})",
+    INDEX: "index(es) above {limit:g} came back rounded (up to {most:g})",
     SUM: "addition(s) were rounded because the sum was above {limit:g} (up to {most:g})",
 }
 LEFT_OUT = -1
+PACKAGE = __name__.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Values of one op's results that ``rule``'s limit changed in one call: how many, and the largest magnitude."""
+
+    op: str
+    name: str
+    kernel: str
+    count: int
+    most: float
+    rule: Rule
+
+    @property
+    def happened(self) -> str:
+        assert self.rule.cliff is not None
+        return f"{self.count} {HAPPENED[self.kernel].format(limit=self.rule.cliff.limit, most=self.most)}"
 
 
 class Model:
@@ -49,6 +71,7 @@ class Model:
             lowering.add_kernel(op)
             return
         rules = {} if op.blocks else {rule.cliff.kernel: rule for rule in cliffs(op, self.chip) if rule.cliff}
+        index = rules.pop(INDEX, None)
         halves = [var for var in op.outputs if dtype_name(var) == "fp16"] if op.op_type != "coreml_update_state" else []
         for kernel, rule in rules.items() if halves else ():
             self.rules[kernel, op.name] = (op.op_type, rule)
@@ -66,6 +89,16 @@ class Model:
                     operands = [lowering.value(v) for v in floats]
                 lowering.plan.add_op(kernel, op.name, given, operands, [result])
                 lowering.values[var] = result
+        if index is not None:
+            self._add_indices(lowering, op, index)
+
+    def _add_indices(self, lowering: Lowering, op: Operation, rule: Rule) -> None:
+        self.rules[INDEX, op.name] = (op.op_type, rule)
+        for var in op.outputs:
+            if (dtype := dtype_name(var)) in ("int32", "uint16"):
+                result = lowering.plan.add_value(var.shape, dtype)
+                lowering.plan.add_op(INDEX, op.name, [lowering.values[var], _constant(lowering, rule)], [], [result])
+                lowering.values[var] = result
 
     def _add_sum(self, lowering: Lowering, op: Operation, rule: Rule) -> None:
         (var,), axes = op.outputs, op.inputs.get("axes")
@@ -75,7 +108,7 @@ class Model:
         lowering.plan.add_op(SUM, op.name, [*given, _constant(lowering, rule), mean], [], [result])
         lowering.values[var] = result
 
-    def warn(self, plan: _native.Plan, stacklevel: int) -> None:
+    def warn(self, plan: _native.Plan) -> None:
         """An ``AneWarning`` for each node that changed something since the last call of this."""
         try:
             crossings = plan.take_crossings()
@@ -83,13 +116,21 @@ class Model:
             return
         for kernel, name, count, most in crossings:
             op_type, rule = self.rules[kernel, name]
-            assert rule.cliff is not None
-            happened = HAPPENED[kernel].format(limit=rule.cliff.limit, most=most)
-            text = (
-                f"ane_numerics: {op_type} {name!r}: {count} {happened}: {rule.statement} "
+            crossing = Crossing(op_type, name, kernel, count, most, rule)
+            warning = AneWarning(
+                f"ane_numerics: {op_type} {name!r}: {crossing.happened}: {rule.statement} "
                 f"([{rule.id}] on {chips(rule.chips)}; {', '.join(rule.source)}); {rule.fix}"
             )
-            warnings.warn(text, AneWarning, stacklevel=stacklevel + 1)
+            warning.crossing = crossing
+            warnings.warn(warning, stacklevel=_outside())
+
+
+def _outside() -> int:
+    """The ``stacklevel`` that blames the line that called anex, however deep: a run may be a step of another."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == PACKAGE:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _constant(lowering: Lowering, rule: Rule) -> int:
@@ -105,7 +146,7 @@ class Watched:
 
     def run(self, arguments: tuple[Any, ...], out: Any = None) -> Any:
         result = self.plan.run(arguments, out)
-        self.model.warn(self.plan, stacklevel=2)
+        self.model.warn(self.plan)
         return result
 
     def begin(self, arguments: tuple[Any, ...], out: Any = None) -> Pending:
@@ -132,5 +173,5 @@ class _Pending:
 
     def run(self) -> Any:
         result = self.submission.run()
-        self.watched.model.warn(self.watched.plan, stacklevel=2)
+        self.watched.model.warn(self.watched.plan)
         return result

@@ -10,6 +10,7 @@ shapes plans nothing.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._coremltools import coremltools
-from ..errors import ClosedError, CompileError, ShapeError, UnsupportedError
+from ..creation import empty as empty_tensor
+from ..errors import ClosedError, CompileError, UnsupportedError
 from ..ops import dtype_name
-from ..spec import Spec, spec
+from ..spec import Spec, spec_of_result
+from . import empty
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Function, Operation, Var
@@ -33,6 +36,7 @@ FOUND: Mapping[str, tuple[str, ...]] = {  # computed here, between steps; and th
 DATA = frozenset({"x", "value", "data", "values"})  # arguments that decide no shape, though they may be small
 KEPT = 32  # steps
 
+Find = Callable[["Operation", "np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
 Make = Callable[["Function", Mapping[str, Spec], Mapping[str, Spec]], "Executable"]
 
 
@@ -50,8 +54,19 @@ class Step:
     """It gives the arguments ``names`` of the op ``waits_for``; or, None, the program's outputs."""
 
     executable: Executable
+    function: Function  # that it was planned from
+    outputs: Mapping[str, Spec]
     waits_for: Operation | None = None
     names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A step of one call, and the op of ``FOUND`` that was computed after it: None, or it and the bytes it touched."""
+
+    step: Step
+    found: Operation | None
+    found_bytes: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,11 @@ class Known:
 
     arrays: Mapping[str, np.ndarray[Any, Any]]
     key: tuple[Any, ...]
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """As the builder takes them: numbers, not arrays of rank 0."""
+        return {name: array[()] for name, array in self.arrays.items()}
 
 
 RESULT = "result"  # of an op of FOUND, in Known
@@ -81,19 +101,28 @@ class Stepwise:
             self._step([])  # what cannot be planned is refused now
 
     def run(self, arguments: tuple[Any, ...], out: Any = None) -> Any:
+        return self._call(arguments, lambda step, given: step.executable.run(given, out if _is_last(step) else None))
+
+    def _call(
+        self, arguments: tuple[Any, ...], run: Callable[[Step, tuple[Any, ...]], Any], find: Find | None = None
+    ) -> Any:
+        """``run`` gives the results of a step, ``find`` those of an op of ``FOUND``."""
         known: list[Known] = []
         given = arguments
-        while (op := (step := self._step(known)).waits_for) is not None:
-            results = step.executable.run(given)
+        while True:
+            step = self._step(known)
+            results = run(step, given)
+            op = step.waits_for
+            if op is None:
+                return results
             several = results if isinstance(results, tuple) else (results,)
             arrays = {name: np.array(y) for name, y in zip(step.names, several, strict=True)}
             if op.op_type in FOUND:
-                result = _non_zero(op, arrays["x"])
+                result = (find or _non_zero)(op, arrays["x"])
                 given += (result,)
                 known.append(Known({RESULT: result}, result.shape))
             else:
                 known.append(Known(arrays, tuple((a.shape, a.tobytes()) for a in arrays.values())))
-        return step.executable.run(given, out)
 
     def _step(self, known: Sequence[Known]) -> Step:
         key = tuple(each.key for each in known)
@@ -113,7 +142,7 @@ class Stepwise:
         from coremltools.converters.mil.mil import Builder, Function
 
         specs = dict(self.signature.inputs)
-        found = [spec(each.arrays[RESULT].shape, "int32") for each in known if RESULT in each.arrays]
+        found = [spec_of_result(each.arrays[RESULT].shape, "int32") for each in known if RESULT in each.arrays]
         specs |= {f"found {i}": each for i, each in enumerate(found)}
         with Function({name: _placeholder(each) for name, each in specs.items()}, self.function.opset_version) as step:
             made = {old: step.inputs[name] for name, old in self.function.inputs.items()}
@@ -132,11 +161,13 @@ class Stepwise:
                             raise UnsupportedError(f"{op.op_type} {op.name!r}: nothing says what shape it gives")
                         step.set_outputs([arguments[name] for name in names])
                         outputs = {name: _spec_of(arguments[name]) for name in names}
-                        return Step(self.make(step, specs, outputs), op, names)
-                    new = [next(results)] if op.op_type in FOUND else _emit(Builder, op, {**arguments, **there.arrays})
+                        return Step(self.make(step, specs, outputs), step, outputs, op, names)
+                    new = (
+                        [next(results)] if op.op_type in FOUND else _emit(Builder, op, {**arguments, **there.constants})
+                    )
                 made.update(zip(op.outputs, new, strict=True))
             step.set_outputs([_follow(var, made) for var in self.function.outputs])
-        return Step(self.make(step, specs, self.signature.outputs))
+        return Step(self.make(step, specs, self.signature.outputs), step, self.signature.outputs)
 
     # ---- what devices ask of every executable
 
@@ -144,14 +175,49 @@ class Stepwise:
         return _Pending(self, arguments, out)
 
     def nodes(self) -> Sequence[tuple[str, str, int]]:
-        raise UnsupportedError("data decide shapes in this program: what runs differs between calls; profile its parts")
+        raise UnsupportedError("data decide shapes in this program: what runs differs between calls, see trace()")
+
+    def trace(self, arguments: tuple[Any, ...]) -> list[Ran]:
+        """The steps of a call with these arguments."""
+        ran: list[Ran] = []
+
+        def run(step: Step, given: tuple[Any, ...]) -> Any:
+            ran.append(Ran(step, None, 0))
+            return step.executable.run(given)
+
+        def find(op: Operation, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            result = _non_zero(op, x)
+            ran[-1] = Ran(ran[-1].step, op, x.nbytes + result.nbytes)
+            return result
+
+        self._call(arguments, run, find)
+        return ran
 
     def profile(self, arguments: tuple[Any, ...], out: Any) -> Sequence[float]:
-        self.nodes()
-        return ()
+        """The wall seconds of the nodes of each step, and of what is found after it."""
+        seconds: list[float] = []
+
+        def run(step: Step, given: tuple[Any, ...]) -> Any:
+            made = [] if _is_last(step) else [_room(each) for each in step.outputs.values()]
+            results = out if _is_last(step) else made[0] if len(made) == 1 else tuple(made)
+            seconds.extend(step.executable.profile(given, results))
+            return results
+
+        def find(op: Operation, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            begin = time.perf_counter()
+            result = _non_zero(op, x)
+            seconds.append(time.perf_counter() - begin)
+            return result
+
+        self._call(arguments, run, find)
+        return seconds
 
     def stats(self) -> Mapping[str, Any]:
-        return {"steps": len(self.steps)}
+        """``steps``, and of them all the counts and bytes of their plans."""
+        with self.lock:
+            each = [step.executable.stats() for step in self.steps.values()]
+        names = {name for stats in each for name, value in stats.items() if isinstance(value, int)}
+        return {"steps": len(each)} | {name: sum(stats[name] for stats in each) for name in sorted(names)}
 
     def close(self) -> None:
         with self.lock:
@@ -171,12 +237,17 @@ class _Pending:
         return self.program.run(self.arguments, self.out)
 
 
+def _is_last(step: Step) -> bool:
+    return step.waits_for is None
+
+
 def _non_zero(op: Operation, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """[n, rank of x]: where x is not 0, in order."""
-    places = np.argwhere(x).astype(np.int32)
-    if not len(places):
-        raise ShapeError(f"non_zero {op.name!r} found nothing, and tensors are never empty")
-    return places
+    return np.argwhere(x).astype(np.int32)
+
+
+def _room(spec: Spec) -> Any:
+    return empty_tensor(spec.shape, dtype=spec.dtype) if 0 not in spec.shape else np.empty(spec.shape, spec.dtype)
 
 
 def _placeholder(given: Spec) -> Any:
@@ -195,7 +266,9 @@ def _follow(var: Any, made: Mapping[Var, Var]) -> Any:
 
 def _emit(builder: Any, op: Operation, arguments: Mapping[str, Any]) -> list[Var]:
     try:
-        result = getattr(builder, op.op_type)(**arguments)
+        if (nothing := empty.refused_by_builder(op.op_type, arguments)) is not None:
+            return [builder.const(val=nothing, name=op.name)]
+        result = getattr(builder, op.op_type)(**arguments, name=op.name)
     except Exception as error:
         raise CompileError(f"with what was computed in this call, {op.op_type} {op.name!r}: {error}") from error
     return list(result) if isinstance(result, (list, tuple)) else [result]
@@ -213,4 +286,4 @@ def _deciding(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _spec_of(var: Var) -> Spec:
-    return spec(tuple(map(int, var.shape)), dtype_name(var).replace("fp", "float"))
+    return spec_of_result(tuple(map(int, var.shape)), dtype_name(var).replace("fp", "float"))

@@ -22,6 +22,28 @@ def flexible_shapes(model: Message, version: str) -> dict[str, str]:
     return texts
 
 
+def default_shapes(model: Message, name: str) -> dict[str, tuple[int, ...]]:
+    """Of the inputs of the function ``name`` whose shapes are flexible: the default ones, from the description."""
+    inputs = {function.name: function.input for function in model.description.functions}
+    defaults: dict[str, Shape] = {}
+    for feature in inputs.get(name, model.description.input):
+        _collect(feature, model.mlProgram.functions[name], defaults, {}, {})
+    return {each: tuple(map(int, shape)) for each, shape in defaults.items()}
+
+
+def written_defaults(function: Message) -> dict[str, tuple[int, ...]]:
+    """The same from the attribute that a compiled model's text has."""
+    attribute = function.attributes.get("FlexibleShapeInformation")
+    found: dict[str, tuple[int, ...]] = {}
+    for entry in attribute.immediateValue.tuple.values if attribute is not None else ():
+        label, table = entry.immediateValue.tuple.values[:2]
+        if list(label.immediateValue.tensor.strings.values) == ["DefaultShapes"]:
+            for pair in table.immediateValue.dictionary.values:
+                (name,) = pair.key.immediateValue.tensor.strings.values
+                found[name] = tuple(map(int, pair.value.immediateValue.tensor.ints.values))
+    return found
+
+
 def _information(features: Iterable[Message], function: Message, version: str) -> str:
     """``tuple<…>((("DefaultShapes", …), ("RangeDims", …)))``, or "" if all shapes are fixed."""
     defaults: dict[str, Shape] = {}

@@ -23,6 +23,8 @@ _SPACE = re.compile(r"\ufeff?[ \t\r\n]*")
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_@]*")
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_")
 
+MOST_TOLD = 1000  # letters of a message
+
 #: The token after the last one.
 END = ""
 
@@ -73,6 +75,8 @@ class Cursor:
     def error(self, message: str, at: int | None = None) -> FormatError:
         """``message`` with the line and column of token ``at`` (default: the next)."""
         line, column = self.position(self.at if at is None else at)
+        if len(message) > MOST_TOLD:  # of names as long as the text
+            message = f"{message[: MOST_TOLD // 2]} ... {message[-MOST_TOLD // 2 :]}"
         return FormatError(f"line {line}, column {column}: {message}")
 
     def position(self, at: int) -> tuple[int, int]:

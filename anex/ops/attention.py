@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from .acceptance import SWEPT, conditional
+from .attention_vjp import attention as back
 from .limits import ATTENTION
 from .record import define, shape
 
@@ -24,4 +25,5 @@ define(
     "scaled_dot_product_attention",
     flops=attention,
     ane=[conditional("without a mask, and short", SWEPT, "FRG", "MDX"), *ATTENTION],
+    vjp=back,
 )

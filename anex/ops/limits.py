@@ -132,7 +132,7 @@ PRODUCT = (
          ("TRN: M1", "FRG, LMC: other lengths are right"), "pad with zeros, or switch the pass on", (M1,),
          ("private",), cure="matmul_pad_k32"),
 )  # fmt: skip
-MATMUL = (
+MATMUL: tuple[Rule, ...] = (
     *PRODUCT,
     Rule("rank-5-matmul", "a product of a transpose of rank 5 does not compile", "E", "high",
          after_a_transpose_of_rank_5, ("FRG",), "merge axes before the transpose"),
@@ -161,11 +161,26 @@ def long_context(op: Operation, chip: str) -> str | None:
     return f"{along} keys" if along > 4096 else None
 
 
+def long_scores(op: Operation, chip: str) -> str | None:
+    """Scores, or their product with the values: both operands are computed, and one axis is the keys."""
+    if any(is_weight(op.inputs[name]) for name in ("x", "y")) or len(op.outputs[0].shape) < 3:
+        return None
+    keys = max(shape(op.outputs[0])[-1], contraction(op))
+    return f"{keys} keys" if keys > 4096 else None
+
+
 def long_softmax(op: Operation, chip: str) -> str | None:
     along = shape(op.inputs["x"])[int(value(op, "axis", -1))]
     return f"{along} elements on the axis" if along >= TILED else None
 
 
+CONTEXT = Rule(
+    "attention-context", "Core ML may move attention over more than 4096 keys to the GPU", "F", "low", long_context,
+    ("S04: LLMs over 4K of context fall back", "FRG: long rows run within the extent of an axis",
+     "ANM: verified at 4096"),
+    "attend in chunks of 256 or 512: anex.attention.chunked", path=PATHS, os="macOS 14 (S04), 26 (FRG)",
+)  # fmt: skip
+MATMUL += (replace(CONTEXT, check=long_scores),)
 ATTENTION = (
     Rule("sdpa-mask", "the op ignores its mask", "W", "high", has_mask,
          ("MDX: M4 and M5", "ORI: M4 Max", "S03", "FRG: per-head masks misapplied"),
@@ -174,9 +189,7 @@ ATTENTION = (
          long_attention, ("FRG",), "write matmul, add, softmax and matmul", cure="sdpa_decompose"),
 )  # fmt: skip
 SOFTMAX = (
-    Rule("attention-context", "Core ML may move attention over more than 4096 keys to the GPU", "F", "low",
-         long_context, ("S04: LLMs over 4K of context fall back", "FRG: long rows run within the extent of an axis"),
-         "attend in chunks of 256 or 512", path=PATHS, os="macOS 14 (S04), 26 (FRG)"),
+    CONTEXT,
     Rule("softmax-extent", "softmax is off by 2 % at 512 elements and useless once its plane is tiled", "W", "medium",
          long_softmax, ("H3: relative error 0.02 at 512, 0.97 at 15744; explicit max, exp and sum exact",),
          "write max, sub, exp, sum and real_div", path=("private",), cure="softmax_decompose"),
@@ -276,6 +289,7 @@ MEAN = replace(
 ARGMAX = Rule(
     "index-range", f"an index comes back in fp16, exact up to {EXACT_SUM}", "W", "medium", many_choices,
     ("FRG: indices exact below 2048",), "choose in parts, or on the host",
+    cliff=Cliff("anex_narrow_index", EXACT_SUM, where=lambda op: many_choices(op, M1) is not None),
 )  # fmt: skip
 L2_NORM = Rule(
     "l2-norm-axes", "the engine norms over all axes but the first, MIL over the last three", "W", "medium",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from . import linear_vjp as back
 from .acceptance import SWEPT, conditional
 from .limits import MATMUL, PRODUCT, PRODUCT_RANGE
 from .record import define, shape, size, value
@@ -38,6 +39,7 @@ define(
     "linear",
     flops=linear,
     ane=[conditional("constant weights; vocabularies above the extent limit in tiles", SWEPT, "FRG"), *PRODUCT],
+    vjp=back.linear,
 )
 define(
     "matmul",
@@ -48,9 +50,11 @@ define(
         ),
         *MATMUL,
     ],
+    vjp=back.matmul,
 )
 define(
     "einsum",
     flops=einsum,
     ane=[conditional("as transpose and matmul, where those stay within rank 4", SWEPT, "FRG"), PRODUCT_RANGE],
+    vjp=back.einsum,
 )

@@ -8,43 +8,50 @@ that does less work, or touches less memory, does so to its credit.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .gradient import Vjp
 from .rule import Rule
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Var
 
 Cost = Callable[["Operation"], int]
+CACHED = 1 << 12  # types, which coremltools keeps one of each; asking it for a shape takes long
 
 
 @dataclass(frozen=True)
 class Op:
     """One op of MIL: ``flops(op)`` in FLOP and ``bytes(op)`` in bytes, for one of its uses.
 
-    ``ane``: the Neural Engine's rules for it; the first says whether it is taken at all.
+    ``ane``: the Neural Engine's rules for it; the first says whether it is taken at all. ``vjp``: how the gradient
+    goes back through it, or why it does not (``anex.ops.gradient``).
     """
 
     name: str
     flops: Cost
     bytes: Cost
     ane: tuple[Rule, ...]
+    vjp: Vjp
 
 
 OPS: dict[str, Op] = {}
 
 
-def define(name: str, *, flops: Cost | None = None, bytes: Cost | None = None, ane: Sequence[Rule] = ()) -> None:
+def define(
+    name: str, *, flops: Cost | None = None, bytes: Cost | None = None, ane: Sequence[Rule] = (), vjp: Vjp
+) -> None:
     """Enter the op; without ``flops`` it only moves data, without ``bytes`` it touches every operand once.
 
     ``ane``: one of ``anex.ops.acceptance``, then the rules of this op alone.
     """
     if name in OPS:
         raise ValueError(f"{name} is defined twice")
-    OPS[name] = Op(name, flops or nothing, bytes or operands, tuple(ane))
+    OPS[name] = Op(name, flops or nothing, bytes or operands, tuple(ane), vjp)
 
 
 # ---- FLOP ---------------------------------------------------------------------------------------
@@ -94,19 +101,35 @@ def tensors(op: Operation) -> Iterator[Var]:
     for argument in op.inputs.values():
         for var in argument if isinstance(argument, (list, tuple)) else (argument,):
             # cond and while_loop also keep, among their inputs, the functions that made their blocks
-            if hasattr(var, "sym_type") and not _is_parameter(var):
+            if hasattr(var, "sym_type") and not is_list(var) and not _is_parameter(var):
                 yield var
+
+
+def is_list(var: Any) -> bool:
+    """A list of tensors, which has no dtype or shape of its own."""
+    return hasattr(var, "elem_type")
 
 
 def _is_parameter(var: Var) -> bool:
     if var.val is None:
         return False
-    rank = len(var.shape or ())
+    rank = rank_of(var)
     return rank == 0 or (rank == 1 and dtype_name(var) in ("int32", "bool", "string"))
 
 
 def shape(var: Var) -> tuple[int, ...]:
-    return tuple(map(int, var.shape))
+    kind = var.sym_type
+    return _shape_of_tensors(kind) if hasattr(kind, "get_shape") else tuple(map(int, var.shape))
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _shape_of_tensors(kind: Any) -> tuple[int, ...]:
+    return tuple(map(int, kind.get_shape()))
+
+
+def rank_of(var: Var) -> int:
+    kind = var.sym_type
+    return len(kind.get_shape() if hasattr(kind, "get_shape") else var.shape or ())
 
 
 def size(var: Var) -> int:
@@ -119,11 +142,29 @@ def nbytes(var: Var) -> int:
     return -(-size(var) * _bits(dtype_name(var)) // 8)
 
 
+def stored_bytes(var: Var) -> int:
+    """Bytes of what a constexpr op or ``dequantize`` makes ``var`` of, those of its own elements otherwise."""
+    op = var.op
+    if op is None or not (op.op_type.startswith("constexpr_") or op.op_type == "dequantize"):
+        return nbytes(var)
+    return sum(map(stored_bytes, tensors(op)))
+
+
 def dtype_name(var: Var) -> str:
-    """As MIL spells it: ``fp16``, ``int32``, ``bool``."""
+    """As MIL spells it: ``fp16``, ``int32``, ``bool``; of what is no tensor ``list`` or ``dict``."""
     from coremltools.converters.mil.mil import types
 
-    return str(types.builtin_to_string(var.dtype))
+    kind = var.sym_type
+    if types.is_list(kind) or types.is_dict(kind):
+        return "list" if types.is_list(kind) else "dict"
+    return _name_of_dtype(kind.get_primitive() if hasattr(kind, "get_primitive") else var.dtype)
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _name_of_dtype(dtype: Any) -> str:
+    from coremltools.converters.mil.mil import types
+
+    return str(types.builtin_to_string(dtype))
 
 
 def _bits(dtype: str) -> int:

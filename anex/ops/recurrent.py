@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import recurrent_vjp as back
 from .acceptance import refused
 from .record import define, shape, size
 
@@ -28,6 +29,7 @@ define(
             fix="unroll it in products and activations, or run it on the host",
         )
     ],
+    vjp=back.rnn,
 )
 define(
     "gru",
@@ -38,6 +40,7 @@ define(
             fix="unroll it in products and activations, or run it on the host",
         )
     ],
+    vjp=back.gru,
 )
 define(
     "lstm",
@@ -48,4 +51,5 @@ define(
             fix="unroll it in products and activations, or run it on the host",
         )
     ],
+    vjp=back.lstm,
 )

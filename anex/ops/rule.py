@@ -6,8 +6,9 @@ Sources are tags of public projects and what they measured:
 FRG ANEForge (M1, M2 Pro, M5, M5 Pro), SWP its sweep of the MIL vocabulary (M5 Pro, e5rt), CAT its catalogue of
 native layers, MDX maderix/ANE (M3 Ultra, M4, M5), ORI Orion (M4 Max), TRN ane-train (M1), LMC ANE-LM, CRN CRANE,
 CGT computer-graphics-tools/ane, INF ane-infer (M5), FDT a client of compiled programs, H3 a video project (Ultra),
-M3P an M3 Pro study, Q38 a W8A8 engine,
-HOL hollance/neural-engine (old Core ML), APM anemll-profile, S00/S03/S04 field notes, FIT fitted to 868 timings.
+M3P an M3 Pro study, RNE rustane (M3 Ultra), Q38 a W8A8 engine,
+HOL hollance/neural-engine (old Core ML), APM anemll-profile, ANM ANEMLL,
+S00/S03/S04 field notes, FIT fitted to published timings.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Cliff:
     """What the engine does to float16 values past a limit, as the CPU engine's op ``kernel`` does it too.
 
     ``anex_overflow``: results of magnitude ``limit`` and more are infinite; ``anex_flush``: smaller than it
-    are zero; ``anex_narrow_sum``: float16 sums, no longer exact above it. ``where``: in which uses of
-    the op; None: in all.
+    are zero; ``anex_narrow_sum``: float16 sums, no longer exact above it; ``anex_narrow_index``: places that an
+    op finds come back in float16, no longer exact above it. ``where``: in which uses of the op; None: in all.
     """
 
-    kernel: Literal["anex_overflow", "anex_flush", "anex_narrow_sum"]
+    kernel: Literal["anex_overflow", "anex_flush", "anex_narrow_sum", "anex_narrow_index"]
     limit: float
     where: Callable[[Operation], bool] | None = None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .acceptance import never
-from .record import dtype_name, shape, tensors
+from .record import dtype_name, is_list, shape, tensors
 from .rule import BEFORE_H16, FAMILIES, PATHS, Check, Cliff, Rule
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAX_RANK = 5
 SPATIAL_LIMIT = {chip: 16384 if chip in BEFORE_H16 else 65536 for chip in FAMILIES}
 CHANNEL_LIMIT = 65536
+GUIDE_LIMIT = 16384  # which S04 says is crossed when it is reached
 
 # Ops that order, cut or copy elements without computing with them.
 MOVES = frozenset({
@@ -43,7 +44,7 @@ PLACES = frozenset({"begin", "end", "indices", "lengths", "pred", "reps", "shape
 def moving(op: Operation) -> Iterator[Var]:
     """The tensors that pass through the op; constants such as weights are not among them."""
     yield from (var for var in tensors(op) if not is_weight(var))
-    yield from op.outputs
+    yield from (var for var in op.outputs if not is_list(var))
 
 
 def is_weight(var: Var) -> bool:
@@ -52,7 +53,7 @@ def is_weight(var: Var) -> bool:
 
 
 def is_static(var: Var) -> bool:
-    return var.shape is not None and all(isinstance(dim, (int, np.integer)) for dim in var.shape)
+    return not is_list(var) and var.shape is not None and all(isinstance(dim, (int, np.integer)) for dim in var.shape)
 
 
 def _static(check: Check) -> Check:
@@ -64,6 +65,8 @@ def dynamic_shape(op: Operation, chip: str) -> str | None:
     for var in moving(op):
         if not is_static(var):
             return f"{var.name} has the shape {tuple(map(str, var.shape or ()))}"
+        if 0 in (var.shape or ()):
+            return f"{var.name} is empty: {shape(var)}"
     return None
 
 
@@ -113,10 +116,16 @@ def spatial_extent(op: Operation, chip: str) -> str | None:
     return None
 
 
-def _guide_extent(op: Operation) -> str | None:
-    """What the field guide would refuse on every chip, and measurements allow on later ones."""
-    found = spatial_extent(op, BEFORE_H16[0])
-    return found if found and not spatial_extent(op, FAMILIES[-1]) else None
+def _guide_extent(op: Operation, chip: str) -> str | None:
+    """What the field guide would refuse on every chip, and measurements allow."""
+    if spatial_extent(op, chip):
+        return None
+    for var in moving(op):
+        dims = shape(var)
+        for extent in dims[-2:] if len(dims) >= 4 else dims[2:]:
+            if extent >= GUIDE_LIMIT:
+                return f"{var.name} {dims} has an axis of {extent}; the guide's limit is {GUIDE_LIMIT}"
+    return None
 
 
 def flat_extent(op: Operation, chip: str) -> str | None:
@@ -161,7 +170,9 @@ INTEGER_DATA = Rule(
 )  # fmt: skip
 SPATIAL = Rule(
     "axis-extent", "a spatial axis has at most 16384 elements up to M3 and 65536 from M4 on", "E", "high",
-    _static(spatial_extent), ("FRG: 16385 refused on M1 and M2, 65536 taken on M5", "S04: 16384 per axis"),
+    _static(spatial_extent),
+    ("FRG: 16385 refused on M1 and M2, 65536 taken on M5", "RNE: 16384 taken, 17920 refused on M3 Ultra",
+     "S04: 16384 per axis"),
     "split the axis, or put it on the channels (65536)",
 )  # fmt: skip
 FLAT = Rule(
@@ -170,9 +181,10 @@ FLAT = Rule(
     "give the tensor the shape [1, C, 1, S] with S below the limit",
 )  # fmt: skip
 GUIDE_SPATIAL = Rule(
-    "axis-extent-contested", "whether an axis above 16384 stays on the engine from M4 on is contested", "F", "low",
-    _static(lambda op, chip: _guide_extent(op)), ("S04: 16384 per axis on every chip", "FRG: 65536 taken on M5"),
-    "attend in chunks of 256 or 512", FAMILIES[3:], PATHS, os="macOS 14 (S04), 26 (FRG)",
+    "axis-extent-contested", "whether an axis of 16384 stays on the engine, and a longer one from M4 on, is contested",
+    "F", "low", _static(_guide_extent),
+    ("S04: 16384 crosses the limit, on every chip", "FRG: 65536 taken on M5", "RNE: 16384 taken on M3 Ultra"),
+    "attend in chunks of 256 or 512: anex.attention.chunked", FAMILIES, PATHS, os="macOS 14 (S04), 26 (FRG)",
 )  # fmt: skip
 CHANNELS = Rule(
     "channel-extent", f"there are at most {CHANNEL_LIMIT} channels", "E", "high", _static(channel_extent),

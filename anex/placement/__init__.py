@@ -9,13 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .explaining import explain
+    from .advising import Target, advise
+    from .explaining import explain, explain_op
     from .report import Explanation, OpPlacement, Segment
 
-__all__ = ["Explanation", "OpPlacement", "Segment", "explain"]
+__all__ = ["Explanation", "OpPlacement", "Segment", "Target", "advise", "explain", "explain_op"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'anex.placement' has no attribute {name!r}")
-    return getattr(importlib.import_module(".explaining" if name == "explain" else ".report", __name__), name)
+    module = {"explain": ".explaining", "explain_op": ".explaining", "advise": ".advising", "Target": ".advising"}.get(
+        name, ".report"
+    )
+    return getattr(importlib.import_module(module, __name__), name)

@@ -28,7 +28,15 @@ def advice(found: Explanation) -> Iterator[str]:
     else:
         yield "0 %: next to nothing is left on the engine; convert to fp16 with fixed shapes first."
     if rules & Counter({"axis-extent": 1}) and any(op.op in ("softmax", "matmul") for op in off):
-        yield "An axis of the scores is above the limit: attend in chunks of 256 or 512, or shorten the context."
+        yield (
+            "An axis of the scores is above the limit: attend in chunks of 256 or 512 (anex.attention.chunked), or "
+            "shorten the context."
+        )
+    if residency >= MOSTLY and found.residency_if_contested < STILL_FINE:
+        yield (
+            f"The field guide would leave {found.residency_if_contested:.0%} on the engine, measurements all of it: "
+            "profile on a Mac before you rely on either."
+        )
     if "static-shape" in rules:
         yield "Dynamic shapes: give every input a fixed shape, and make one program per size."
     if "fp16-only" in rules:

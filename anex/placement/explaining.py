@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ from ..cost.chips import chip as chip_named
 from ..cost.model import Model, path_of
 from ..cost.program import Cost, cost, operations, port_bytes
 from ..errors import ArgumentError, UnsupportedError
-from ..load import from_file
-from ..ops import Finding, ane_findings, dtype_name
+from ..load import from_file, from_mil
+from ..ops import Finding, Verdict, ane_findings, dtype_name, verdict
+from ..program import Program as Compiled
 from .advice import advice
-from .report import ON_ANE, Explanation, OpPlacement, Segment, Transfers
+from .catalogue import PROGRAM
+from .report import ON_ANE, Explanation, OpPlacement, Segment, Transfers, speaks_against
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Program, Var
@@ -31,15 +34,17 @@ HOST_ONLY = ("cond", "while_loop", "call", "shape", "list_", "make_list", "class
 def explain(
     model: Any, *, device: str = ON_ANE, chip: str = "M4", units: str = "CPU_AND_NE", path: str = "private",
     function: str = "", weights: str | os.PathLike[str] | None = None, fitted: Model | None = None,
+    inputs: Mapping[str, Any] | None = None, contested: bool = False,
 ) -> Explanation:  # fmt: skip
     """Which ops of ``model`` run on ``device``, why the others do not, and what the program is predicted to take.
 
-    ``model``: a MIL program, or the path of a ``.mlpackage``, ``.mlmodelc`` or MIL text; its
-    ``weights`` need not be there.
+    ``model``: a MIL program, an ``anex.Program``, a torch module with the ``inputs`` that ``from_torch`` takes, MIL
+    text, or the path of a ``.mlpackage``, ``.mlmodelc`` or MIL text, whose ``weights`` need not be there.
     ``chip``: such as "M4 Max" or "h16g". ``units``: what runs what the engine does not, "ALL" (GPU, then CPU) or
     "CPU_AND_NE". ``path``: the way into the engine: "private", as ``anex.compile`` takes, with its rewriting passes;
     "e5rt" or "coreml", without. Only rules that are well-founded move
-    an op off the engine; contested ones are notes. For device="cpu" the objections are the CPU engine's.
+    an op off the engine; contested ones are notes, unless ``contested`` lets them decide too.
+    For device="cpu" the objections are the CPU engine's.
 
     >>> @anex.graph(x=(1, 4, 1, 8))
     ... def program(x):
@@ -53,25 +58,59 @@ def explain(
         raise ArgumentError(f"chip {chip!r} is no Apple chip; such as 'M4', 'M5 Max', 'A18 Pro' or 'h16g'")
     if units not in UNITS:
         raise ArgumentError(f"units {units!r} is none of {', '.join(UNITS)}")
-    program = from_file(model, function or None, weights, zeros=True) if isinstance(model, (str, Path)) else model
-    if not hasattr(program, "functions"):
-        raise ArgumentError(
-            f"{type(model).__name__} is no MIL program, and no path; anex.from_torch makes one of torch"
-        )
+    program = program_of(model, function, weights, inputs)
     target = devices.get(device)
     predicted = _predicted(program, where, path, function, fitted)
     with coremltools():
         chosen = program.functions.get(function or "main") or next(iter(program.functions.values()))
         ops = list(operations(chosen))
-        of = _ane(where, path, units) if target.name == ON_ANE else _other(target)
+        on_ane = target.name == ON_ANE
+        of = _ane(where, path, units, contested) if on_ane else _other(target)
         ms = {id(op): each for op, each in zip(ops, predicted.ops, strict=True)} if predicted else {}
         placed = [_place(op, of, ms.get(id(op))) for op in ops]
         transfers = _transfers(ops, placed)
-    segments = _segments(placed)
-    found = Explanation(target.name, where.name, units, tuple(placed), segments, transfers, predicted, ())
-    return Explanation(
-        found.device, found.chip, units, found.ops, segments, transfers, predicted, tuple(advice(found))
-    )  # fmt: skip
+        notes = _program_notes(chosen, where, path) if on_ane else ()
+    found = Explanation(
+        target.name, where.name, units, tuple(placed), _segments(placed), transfers, predicted, (), notes, contested
+    )
+    return replace(found, advice=tuple(advice(found)))
+
+
+def explain_op(name: str, chip: str = "M4") -> Verdict:
+    """Whether the engine of ``chip`` takes a MIL op at all, by its name: every source's word, and the way out.
+
+    >>> explain_op("lstm", "M1").taken, explain_op("relu", "M5").taken, explain_op("concat").taken
+    ('no', 'yes', 'contested')
+    """
+    where = chip_named(chip)
+    if not where.known:
+        raise ArgumentError(f"chip {chip!r} is no Apple chip; such as 'M4', 'M5 Max', 'A18 Pro' or 'h16g'")
+    return verdict(name, where.family)
+
+
+def program_of(
+    model: Any, function: str = "", weights: str | os.PathLike[str] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> Program:  # fmt: skip
+    """The MIL program of whatever ``explain`` takes."""
+    if isinstance(model, str) and ("program(" in model or "\n" in model):
+        return from_mil(model, weights, function or None)
+    if isinstance(model, (str, Path)):
+        return from_file(model, function or None, weights, zeros=True)
+    if isinstance(model, Compiled):
+        return model.source
+    if type(model).__module__.partition(".")[0] == "torch" or any(
+        base.__module__.startswith("torch.nn") for base in type(model).__mro__
+    ):
+        from ..torch_frontend import from_torch
+
+        if not inputs:
+            raise ArgumentError("a torch module needs inputs=, such as inputs={'x': (1, 3, 224, 224)}")
+        return from_torch(model, **inputs)
+    if not hasattr(model, "functions"):
+        raise ArgumentError(f"{type(model).__name__} is no MIL program, anex.Program, torch module or path of a model")
+    found: Program = model
+    return found
 
 
 def _predicted(program: Program, chip: Chip, path: str, function: str, fitted: Model | None) -> Cost | None:
@@ -86,7 +125,14 @@ Placed = tuple[str, tuple[Finding, ...], tuple[str, ...]]
 """The unit, what the rules found, and why it is not the one asked for."""
 
 
-def _ane(chip: Chip, path: str, units: str) -> Callable[[Operation], Placed]:
+def _program_notes(function: Any, chip: Chip, path: str) -> tuple[Finding, ...]:
+    """What the rules about whole programs say."""
+    found = ((rule, rule.check(function, chip.family)) for rule in PROGRAM
+             if chip.family in rule.chips and path in rule.path)  # fmt: skip
+    return tuple(Finding(rule, text, "program", "main") for rule, text in found if text is not None)
+
+
+def _ane(chip: Chip, path: str, units: str, contested: bool) -> Callable[[Operation], Placed]:
     # anex rewrites what it compiles itself; Core ML gives e5rt's compiler what the model has
     cures = passes.chosen(None, chip.family) if path == "private" else ()
     paths = ("e5rt", "coreml") if path == "coreml" else (path,)
@@ -94,7 +140,9 @@ def _ane(chip: Chip, path: str, units: str) -> Callable[[Operation], Placed]:
     def place(op: Operation) -> Placed:
         each = (finding for way in paths for finding in ane_findings(op, chip.family, cures=cures, path=way))
         findings = tuple({finding.rule.id: finding for finding in each}.values())
-        reasons = tuple(finding.text for finding in findings if finding.refuses)
+        reasons = tuple(
+            finding.text for finding in findings if finding.refuses or (contested and speaks_against(finding))
+        )
         return (_fallback(op, units) if reasons else ON_ANE), findings, reasons
 
     return place
@@ -120,8 +168,7 @@ def _fallback(op: Operation, units: str) -> str:
 
 def _place(op: Operation, of: Callable[[Operation], Placed], estimate: Any) -> OpPlacement:
     unit, findings, reasons = of(op)
-    against = {finding.rule.confidence for finding in findings
-               if finding.rule.severity in "EF" and not finding.cured and not finding.refuses}  # fmt: skip
+    against = {finding.rule.confidence for finding in findings if speaks_against(finding) and not finding.refuses}
     likelihood = "sure" if reasons or not against else "likely" if "medium" in against else "contested"
     out = op.outputs[0] if op.outputs else None
     return OpPlacement(

@@ -13,6 +13,11 @@ from ..ops import Finding
 ON_ANE = "ane"
 
 
+def speaks_against(finding: Finding) -> bool:
+    """Whether it says that the op fails on the engine, or that Core ML puts it elsewhere, however sure it is."""
+    return finding.rule.severity in "EF" and not finding.cured
+
+
 @dataclass(frozen=True)
 class OpPlacement:
     """One op: where it is expected to run, and everything a rule has to say about that.
@@ -72,7 +77,9 @@ class Transfers:
 class Explanation:
     """``print`` it, index it by the name of an op or of an output, or keep ``to_json``.
 
-    ``residency``: of 1, the ops on the device asked for; ``residency_by_cost``: their share of the predicted time.
+    ``residency``: of 1, the ops on the device asked for; ``residency_by_cost``: their share of the predicted time;
+    ``residency_if_contested``: what would be left if every rule held that any source speaks for.
+    ``notes``: rules about the program as a whole. ``contested``: whether such rules decided here.
     """
 
     device: str
@@ -83,6 +90,15 @@ class Explanation:
     transfers: Transfers
     cost: Cost | None
     advice: tuple[str, ...]
+    notes: tuple[Finding, ...] = ()
+    contested: bool = False
+
+    @property
+    def residency_if_contested(self) -> float:
+        if not self.ops or self.device != ON_ANE:
+            return self.residency
+        left = sum(op.unit == self.device and not any(map(speaks_against, op.findings)) for op in self.ops)
+        return left / len(self.ops)
 
     @property
     def residency(self) -> float:
@@ -127,11 +143,14 @@ class Explanation:
             "units": self.units,
             "residency": self.residency,
             "residency_by_cost": self.residency_by_cost,
+            "residency_if_contested": self.residency_if_contested,
+            "contested_rules_decide": self.contested,
             "first_off": self.first_off.name if self.first_off else None,
             "transfers": {"count": self.transfers.count, "bytes": self.transfers.bytes,
                           "between": dict(self.transfers.between)},
             "segments": [vars(segment) for segment in self.segments],
             "advice": list(self.advice),
+            "notes": [finding_dict(each) for each in self.notes],
             "predicted": {k: v for k, v in as_json([self.cost])[0].items() if k != "ops"} if self.cost else None,
             "ops": [_op(op) for op in self.ops],
         }  # fmt: skip
@@ -147,9 +166,12 @@ def _op(op: OpPlacement) -> dict[str, Any]:
 
 
 def finding_dict(finding: Finding) -> dict[str, Any]:
+    from .catalogue import names
+
     rule = finding.rule
     return {
-        "rule": rule.id, "severity": rule.severity, "found": finding.found, "statement": rule.statement,
+        "rule": rule.id, "names": list(names(rule.id, finding.op_type)), "severity": rule.severity,
+        "found": finding.found, "statement": rule.statement,
         "chips": list(rule.chips), "paths": list(rule.path), "os": rule.os, "sources": list(rule.source),
         "confidence": rule.confidence, "fix": rule.fix, "refuses": finding.refuses, "cured_by": rule.cure,
         "cured": finding.cured,

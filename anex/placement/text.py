@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..cost.text import summary
+from ..ops import Finding
+from .catalogue import names
 from .report import ON_ANE, Explanation, OpPlacement
 
 SHOWN = 30  # ops off the device, segments, notes
@@ -14,7 +16,8 @@ NAME = 36
 def lines(found: Explanation, everything: bool = False) -> Iterator[str]:
     off = [op for op in found.ops if op.unit != found.device]
     yield (
-        f"device={found.device!r} on {found.chip}, units={found.units!r}: simulated from rules, nothing was run"
+        f"device={found.device!r} on {found.chip}, units={found.units!r}: simulated from rules"
+        f"{', contested ones too' if found.contested else ''}, nothing was run"
         if found.device == ON_ANE
         else f"device={found.device!r}: from its own objections, nothing was run"
     )
@@ -23,6 +26,8 @@ def lines(found: Explanation, everything: bool = False) -> Iterator[str]:
         f"time; {len(found.segments)} segment(s), {found.transfers.count} transfer(s) of "
         f"{found.transfers.bytes / 2**20:.3g} MiB"
     )
+    if found.residency_if_contested < found.residency:
+        yield f"  {found.residency_if_contested:.1%} if the rules that sources disagree on held: see the notes"
     if found.cost is not None:
         yield from summary([found.cost])
         yield from (f"note: {note}" for note in found.cost.notes)
@@ -65,8 +70,8 @@ def _reasons(off: list[OpPlacement]) -> Iterator[str]:
     told: dict[str, tuple[str, int]] = {}
     for op in off:
         for finding in op.findings:
-            if finding.refuses:
-                text, count = told.get(finding.rule.id, (str(finding), 0))
+            if finding.text in op.reasons:
+                text, count = told.get(finding.rule.id, (_named(finding), 0))
                 told[finding.rule.id] = text, count + 1
         if not op.findings:
             for reason in op.reasons:
@@ -79,14 +84,22 @@ def _reasons(off: list[OpPlacement]) -> Iterator[str]:
         yield f"  {count} x {text}"
 
 
+def _named(finding: Finding) -> str:
+    """With the public name of its rule, where it has one."""
+    called = ", ".join(names(finding.rule.id, finding.op_type))
+    return f"{finding} ({called})" if called else str(finding)
+
+
 def _notes(found: Explanation) -> Iterator[str]:
     """Each rule that moves nothing, once an op type, with an example."""
     told: dict[tuple[str, str], tuple[str, int]] = {}
     for op in found.ops:
         for finding in op.findings:
-            if not finding.refuses:
-                text, count = told.get((finding.rule.id, op.op), (str(finding), 0))
+            if finding.text not in op.reasons:
+                text, count = told.get((finding.rule.id, op.op), (_named(finding), 0))
                 told[finding.rule.id, op.op] = text, count + 1
+    for finding in found.notes:
+        told[finding.rule.id, ""] = _named(finding), 1
     if told:
         yield ""
         yield "notes (they move nothing):"

@@ -74,7 +74,12 @@ static int64_t before_tail(const anex_tensor *mask, int64_t at, int64_t n) {
         }
         while (n && anex_half_to_float(row[n - 1]) == -INFINITY) n--;
     } else {
+        const uint64_t two = 0xff800000ff800000;
         const float *row = (const float *)mask->data + at;
+        for (uint64_t last; n >= 2; n -= 2) {
+            memcpy(&last, row + n - 2, sizeof last);
+            if (last != two) break;
+        }
         while (n && row[n - 1] == -INFINITY) n--;
     }
     return n;
@@ -89,6 +94,28 @@ static int64_t visible(const attention *a, const part *p, int64_t l0, int64_t la
         most += before_tail(p->mask, at + most, n - most);
     }
     return most;
+}
+
+#define ANY_BIT(type)                                              \
+    do {                                                           \
+        const type *row = (const type *)mask->data + at;           \
+        for (int64_t s = 0; s < n; s++) any |= row[s];             \
+    } while (0)
+
+/* Whether a mask leaves `n` keys from s0 on to all of the queries l0 .. l0+lanes-1, as most blocks of a causal one do */
+static bool shows_all(const attention *a, const part *p, int64_t l0, int64_t lanes, int64_t s0, int64_t n) {
+    const anex_tensor *mask = p->mask;
+    uint32_t any = 0; /* bit of a number to be added, or key left out */
+    for (int64_t l = 0; l < (a->mask_row ? lanes : 1) && !any; l++) {
+        const int64_t at = p->mask_at + (l0 + l) * a->mask_row + s0;
+        if (mask->dtype == ANEX_F16)
+            ANY_BIT(uint16_t);
+        else if (mask->dtype == ANEX_F32)
+            ANY_BIT(uint32_t);
+        else
+            for (int64_t s = 0; s < n; s++) any |= !((const uint8_t *)mask->data)[at + s];
+    }
+    return !any;
 }
 
 static void store_row(const part *p, int64_t at, const float *x, int64_t n) {
@@ -191,8 +218,9 @@ static void attend_block(const attention *a, const part *p, int64_t l0, char *sc
         gemm_tile(&g, &key, &queries, &to_scores, 0, scratch);
         for (int64_t i = 0; i < panels; i++) {
             float *panel = scores + i * keys * NR;
-            if (p->mask)
-                add_mask(a, p, panel, l0 + i * NR, anex_min(NR, n - i * NR), s0, keys, mask_rows, mask_columns);
+            const int64_t first = l0 + i * NR, lanes = anex_min(NR, n - i * NR);
+            if (p->mask && !shows_all(a, p, first, lanes, s0, keys))
+                add_mask(a, p, panel, first, lanes, s0, keys, mask_rows, mask_columns);
             if (a->scores.strict)
                 soften(false, panel, keys, &z[i]);
             else
@@ -252,6 +280,19 @@ static inline void mix(const attention *a, int64_t keys, const float *weight, co
     }
 }
 
+/* scores[s] = query . row s of key, while value comes from memory, and key before it is asked for */
+static inline void score(const attention *a, const part *p, const anex_dtype dtype, bool strict, const float *query,
+                         int64_t keys, float *scores) {
+    enum { ROWS = 16, LINE = 64 }; /* of key ahead */
+    const int64_t key = a->e * (dtype == ANEX_F16 ? 2 : 4), value = a->ev * (p->value.dtype == ANEX_F16 ? 2 : 4);
+    for (int64_t s = 0; s < keys; s++) {
+        for (int64_t at = 0; at < key; at += LINE)
+            __builtin_prefetch((const char *)p->key.data + (s + ROWS) * key + at);
+        for (int64_t at = 0; at < value; at += LINE) __builtin_prefetch((const char *)p->value.data + s * value + at);
+        scores[s] = gemm_dot(strict, query, p->key.data, dtype, s * a->e, a->e);
+    }
+}
+
 /* task: a query of a batch */
 static void attend_one(const anex_node *node, const anex_slice *slice) {
     const attention *a = node->state;
@@ -265,9 +306,9 @@ static void attend_one(const anex_node *node, const anex_slice *slice) {
         gemm_widen(query, p.query.data, p.query.dtype, l * a->e, a->e);
         for (int64_t i = 0; i < a->e; i++) query[i] *= a->scale;
         if (p.key.dtype == ANEX_F16)
-            for (int64_t s = 0; s < keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F16, s * a->e, a->e);
+            score(a, &p, ANEX_F16, strict, query, keys, scores);
         else
-            for (int64_t s = 0; s < keys; s++) scores[s] = gemm_dot(strict, query, p.key.data, ANEX_F32, s * a->e, a->e);
+            score(a, &p, ANEX_F32, strict, query, keys, scores);
         if (p.mask) {
             widen_mask(mask, p.mask, p.mask_at + l * a->mask_row, keys);
             for (int64_t s = 0; s < keys; s++) scores[s] += mask[s];

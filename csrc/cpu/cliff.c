@@ -24,14 +24,18 @@ static void note(cliff *c, int64_t count, half most) {
     while (before < most && !atomic_compare_exchange_weak(&c->notes.most, &before, most)) continue;
 }
 
-static anex_status new_cliff(anex_node *node, cliff **made, anex_error *error) {
-    if (node->in[0]->dtype != ANEX_F16 || node->out[0]->dtype != ANEX_F16)
-        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the Neural Engine computes in float16 alone");
+static anex_status add_notes(anex_node *node, cliff **made, anex_error *error) {
     *made = anex_node_state(node, sizeof **made, error);
     if (!*made) return ANEX_MEMORY;
     node->notes = &(*made)->notes;
     node->impure = true; /* what it notes is of each run */
     return ANEX_OK;
+}
+
+static anex_status new_cliff(anex_node *node, cliff **made, anex_error *error) {
+    if (node->in[0]->dtype != ANEX_F16 || node->out[0]->dtype != ANEX_F16)
+        return anex_node_fail(node, error, ANEX_UNSUPPORTED, "the Neural Engine computes in float16 alone");
+    return add_notes(node, made, error);
 }
 
 /* ---- |x| >= limit becomes infinite ------------------------------------------------------------ */
@@ -157,5 +161,43 @@ ANEX_KERNEL(anex_narrow_sum) {
     c->mean = anex_int(node->in[MEAN], false);
     node->packed |= 1u << AXES | 1u << LIMIT | 1u << MEAN;
     anex_add_stage(node, narrow_sum, 1, 0);
+    return ANEX_OK;
+}
+
+/* ---- indices in float16 ------------------------------------------------------------------------ */
+
+/* Places that an op found, which are never negative: past the limit those between two halves move to one of them. */
+static void narrow_index(const anex_node *node, const anex_slice *slice) {
+    (void)slice;
+    cliff *c = node->state;
+    const anex_tensor *t = node->in[0];
+    half most = 0;
+    const float limit = anex_half_to_float(c->limit);
+    int64_t n = anex_tensor_size(t), crossed = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t index = anex_item(t, i);
+        half rounded = anex_float_to_half((float)index);
+        int64_t found = rounded < INFINITE ? (int64_t)anex_half_to_float(rounded) : index;
+        if ((float)index > limit && found != index) {
+            crossed++;
+            if (rounded > most) most = rounded;
+        } else {
+            found = index;
+        }
+        if (t->dtype == ANEX_I32) ((int32_t *)node->out[0]->data)[i] = (int32_t)found;
+        else ((uint16_t *)node->out[0]->data)[i] = (uint16_t)found;
+    }
+    note(c, crossed, most);
+}
+
+ANEX_KERNEL(anex_narrow_index) {
+    enum { X, LIMIT };
+    cliff *c = NULL;
+    anex_status status = anex_need_constants(node, 1u << LIMIT, error);
+    if (!status) status = add_notes(node, &c, error);
+    if (status) return status;
+    c->limit = anex_float_to_half((float)anex_float(node->in[LIMIT], 0));
+    node->packed |= 1u << LIMIT;
+    anex_add_stage(node, narrow_index, 1, 0);
     return ANEX_OK;
 }

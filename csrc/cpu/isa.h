@@ -3,7 +3,7 @@
 #define ANEX_ISA_H
 
 #include "../half.h"
-#include "kernel.h"
+#include "optimizer.h"
 
 typedef struct anex_isa {
     const char *name;
@@ -11,6 +11,8 @@ typedef struct anex_isa {
     void (*widen)(float *y, const half *x, int64_t n);
     void (*narrow)(half *y, const float *x, int64_t n);
     int64_t (*multiply_add)(int64_t rounds, float *sink); /* does as many FLOP as it returns */
+    void (*update)(const anex_update *update, const anex_elements *elements, int64_t n);
+    double (*squares)(const anex_elements *elements, int64_t n);
     bool dot; /* the same kernels, and an instruction for products of int8 (dot.h) */
 } anex_isa;
 

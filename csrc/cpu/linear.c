@@ -1,5 +1,5 @@
 /* linear, matmul, einsum: batches of matrix products over strided operands. */
-#include "gemm.h"
+#include "few.h"
 
 #include <math.h>
 
@@ -64,103 +64,63 @@ static void multiply(const anex_node *node, const anex_slice *slice) {
     }
 }
 
-/* Vectors along k of one operand times the few of the other: no panels, both are read as they lie. */
-enum { FEW = 4, CHUNK = 64 };
-
-/* Rows at a time: each with the sums of gemm_dot, as many as registers hold */
-enum { LANES = 16, VECTORS = LANES / VF, TOGETHER = VECTORS < 4 ? 4 / VECTORS : 1 };
-enum { AHEAD = 12288 }; /* bytes: the hardware's prefetch alone leaves a sixth of the memory's speed unused */
-
-/* out[r] = x . row r of y, rows `step` elements apart: gemm_dot's very sums */
-static inline void dot_rows(const bool strict, const float *x, const void *y, const anex_dtype dtype, int64_t at,
-                            int64_t step, int64_t n, float *out) {
-    const char *bytes = y;
+/* x . y, along one stream of memory, which prefetch follows best */
+static inline __attribute__((always_inline)) float dot_row(const float *x, const void *y, const anex_dtype dtype,
+                                                           int64_t at, int64_t n, const bool past) {
+    enum { SUMS = 8, LINE = 64 }; /* as many sums as hide the time of an addition */
     const int64_t item = dtype == ANEX_F16 ? 2 : 4;
-    vf sum[TOGETHER][2][VECTORS];
+    vf sum[SUMS];
+    for (int v = 0; v < SUMS; v++) sum[v] = vf_zero();
     int64_t i = 0;
-    for (int r = 0; r < TOGETHER; r++)
-        for (int v = 0; v < VECTORS; v++) sum[r][0][v] = sum[r][1][v] = vf_zero();
-    for (; i + 2 * LANES <= n; i += 2 * LANES)
-#pragma GCC unroll 4
-        for (int r = 0; r < TOGETHER; r++) {
-            __builtin_prefetch(bytes + (at + r * step + i) * item + AHEAD);
-#pragma GCC unroll 2
-            for (int s = 0; s < 2; s++)
-#pragma GCC unroll 4
-                for (int v = 0; v < VECTORS; v++) {
-                    int64_t k = i + s * LANES + v * VF;
-                    sum[r][s][v] =
-                        vf_fma_if(strict, vf_load(x + k), gemm_load(y, dtype, at + r * step + k), sum[r][s][v]);
-                }
+    for (; i + SUMS * VF <= n; i += SUMS * VF)
+#pragma GCC unroll 8
+        for (int v = 0; v < SUMS; v++) {
+            if (v * VF * item % LINE == 0) few_prefetch(past, (const char *)y + (at + i + v * VF) * item);
+            sum[v] = vf_fma(vf_load(x + i + v * VF), gemm_load(y, dtype, at + i + v * VF), sum[v]);
         }
-    for (int r = 0; r < TOGETHER; r++) {
-        int64_t from = at + r * step, k = i;
-        float lanes[LANES], total = 0;
-        if (k + LANES <= n) {
-            for (int v = 0; v < VECTORS; v++)
-                sum[r][0][v] =
-                    vf_fma_if(strict, vf_load(x + k + v * VF), gemm_load(y, dtype, from + k + v * VF), sum[r][0][v]);
-            k += LANES;
-        }
-        for (int v = 0; v < VECTORS; v++) vf_store(lanes + v * VF, sum[r][0][v] + sum[r][1][v]);
-        for (; k < n; k++) total += x[k] * gemm_one(y, dtype, from + k);
-        for (int half = LANES / 2; half; half /= 2)
-            for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
-        out[r] = total + lanes[0];
-    }
+    for (; i + VF <= n; i += VF) sum[0] = vf_fma(vf_load(x + i), gemm_load(y, dtype, at + i), sum[0]);
+    float rest = 0;
+    for (; i < n; i++) rest += x[i] * gemm_one(y, dtype, at + i);
+    for (int half = SUMS / 2; half; half /= 2)
+        for (int v = 0; v < half; v++) sum[v] += sum[v + half];
+    return few_total(sum[0]) + rest;
 }
 
-/* sums[0 .. many-1] = x . each of the rows from `first` on */
-static void dot_many(bool strict, const float *x, const gemm_matrix *rows, int64_t first, int64_t many, int64_t k,
-                     float *sums) {
-    int64_t j = 0;
-    if (rows->dtype == ANEX_F16 && !strict)
-        for (; j + TOGETHER <= many; j += TOGETHER)
-            dot_rows(false, x, rows->data, ANEX_F16, (first + j) * rows->row, rows->row, k, sums + j);
-    for (; j < many; j++)
-        sums[j] = rows->dtype == ANEX_F16 ? gemm_dot(strict, x, rows->data, ANEX_F16, (first + j) * rows->row, k)
-                                          : gemm_dot(strict, x, rows->data, ANEX_F32, (first + j) * rows->row, k);
+/* In a strict plan the sums of gemm_dot, which every instruction set adds alike */
+static float dot(bool strict, const float *x, const gemm_matrix *rows, int64_t row, int64_t k, bool past) {
+    const int64_t at = row * rows->row;
+    if (rows->dtype == ANEX_F16)
+        return strict ? gemm_dot(true, x, rows->data, ANEX_F16, at, k)
+               : past ? dot_row(x, rows->data, ANEX_F16, at, k, true)
+                      : dot_row(x, rows->data, ANEX_F16, at, k, false);
+    return strict ? gemm_dot(true, x, rows->data, ANEX_F32, at, k)
+           : past ? dot_row(x, rows->data, ANEX_F32, at, k, true)
+                  : dot_row(x, rows->data, ANEX_F32, at, k, false);
 }
 
-/* task: CHUNK of the many vectors of a product */
+/* Vectors along k of one operand times the few of the other: no panels. Task: CHUNK of the many vectors of a product */
 static void multiply_few(const anex_node *node, const anex_slice *slice) {
     const product *p = node->state;
     const anex_tensor *x = node->n_list ? node->list[0] : node->in[0], *y = node->n_list ? node->list[1] : node->in[1];
-    const anex_tensor *bias = p->bias ? node->in[2] : NULL;
-    anex_tensor *out = node->out[0];
     int64_t few = p->many_x ? p->n : p->m, many = p->many_x ? p->m : p->n, chunks = (many + CHUNK - 1) / CHUNK;
-    float *vectors = slice->scratch, *sums = vectors + few * p->k;
+    float *room = slice->scratch, *sums = room + few * p->k;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         place at = place_of(p, task / chunks);
         int64_t begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, many);
         gemm_matrix a = part(&p->x, x, at.x), b = gemm_transposed(part(&p->y, y, at.y));
         gemm_matrix from = p->many_x ? b : a, rows = p->many_x ? a : b;
-        for (int64_t i = 0; i < few; i++)
-            if (from.col == 1)
-                gemm_widen(vectors + i * p->k, from.data, from.dtype, i * from.row, p->k);
-            else
-                for (int64_t k = 0; k < p->k; k++)
-                    vectors[i * p->k + k] = gemm_one(from.data, from.dtype, i * from.row + k * from.col);
-        for (int64_t j = begin; j < end; j += TOGETHER) /* rows are in the cache for the second vector */
+        const bool past = few_past(many * p->k * (rows.dtype == ANEX_F16 ? 2 : 4));
+        const float *vector[FEW];
+        for (int64_t i = 0; i < few; i++) vector[i] = few_vector(&from, i, p->k, p->k, room + i * p->k);
+        for (int64_t j = begin; j < end; j++) /* the row is in the cache for the second vector */
             for (int64_t i = 0; i < few; i++)
-                dot_many(node->strict, vectors + i * p->k, &rows, j, anex_min(TOGETHER, end - j), p->k,
-                         sums + i * CHUNK + j - begin);
-        for (int64_t i = 0; bias && i < few; i++)
-            for (int64_t j = begin; j < end; j++)
-                sums[i * CHUNK + j - begin] += gemm_one(bias->data, bias->dtype, p->many_x ? i : j);
-        int64_t few_step = p->many_x ? 1 : p->out_row, many_step = p->many_x ? p->out_row : 1;
-        int64_t few_at[FEW], many_at[CHUNK];
-        for (int64_t i = 0; i < few; i++) few_at[i] = at.out + i * few_step;
-        for (int64_t j = begin; j < end; j++) many_at[j - begin] = j * many_step;
-        anex_epilogue_run(node, sums, CHUNK, few_at, few, many_at, end - begin);
-        for (int64_t i = 0; i < few; i++)
-            for (int64_t j = begin; j < end; j++) {
-                int64_t to = few_at[i] + many_at[j - begin];
-                if (out->dtype == ANEX_F16)
-                    ((half *)out->data)[to] = anex_float_to_half(sums[i * CHUNK + j - begin]);
-                else
-                    ((float *)out->data)[to] = sums[i * CHUNK + j - begin];
-            }
+                sums[i * CHUNK + j - begin] = dot(node->strict, vector[i], &rows, j, p->k, past);
+        few_output to = {.at = at.out,
+                         .few = p->many_x ? 1 : p->out_row,
+                         .many = p->many_x ? p->out_row : 1,
+                         .bias = p->bias ? node->in[2] : NULL,
+                         .bias_of_few = p->many_x};
+        few_store(node, sums, few, begin, end, &to);
     }
 }
 
@@ -269,7 +229,7 @@ static anex_status add_few(anex_node *node, product *p, int64_t batch, bool many
     int64_t few = many_x ? p->n : p->m, many = many_x ? p->m : p->n, chunks = (many + CHUNK - 1) / CHUNK;
     node->ends_float = true;
     node->scratch = (size_t)(few * (p->k + CHUNK)) * sizeof(float);
-    anex_add_stage(node, multiply_few, batch * chunks, 0.05 * (double)(few * p->k * anex_min(many, CHUNK)) + 10);
+    anex_add_stage(node, multiply_few, batch * chunks, few_cost(few, p->k, many));
     return keep(node, p, error);
 }
 

@@ -1,9 +1,10 @@
 /* anex_linear_codes: linear (matmul, a convolution of one tap) by weights that stay in memory as codes of 8 or 4 bits.
 
    The value of code w is scale * (w - zero), or scale * (table[w] - zero) where there is a table: then codes have 4
-   bits. scale and zero are [n, k / block]. Few rows decode where they multiply, and read a half or a quarter of what
-   float16 weights would be; many decode a block at a time. anex/devices/quantized.py finds them. */
-#include "gemm.h"
+   bits. scale and zero are [n, k / block]. Few rows of x go along the rows of codes, and read a half or a quarter of
+   what float16 weights would be; more decode panels where they multiply, many a block at a time before.
+   anex/devices/quantized.py finds them. */
+#include "few.h"
 
 typedef struct coded {
     gemm g;
@@ -11,6 +12,9 @@ typedef struct coded {
     gemm_matrix x;                      /* without data */
     int64_t row, col;                   /* of the output */
     gemm_codes codes;                   /* behind this struct: tables, scales and zeros, panels */
+    int64_t n, k, units;                /* with few rows; k in UNITs */
+    const uint8_t *nibbles;             /* [n][units][UNIT / 2]; NULL: the weights are bytes, as they are */
+    const float *scales, *zeros;        /* [n][units]; NULL: one a row, as they are, or no zeros */
 } coded;
 
 static void multiply(const anex_node *node, const anex_slice *slice) {
@@ -47,6 +51,138 @@ static void pack_codes(uint8_t *to, const uint8_t *from, int64_t n, int64_t k, b
     }
 }
 
+/* ---- few rows ------------------------------------------------------------------------------- */
+
+/* Of 4 bits, byte b of a unit has the codes of its columns b, and b + UNIT / 2 above. */
+enum { UNIT = 32, UNITS = 4 };
+
+/* sum + x . unit of codes - zero */
+static inline __attribute__((always_inline)) vf add_unit(const bool nibbles, const bool zeros, const float *x,
+                                                         const uint8_t *codes, const float *table, vf zero, vf sum) {
+#pragma GCC unroll 8
+    for (int i = 0; i < UNIT; i += VF) {
+        vf y = nibbles ? vf_look_up(table, codes + i % (UNIT / 2), i < UNIT / 2 ? 0 : 4) : vf_load_i8(codes + i);
+        if (zeros) y = y - zero;
+        sum = vf_fma(vf_load(x + i), y, sum);
+    }
+    return sum;
+}
+
+/* x . row: `each` unit has a scale and zero, else the row; n units, and of bytes `rest` codes more */
+static inline __attribute__((always_inline)) float dot_codes(const bool nibbles, const bool each, const bool zeros,
+                                                             const bool past, const float *x, const uint8_t *codes,
+                                                             const float *table, const float *scale, const float *zero,
+                                                             int64_t n, int64_t rest) {
+    enum { LINE = 64 };
+    const int64_t step = nibbles ? UNIT / 2 : UNIT;
+    vf sum[UNITS];
+    for (int s = 0; s < UNITS; s++) sum[s] = vf_zero();
+    for (int64_t u = 0; u < n; u += UNITS)
+#pragma GCC unroll 4
+        for (int s = 0; s < UNITS; s++) {
+            if (u + s >= n) break;
+            const uint8_t *unit = codes + (u + s) * step;
+            if (s * step % LINE == 0) few_prefetch(past, unit);
+            const vf none = zeros ? vf_set(zero[each ? u + s : 0]) : vf_zero();
+            if (each) {
+                vf part = add_unit(nibbles, zeros, x + (u + s) * UNIT, unit, table, none, vf_zero());
+                sum[s] = vf_fma(part, vf_set(scale[u + s]), sum[s]);
+            } else
+                sum[s] = add_unit(nibbles, zeros, x + (u + s) * UNIT, unit, table, none, sum[s]);
+        }
+    float total = few_total((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (int64_t i = n * UNIT; i < n * UNIT + rest; i++)
+        total += x[i] * ((float)(int8_t)codes[i] - (zeros ? zero[0] : 0));
+    return each ? total : total * scale[0];
+}
+
+/* task: CHUNK rows of the weights of a product */
+static inline __attribute__((always_inline)) void few_of(const bool nibbles, const bool each, const bool zeros,
+                                                         const anex_node *node, const anex_slice *slice) {
+    enum { X, WEIGHT, SCALE, ZERO, TABLE, BIAS };
+    const coded *l = node->state;
+    const anex_tensor *x = node->in[X], *table = node->in[TABLE];
+    const int64_t chunks = (l->n + CHUNK - 1) / CHUNK, rest = nibbles ? 0 : l->k % UNIT,
+                  units = nibbles ? l->units : l->k / UNIT, padded = nibbles ? units * UNIT : l->k,
+                  step = nibbles ? units * UNIT / 2 : l->k, affine = each ? l->units : 1;
+    const uint8_t *codes = nibbles ? l->nibbles : node->in[WEIGHT]->data;
+    const float *scale = each ? l->scales : node->in[SCALE]->data;
+    const float *zero = !zeros ? NULL : each ? l->zeros : node->in[ZERO]->data;
+    const bool past = few_past(l->n * step);
+    float *room = slice->scratch, *sums = room + l->m * padded;
+    for (int64_t task = slice->begin; task < slice->end; task++) {
+        int64_t part = task / chunks, begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, l->n);
+        gemm_matrix from = l->x;
+        const float *vector[FEW];
+        from.data = (const char *)x->data + part * l->x_step * (int64_t)anex_itemsize(x);
+        for (int64_t i = 0; i < l->m; i++) vector[i] = few_vector(&from, i, l->k, padded, room + i * padded);
+        for (int64_t j = begin; j < end; j++) {
+            const uint8_t *row = codes + j * step;
+            const float *look = nibbles ? (const float *)table->data + j * table->shape[0] / l->n * 16 : NULL;
+            const float *z = zeros ? zero + j * affine : NULL;
+            for (int64_t i = 0; i < l->m; i++)
+                sums[i * CHUNK + j - begin] =
+                    past ? dot_codes(nibbles, each, zeros, true, vector[i], row, look, scale + j * affine, z, units, rest)
+                         : dot_codes(nibbles, each, zeros, false, vector[i], row, look, scale + j * affine, z, units, rest);
+        }
+        few_output to = {.at = part * l->out_step, .few = l->row, .many = l->col, .bias = node->in[BIAS]};
+        few_store(node, sums, l->m, begin, end, &to);
+    }
+}
+
+#define FEW_OF(nibbles, each, zeros)                                                                 \
+    static void few_##nibbles##each##zeros(const anex_node *node, const anex_slice *slice) {        \
+        few_of(nibbles, each, zeros, node, slice);                                                  \
+    }
+FEW_OF(0, 0, 0) FEW_OF(0, 0, 1) FEW_OF(0, 1, 0) FEW_OF(0, 1, 1)
+FEW_OF(1, 0, 0) FEW_OF(1, 0, 1) FEW_OF(1, 1, 0) FEW_OF(1, 1, 1)
+static anex_work *const few_works[2][2][2] = {{{few_000, few_001}, {few_010, few_011}},
+                                              {{few_100, few_101}, {few_110, few_111}}};
+
+/* from [n, blocks] to [n, units] */
+static const float *spread(float *to, const anex_tensor *from, int64_t units) {
+    const int64_t n = from->shape[0], blocks = from->shape[1];
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t u = 0; u < units; u++)
+            to[j * units + u] = ((const float *)from->data)[j * blocks + u * blocks / units];
+    return to;
+}
+
+static anex_status plan_few(anex_node *node, coded *l, anex_error *error) {
+    enum { X, WEIGHT, SCALE, ZERO, TABLE, BIAS, ACROSS };
+    const anex_tensor *scale = node->in[SCALE], *zero = node->in[ZERO];
+    const bool nibbles = node->in[TABLE], each = scale->shape[1] > 1;
+    l->units = (l->k + UNIT - 1) / UNIT;
+    const size_t affine = each ? anex_align((size_t)(l->n * l->units) * sizeof(float)) : 0,
+                 codes = nibbles ? (size_t)(l->n * l->units * (UNIT / 2)) : 0;
+    char *state = anex_node_state(node, anex_align(sizeof *l) + affine * (zero ? 2 : 1) + codes, error);
+    if (!state) return ANEX_MEMORY;
+    char *at = state + anex_align(sizeof *l);
+    node->packed |= 1u << ACROSS;
+    if (each) {
+        l->scales = spread((float *)at, scale, l->units), at += affine;
+        if (zero) l->zeros = spread((float *)at, zero, l->units), at += affine;
+        node->packed |= 1u << SCALE | 1u << ZERO;
+    }
+    if (nibbles) {
+        const uint8_t *from = node->in[WEIGHT]->data;
+        l->nibbles = (uint8_t *)at;
+        for (int64_t j = 0; j < l->n; j++)
+            for (int64_t i = 0; i < l->k; i++)
+                at[(j * l->units + i / UNIT) * (UNIT / 2) + i % (UNIT / 2)] |=
+                    (char)((from[j * l->k + i] & 15) << (i % UNIT < UNIT / 2 ? 0 : 4));
+        node->packed |= 1u << WEIGHT;
+    }
+    memcpy(state, l, sizeof *l);
+    node->ends_float = true;
+    node->scratch = (size_t)(l->m * (l->units * UNIT + CHUNK)) * sizeof(float);
+    anex_add_stage(node, few_works[nibbles][each][zero != NULL], l->batch * ((l->n + CHUNK - 1) / CHUNK),
+                   few_cost(l->m, l->k, l->n));
+    return ANEX_OK;
+}
+
+/* ---- plan ----------------------------------------------------------------------------------- */
+
 static anex_status check_codes(const anex_node *node, const anex_tensor *weight, const anex_tensor *scale,
                                const anex_tensor *zero, const anex_tensor *table, const anex_tensor *bias,
                                anex_error *error) {
@@ -81,6 +217,8 @@ ANEX_KERNEL(anex_linear_codes) {
     l.row = across ? 1 : n, l.col = across ? l.m : 1;
     if (across && l.m == 1) l.row = n, l.col = 1;
     l.x_step = l.m * k, l.out_step = l.m * n;
+    l.n = n, l.k = k;
+    if (l.m <= FEW && l.x.col == 1 && (blocks == 1 || k / blocks % UNIT == 0)) return plan_few(node, &l, error);
     gemm_plan_codes(&l.g, l.batch, l.m, n, k, l.x.col == 1 ? GEMM_BY_K : GEMM_ACROSS_K, k / blocks);
     const int64_t tables = !table ? 0 : table->shape[0] > 1 ? panels : 1, step = zero ? 2 * NR : NR;
     const size_t table_bytes = anex_align((size_t)tables * 16 * sizeof(float)),

@@ -228,6 +228,12 @@ static void lend_inputs(anex_plan *plan) {
         last->node.in[i] = last->in[i] < 0 ? NULL : &plan->values[last->in[i]].tensor;
 }
 
+static bool gives_nothing(const anex_plan *plan, const plan_node *n) {
+    for (int32_t i = 0; i < n->node.n_out; i++)
+        if (anex_tensor_size(&plan->values[n->out[i]].tensor)) return false;
+    return n->node.n_out > 0;
+}
+
 /* Ask the kernel how it would do this op. The tensors are copies, on loan for the call. */
 static anex_status plan_kernel(anex_plan *plan, plan_node *n, const anex_kernel_info *info, anex_kernel *kernel,
                                bool *constant, anex_error *error) {
@@ -360,6 +366,12 @@ static anex_status add_op(anex_plan *plan, const char *op, const char *name, int
         n.node.op && n.node.name && n.list && n.out && n.blocks && loan ? ANEX_OK : out_of_memory(error);
     if (!status) status = check_values(plan, &n, n_list, error);
     bool constant = false;
+    if (!status && !n_blocks && gives_nothing(plan, &n)) { /* empty results: no kernel ever sees one */
+        for (int32_t i = 0; i < n_outputs; i++) plan->values[outputs[i]].made = true;
+        free_node(&n);
+        free(loan);
+        return ANEX_OK;
+    }
     if (!status) {
         for (int32_t i = 0; i < n_list; i++) loan[i] = &plan->values[list[i]].tensor;
         for (int32_t i = 0; i < n_outputs; i++) loan[n_list + i] = &plan->values[outputs[i]].tensor;

@@ -263,6 +263,10 @@ static anex_status check_shapes(const anex_node *node, const recurrent *r, const
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         const anex_tensor *t = given(node, wanted[i].input);
         bool required = wanted[i].input >= 0 && i < 4;
+        /* the first rows of a larger initial state, as Core ML takes it: torch's packed sequences come with such */
+        bool more = i < 2 && t && t->rank && anex_tensor_size(t) > wanted[i].size &&
+                    t->shape[t->rank - 1] == r->directions * r->h;
+        if (more) continue;
         if (required ? !t || anex_tensor_size(t) != wanted[i].size : t && anex_tensor_size(t) != wanted[i].size)
             return anex_node_fail(node, error, ANEX_SHAPE,
                                   "input %d must have %lld elements for s=%lld, b=%lld, I=%lld, H=%lld",

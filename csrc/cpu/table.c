@@ -15,7 +15,8 @@ int64_t ANEX_LOCAL(multiply_add)(int64_t rounds, float *sink); /* peak.c */
 
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
-#define TABLE(name, dot) {name, kernels, anex_widen, anex_narrow, ANEX_LOCAL(multiply_add), dot}
+#define TABLE(name, dot)                                                                                        \
+    {name, kernels, anex_widen, anex_narrow, ANEX_LOCAL(multiply_add), ANEX_LOCAL(update), ANEX_LOCAL(squares), dot}
 extern const anex_isa ANEX_LOCAL(isa);
 const anex_isa ANEX_LOCAL(isa) = TABLE(TEXT(ANEX_ISA), false);
 #if defined(__AVX2__)

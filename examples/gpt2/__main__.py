@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import gpt2_lean  # noqa: F401 - before anything that imports coremltools
 from gpt2_config import CheckpointError
 from gpt2_engine import Engine
 from gpt2_quantize import BITS
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
                       help="layers in a program of the prefill; 0: attention and feed-forward apart (all)")  # fmt: skip
     made.add_argument("--weights", type=Path, default=Path("gpt2_weights"), metavar="FOLDER")
     made.add_argument("--bits", type=int, choices=BITS, default=16, help="of the matrices (16)")
+    made.add_argument("--cache-bits", type=int, choices=(16, 32), default=32, help="of the keys and values (32)")
     made.add_argument("--stats", action="store_true", help="print the times")
     made.add_argument("--interactive", action="store_true", help="continue lines from stdin; an empty one goes on")
     return made
@@ -55,7 +57,8 @@ class Session:
         temperature = 0.0 if options.greedy else options.temp
         self.sampler = Sampler(temperature, options.top_k, options.top_p, options.repetition_penalty, options.seed)
         start = time.perf_counter()
-        self.engine = Engine.load(options.weights, options.device, options.bits, options.layers)
+        cache = f"float{options.cache_bits}"
+        self.engine = Engine.load(options.weights, options.device, options.bits, options.layers, cache)
         self.load_ms = milliseconds(start)
         self.loaded_said = False
         self.stop = [] if self.engine.config.eos_token_id is None else [self.engine.config.eos_token_id]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gpt2_config import CheckpointError
@@ -35,15 +36,18 @@ class Engine:
 
     ``device`` is where prefill runs. ``layers`` is how many layers one program of it holds; 0 stands for half a
     layer, attention or feed-forward, as the published engine has them. None: all of them, in one program.
+    ``cache`` is the dtype of keys and values: float16 halves their memory, and moves logits by some thousandths.
     """
 
-    def __init__(self, weights: Weights, device: str = "cpu", layers: int | None = None) -> None:
+    def __init__(
+        self, weights: Weights, device: str = "cpu", layers: int | None = None, cache: str = "float32"
+    ) -> None:
         self.weights, self.config = weights, weights.config
         if layers is not None and layers < 0:
             raise ValueError(f"{layers} layers in a program; 0 stands for half a layer")
         self.device = device
         self.layers = self.config.n_layer if layers is None else layers
-        self.graphs = Graphs(self.weights, device)
+        self.graphs = Graphs(self.weights, device, cache)
         self.buckets = sorted({min(bucket, self.config.n_positions) for bucket in BUCKETS})
         if self.config.n_positions not in self.buckets:
             self.buckets.append(self.config.n_positions)
@@ -52,7 +56,7 @@ class Engine:
         self.head = self._compile(self.graphs.head(), "cpu")
         self.state = self.decoder.make_state()
         positions = self.config.n_positions
-        self.mask = anex.full((1, 1, 1, positions), -np.inf, "float16")
+        self.mask = anex.full((1, 1, 1, positions), -np.inf, cache)
         self.begin, self.end = (anex.zeros((4,), "int32") for _ in range(2))
         self.x = anex.zeros((1, self.config.n_embd), "float32")
         self.logits = anex.zeros((1, self.config.vocab_size), "float32")
@@ -61,7 +65,9 @@ class Engine:
         self.tokenizer: Tokenizer | None = None
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", bits: int = 16, layers: int | None = None) -> Engine:
+    def load(
+        cls, folder: Path, device: str = "cpu", bits: int = 16, layers: int | None = None, cache: str = "float32"
+    ) -> Engine:
         """With the weights and the tokenizer of a converted folder, or of Hugging Face's."""
         weights, tokenizer = Weights.load(folder, bits), Tokenizer.from_folder(folder)
         if len(tokenizer) > weights.config.vocab_size:
@@ -69,7 +75,7 @@ class Engine:
                 f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {weights.config.vocab_size}; "
                 "they are not of the same model"
             )
-        engine = cls(weights, device, layers)
+        engine = cls(weights, device, layers, cache)
         engine.tokenizer = tokenizer
         return engine
 
@@ -104,12 +110,14 @@ class Engine:
         """Start anew with ``ids``: fills the cache, gives the logits [V] after them. A view, until the next call."""
         length = len(ids)
         programs = self.prepare(self.bucket(length))
-        x: anex.Tensor | np.ndarray = self.embed(ids, programs[0].inputs["x"])
+        x: Any = self.start(ids, programs[0].inputs["x"])
         for program in programs:
+            if self.graphs.native:
+                x = program(x, state=self.state)
+                continue
             outputs = program(x)
-            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-            x = outputs[0]
-            for name, made in zip(list(program.outputs)[1:], outputs[1:], strict=True):
+            x, *cache = outputs if isinstance(outputs, tuple) else (outputs,)
+            for name, made in zip(list(program.outputs)[1:], cache, strict=True):
                 np.asarray(self.state[name])[:, :, :length] = np.asarray(made)[:, :, :length]
         self.length = length
         mask = np.asarray(self.mask)
@@ -117,9 +125,11 @@ class Engine:
         np.asarray(self.x)[0] = np.asarray(x)[0, :, 0, length - 1]
         return np.asarray(self.head(self.x, out=self.logits))[0]
 
-    def embed(self, ids: Sequence[int], spec: anex.Spec) -> np.ndarray:
-        """[1, C, 1, S], zero after the last token: the embeddings of tokens and places. A look-up in a table is no
-        work for the Neural Engine."""
+    def start(self, ids: Sequence[int], spec: anex.Spec) -> np.ndarray:
+        """What the first program of a prefill takes: numbers of tokens, [S], or their embeddings and those of their
+        places, [1, C, 1, S]. Zero after the last token. A look-up in a table is no work for the Neural Engine."""
+        if self.graphs.native:
+            return np.pad(np.asarray(ids, np.int32), (0, spec.shape[0] - len(ids)))
         x = np.zeros((spec.shape[3], self.config.n_embd), np.float32)
         np.add(self._rows("wte", ids), self._rows("wpe", slice(len(ids))), out=x[: len(ids)])
         return np.ascontiguousarray(x.T, spec.dtype)[None, :, None, :]

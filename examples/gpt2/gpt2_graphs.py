@@ -1,7 +1,9 @@
 """GPT-2 as MIL programs: prefill in the Neural Engine's layout, one token with the cache as state, and the head.
 
 Prefill has activations [1, C, 1, S], where linear layers are 1x1 convolutions; one token has [1, C]. Both read the
-same arrays of weights, which the CPU engine leaves where they are.
+same arrays of fp16 weights, which the CPU engine leaves where they are. Activations are fp16 on the Neural Engine,
+which has no other. On the CPU they are float32, which costs little where weights are what is read: then logits are as
+near to those of torch in fp32 as torch's are to each other when it adds in another order.
 """
 
 from __future__ import annotations
@@ -17,14 +19,18 @@ from gpt2_weights import Weights
 import anex
 from anex import mb
 
+FIRST = (0, "attention")  # half of a layer
 HIDDEN = np.float16(-np.inf)  # of what a query may not see
 HIDDEN_ON_ANE = np.float16(-3e4)  # how the Neural Engine takes infinities is not known
 
 
 def constant(matrix: np.ndarray | Quantized, rank: int = 2) -> Any:
-    """A matrix of weights with axes of 1 up to ``rank``; a quantised one stays so in the program."""
+    """A matrix of weights with axes of 1 up to ``rank``; a quantised one stays so in the program.
+
+    Made here, not by the builder: that would give it the dtype of the other operands.
+    """
     if isinstance(matrix, np.ndarray):
-        return matrix.reshape(*matrix.shape, *[1] * (rank - 2))
+        return mb.const(val=matrix.reshape(*matrix.shape, *[1] * (rank - 2)))
     codes, scale = (part.reshape(*part.shape, *[1] * (rank - 2)) for part in (matrix.codes, matrix.scale))
     if matrix.bits == 4:
         from coremltools.converters.mil.mil import types
@@ -34,46 +40,66 @@ def constant(matrix: np.ndarray | Quantized, rank: int = 2) -> Any:
 
 
 class Graphs:
-    """Makes the programs of one model. ``device`` is where prefill will run."""
+    """Makes the programs of one model. ``device`` is where prefill will run, ``cache`` the dtype of keys and values."""
 
-    def __init__(self, weights: Weights, device: str = "cpu") -> None:
-        self.weights, self.config, self.device = weights, weights.config, device
+    def __init__(self, weights: Weights, device: str = "cpu", cache: str = "float32") -> None:
+        self.weights, self.config, self.device, self.cache = weights, weights.config, device, cache
+        self.native = device == "cpu"  # prefill runs where decode does
+        self.dtype = "float16" if device == "ane" else "float32"  # of prefill's activations
+        self.kept = "float16" if device == "ane" else cache  # of the keys and values it gives
 
     # ---- prefill ------------------------------------------------------------------------------
 
     def prefill(self, bucket: int, parts: list[tuple[int, str]]) -> Any:
-        """``bucket`` positions through some of the halves of layers, (number, "attention" or "ffn"), in order.
+        """``bucket`` positions through some of the halves of layers, (number, "attention" or "ffn"), in order: x to y,
+        [1, C, 1, S].
 
-        Gives x and, for each attention in it, the keys and values as the cache has them, [1, heads, S, size].
-        x is float32: what all layers add to grows beyond what fp16 holds well. The Neural Engine has no other.
+        On the CPU the first part has the numbers of the tokens, int32 [S], for x, and keys and values go to the states
+        that ``decode`` reads. Other devices give them after y, [1, heads, S, size].
         """
-        config = self.config
-        dtype = "float16" if self.device == "ane" else "float32"
+        first = self.native and parts[0] == FIRST
 
-        @anex.graph(x=anex.spec((1, config.n_embd, 1, bucket), dtype))
-        def prefill(x: Any) -> Any:
-            cache: list[Any] = []
+        def prefill(x: Any, **states: Any) -> Any:
+            x = self._embedding(x) if first else x
+            made: list[Any] = []
             for layer, half in parts:
-                if half == "attention":
-                    added, keys, values = self._attention(x, layer)
-                    cache += [mb.identity(x=keys, name=f"k{layer}"), mb.identity(x=values, name=f"v{layer}")]
-                else:
-                    added = self._ffn(x, layer)
-                x = mb.add(x=x, y=mb.cast(x=added, dtype=dtype.replace("float", "fp")))
-            return mb.identity(x=x, name="y"), *cache
+                if half == "ffn":
+                    x = mb.add(x=x, y=self._ffn(x, layer))
+                    continue
+                added, *cache = self._attention(x, layer)
+                for name, value in zip((f"k{layer}", f"v{layer}"), cache, strict=True):
+                    if self.native:
+                        _write(states[name], value, np.int32([0, 0, 0, 0]), np.int32(value.shape))
+                    else:
+                        made.append(mb.identity(x=value, name=name))
+                x = mb.add(x=x, y=added)
+            return mb.identity(x=x, name="y"), *made
 
-        return prefill
+        x = anex.spec((bucket,), "int32") if first else anex.spec((1, self.config.n_embd, 1, bucket), self.dtype)
+        return _program(prefill, {"x": x}, self.states() if self.native else {})
+
+    def states(self) -> dict[str, anex.Spec]:
+        """The keys and values of all positions."""
+        config = self.config
+        cache = anex.spec((1, config.n_head, config.n_positions, config.head_size), self.cache)
+        return {f"{kind}{i}": cache for i in range(config.n_layer) for kind in "kv"}
+
+    def _embedding(self, ids: Any) -> Any:
+        words = mb.gather(x=mb.const(val=self.weights.vector("wte")), indices=ids, axis=0)
+        places = self.weights.vector("wpe")[: ids.shape[0]].astype(np.float32)
+        x = mb.transpose(x=mb.add(x=_as("float32", words), y=places), perm=(1, 0))
+        return mb.reshape(x=x, shape=(1, self.config.n_embd, 1, ids.shape[0]))
 
     def _attention(self, x: Any, layer: int) -> tuple[Any, Any, Any]:
         config, at = self.config, f"layer_{layer:02}/"
         length, heads, size = x.shape[3], config.n_head, config.head_size
         normal = self._norm(x, at + "ln1")
         q, k, v = (
-            mb.reshape(x=self._conv(normal, at, part), shape=(1, heads, size, length)) for part in ("q", "k", "v")
+            mb.reshape(x=_as(self.kept, self._conv(normal, at, part)), shape=(1, heads, size, length)) for part in "qkv"
         )
         keys, values = (mb.transpose(x=part, perm=(0, 1, 3, 2)) for part in (k, v))
         if config.scale_attn_by_inverse_layer_idx:
-            q = mb.mul(x=q, y=np.float16(1 / (layer + 1)))
+            q = mb.mul(x=q, y=np.dtype(self.kept).type(1 / (layer + 1)))
         mask = np.triu(np.full((length, length), HIDDEN_ON_ANE if self.device == "ane" else HIDDEN), 1)
         if self.device == "ane":  # the engine's own attention op ignores its mask
             scores = mb.matmul(x=mb.mul(x=q, y=np.float16(size**-0.5)), y=k, transpose_x=True)
@@ -84,7 +110,7 @@ class Graphs:
             mixed = mb.scaled_dot_product_attention(query=queries, key=keys, value=values, attn_mask=mask[None, None])
             mixed = mb.transpose(x=mixed, perm=(0, 1, 3, 2))
         mixed = mb.reshape(x=mixed, shape=(1, config.n_embd, 1, length))
-        return self._conv(mixed, at, "o"), keys, values
+        return self._conv(_as(self.dtype, mixed), at, "o"), keys, values
 
     def _ffn(self, x: Any, layer: int) -> Any:
         at = f"layer_{layer:02}/"
@@ -93,26 +119,23 @@ class Graphs:
 
     def _conv(self, x: Any, at: str, part: str) -> Any:
         weight = constant(self.weights.matrix(f"{at}w{part}"), rank=4)
-        return mb.conv(x=x, weight=weight, bias=self.weights.vector(f"{at}b{part}"))
+        return mb.conv(x=x, weight=weight, bias=mb.const(val=self.weights.vector(f"{at}b{part}")))
 
     def _norm(self, x: Any, name: str) -> Any:
-        """Over the channels, axis 1 in either layout: computed in x's dtype, given in fp16."""
-        dtype = np.float16 if self.device == "ane" and x.rank == 4 else np.float32
+        """Over the channels, axis 1 in either layout."""
+        dtype = np.float16 if _dtype(x) == "fp16" else np.float32
         gamma, beta = (self.weights.vector(f"{name}_{part}").astype(dtype) for part in "gb")
         epsilon = dtype(self.config.layer_norm_epsilon)
-        return mb.cast(x=mb.layer_norm(x=x, axes=[1], gamma=gamma, beta=beta, epsilon=epsilon), dtype="fp16")
+        return mb.layer_norm(x=x, axes=[1], gamma=gamma, beta=beta, epsilon=epsilon)
 
     # ---- one token ----------------------------------------------------------------------------
 
     def decode(self) -> Any:
         """x [1, C] float32 of the token at ``begin[2]``, the mask of the positions up to it -> logits [1, V] float32.
 
-        The keys and values of all positions are states, [1, heads, positions, size]. Between the layers stays
-        float32, which costs one token nothing.
+        The keys and values of all positions are states, [1, heads, positions, size].
         """
         config = self.config
-        cache = anex.spec((1, config.n_head, config.n_positions, config.head_size))
-        states = {f"{kind}{i}": cache for i in range(config.n_layer) for kind in "kv"}
         place = anex.spec((4,), "int32")
 
         def token(x: Any, begin: Any, end: Any, mask: Any, **states: Any) -> Any:
@@ -121,26 +144,23 @@ class Graphs:
                 x = mb.add(x=x, y=self._single_attention(x, i, begin, end, mask, states[f"k{i}"], states[f"v{i}"]))
                 hidden = self._linear(self._norm(x, at + "ln2"), at, "1")
                 hidden = mb.gelu(x=hidden, mode=ACTIVATIONS[config.activation_function])
-                x = mb.add(x=x, y=_wide(self._linear(hidden, at, "2")))
+                x = mb.add(x=x, y=self._linear(hidden, at, "2"))
             return self._logits(x)
 
         mask = (1, 1, 1, config.n_positions)
         return _program(token, {"x": anex.spec((1, config.n_embd), "float32"), "begin": place, "end": place,
-                                "mask": anex.spec(mask)}, states)  # fmt: skip
+                                "mask": anex.spec(mask, self.cache)}, self.states())  # fmt: skip
 
     def _single_attention(self, x: Any, layer: int, begin: Any, end: Any, mask: Any, k: Any, v: Any) -> Any:
         config, at = self.config, f"layer_{layer:02}/"
         normal = self._norm(x, at + "ln1")
         one = (1, config.n_head, 1, config.head_size)
-        query, key, value = (mb.reshape(x=self._linear(normal, at, part), shape=one) for part in ("q", "k", "v"))
+        query, key, value = (mb.reshape(x=_as(self.cache, self._linear(normal, at, part)), shape=one) for part in "qkv")
         if config.scale_attn_by_inverse_layer_idx:
-            query = mb.mul(x=query, y=np.float16(1 / (layer + 1)))
-        caches = []
-        for state, update in ((k, key), (v, value)):
-            written = mb.slice_update(x=mb.read_state(input=state), update=update, begin=begin, end=end)
-            caches.append(mb.coreml_update_state(state=state, value=written))
-        mixed = mb.scaled_dot_product_attention(query=query, key=caches[0], value=caches[1], attn_mask=mask)
-        return _wide(self._linear(mb.reshape(x=mixed, shape=(1, config.n_embd)), at, "o"))
+            query = mb.mul(x=query, y=np.dtype(self.cache).type(1 / (layer + 1)))
+        keys, values = (_write(state, update, begin, end) for state, update in ((k, key), (v, value)))
+        mixed = mb.scaled_dot_product_attention(query=query, key=keys, value=values, attn_mask=mask)
+        return self._linear(_as("float32", mb.reshape(x=mixed, shape=(1, config.n_embd))), at, "o")
 
     def head(self) -> Any:
         """The last layer's x [1, C] float32 of one position -> its logits [1, V] float32."""
@@ -152,16 +172,29 @@ class Graphs:
         return head
 
     def _logits(self, x: Any) -> Any:
-        logits = mb.linear(x=self._norm(x, "ln_f"), weight=constant(self.weights.head))
-        return mb.cast(x=logits, dtype="fp32", name="logits")
+        return mb.linear(x=self._norm(x, "ln_f"), weight=constant(self.weights.head), name="logits")
 
     def _linear(self, x: Any, at: str, part: str) -> Any:
         weight = constant(self.weights.matrix(f"{at}w{part}"))
-        return mb.linear(x=x, weight=weight, bias=self.weights.vector(f"{at}b{part}"))
+        return mb.linear(x=x, weight=weight, bias=mb.const(val=self.weights.vector(f"{at}b{part}")))
 
 
-def _wide(x: Any) -> Any:
-    return mb.cast(x=x, dtype="fp32")
+def _write(state: Any, update: Any, begin: Any, end: Any) -> Any:
+    """The state after ``update`` has been written into it; the CPU engine writes no more than that."""
+    written = mb.slice_update(x=mb.read_state(input=state), update=update, begin=begin, end=end)
+    return mb.coreml_update_state(state=state, value=written)
+
+
+def _dtype(x: Any) -> str:
+    """As MIL calls it"""
+    from coremltools.converters.mil.mil import types
+
+    return types.builtin_to_string(x.dtype)
+
+
+def _as(dtype: str, x: Any) -> Any:
+    wanted = dtype.replace("float", "fp")
+    return x if _dtype(x) == wanted else mb.cast(x=x, dtype=wanted)
 
 
 def _program(function: Callable[..., Any], inputs: dict[str, anex.Spec], states: dict[str, anex.Spec]) -> Any:
@@ -176,6 +209,7 @@ def _program(function: Callable[..., Any], inputs: dict[str, anex.Spec], states:
     kept = {name: mb.state_tensor_placeholder(spec.shape, builtin(spec)) for name, spec in states.items()}
     program = Program()
     with Function({**given, **kept}, coremltools.target.iOS18) as main:
-        main.set_outputs([function(**main.inputs)])
+        outputs = function(**main.inputs)
+        main.set_outputs(list(outputs) if isinstance(outputs, tuple) else [outputs])
     program.add_function("main", main)
     return program

@@ -48,7 +48,7 @@ class Maker:
         self.dtypes: dict[str, str] = {}
         self.weights: dict[str, Step] = {}  # values that coremltools wants to see made
         self.floating = str(self.rng.choice(["fp16", "fp32"]))  # of new inputs
-        self.graph.opset = self.one("iOS18", "iOS18", "iOS17", "iOS16" if self.floating == "fp16" else "iOS15")
+        self.graph.opset = self.one("iOS18", "iOS17", "iOS16", "iOS15")
         self.wild = self.graph.wild = self.chance(
             0.1
         )  # with infinities, NaN, subnormals: only ops that say what these become
@@ -239,7 +239,7 @@ def random_graph(seed: int, ops: Iterable[str] = ()) -> tuple[Graph, Maker]:
     The few make programs that the whole table makes too seldom: chains of elementwise ops behind a product, one op
     upon itself.
     """
-    from . import families, families_data, reference_data  # noqa: F401  they fill the tables
+    from . import families, families_data, families_images, reference_data  # noqa: F401  they fill the tables
 
     maker = Maker(seed)
     choice = sorted(ops) or sorted(TAME if maker.wild else FAMILIES)

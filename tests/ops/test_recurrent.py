@@ -101,6 +101,21 @@ def test_one_direction_is_torch_s(device, rng, op, size, direction):
         check_cell(op, *CELLS[op], rng, size, direction=direction, sequence=sequence, bias=bias, device=device)
 
 
+@pytest.mark.cpu_engine
+def test_an_initial_state_may_have_more_rows_than_the_batch(rng):
+    """As coremltools converts torch's packed sequences; Core ML takes the first ones."""
+    x, h = rng.normal(size=(5, 3, 4)).astype("float32"), rng.normal(size=(5, 6)).astype("float32")
+    given = weights(rng, 4, 4, 6, True)
+    given = {name: array.astype("float32") for name, array in given.items()}
+    wanted = run("lstm", x=x, initial_h=h[:3], initial_c=-h[:3], **given, constants=WEIGHTS)
+    for left, right in zip(
+        run("lstm", x=x, initial_h=h, initial_c=-h, **given, constants=WEIGHTS), wanted, strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
+    with pytest.raises(anex.Error, match="18 elements"):
+        run("lstm", x=x, initial_h=h[:2], initial_c=h[:3], **given, constants=WEIGHTS)
+
+
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 @pytest.mark.parametrize("size", SIZES)
 def test_gru_that_resets_after_is_torch_s(device, rng, size, direction):

@@ -1,12 +1,11 @@
-"""A profile as one HTML page: everything inline, light or dark as the reader's system."""
+"""Parts of HTML pages about time: a timeline, a roofline, tables. All inline, light or dark as the reader's system."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
-
-from .profile import HEADER, TOP_HEADER, Profile, Row, cells, headlines, top_cells
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e")
 OTHER = "#9498a0"
@@ -27,6 +26,7 @@ STYLE = """
 .anex-profile th, .anex-profile td { text-align: right; padding: 2px 10px 2px 0; border-bottom: 1px solid #e3e5e9 }
 .anex-profile th { color: #5a606b; font-weight: 600 }
 .anex-profile .text { text-align: left } .anex-profile .bar { width: 180px }
+.anex-profile .wrap { white-space: normal; min-width: 420px }
 .anex-profile .bar i { display: block; height: 10px; border-radius: 2px }
 .anex-profile .key { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 6px }
 @media (prefers-color-scheme: dark) {
@@ -38,51 +38,57 @@ STYLE = """
 """
 
 
-def page(profile: Profile) -> str:
+@dataclass(frozen=True)
+class Mark:
+    """One op in a picture: ``key`` chooses its colour, ``tip`` is shown under the pointer; FLOP, bytes, seconds."""
+
+    key: str
+    tip: str
+    seconds: float
+    share: float
+    flops: float = 0.0
+    bytes: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """FLOP/s."""
+        return self.flops / self.seconds if self.seconds else 0.0
+
+
+def page(title: str, inside: str) -> str:
     """The whole document."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>anex profile, device {escape(profile.device)}</title></head>\n'
-        f'<body style="margin:0">{fragment(profile)}</body></html>\n'
+        f'content="light dark"><title>{escape(title)}</title></head>\n<body style="margin:0">{inside}</body></html>\n'
     )
 
 
-def fragment(profile: Profile) -> str:
+def fragment(title: str, parts: Iterable[str]) -> str:
     """The part a notebook shows."""
-    types = profile.by_op
-    colours = {each.op: colour for each, colour in zip(types, COLOURS, strict=False)}
-    return "\n".join(
-        [
-            f'<div class="anex-profile"><style>{STYLE}</style>',
-            f"<h1>anex profile, device {escape(profile.device)}</h1>",
-            *(f"<p>{escape(line)}</p>" for line in headlines(profile)),
-            f"<h2>Time in the order of the {len(profile.rows)} ops that ran</h2>",
-            _timeline(profile.rows, colours),
-            "<h2>By type of op</h2>",
-            _table(HEADER, [(cells(t), t.op, t.share) for t in types], colours, text=1),
-            "<h2>Roofline</h2>",
-            _roofline(profile, colours),
-            "<h2>Every op</h2>",
-            _table(TOP_HEADER, [(top_cells(row), row.op, row.share) for row in profile.rows], colours, text=2),
-            "</div>",
-        ]
-    )
+    return _join([f'<div class="anex-profile"><style>{STYLE}</style>', f"<h1>{escape(title)}</h1>", *parts, "</div>"])
 
 
-def _tip(row: Row) -> str:
-    labelled = (f"{label} {cell}" for label, cell in zip(TOP_HEADER[2:], top_cells(row)[2:], strict=True))
-    return f"<title>{escape(f'{row.op} {row.name}: ' + ', '.join(labelled))}</title>"
+def heading(text: str) -> str:
+    return f"<h2>{escape(text)}</h2>"
 
 
-def _timeline(rows: Sequence[Row], colours: dict[str, str]) -> str:
+def paragraphs(texts: Iterable[str]) -> str:
+    return _join(f"<p>{escape(text)}</p>" for text in texts)
+
+
+def colours_of(keys: Iterable[str]) -> dict[str, str]:
+    """A colour for each of the first keys; those after it share ``OTHER``."""
+    return dict(zip(dict.fromkeys(keys), COLOURS, strict=False))
+
+
+def timeline(marks: Sequence[Mark], colours: Mapping[str, str]) -> str:
     """One bar per op, as wide as its share of the time."""
-    bars, x, total = [], 0.0, sum(row.seconds for row in rows)
-    for row in rows:
-        width = row.share * WIDTH
-        fill = colours.get(row.op, OTHER)
+    bars, x, total = [], 0.0, sum(mark.seconds for mark in marks)
+    for mark in marks:
+        width, fill = mark.share * WIDTH, colours.get(mark.key, OTHER)
         bar = f'<rect class="op" x="{x:.3f}" y="0" width="{width:.3f}" height="{STRIP}" fill="{fill}">'
-        bars.append(f"{bar}{_tip(row)}</rect>")
+        bars.append(f"{bar}{_tip(mark)}</rect>")
         x += width
     ticks = (
         f'<text x="{at * WIDTH:.0f}" y="{STRIP + 14}" text-anchor="{anchor}">{at * total * 1e3:.4g} ms</text>'
@@ -91,13 +97,16 @@ def _timeline(rows: Sequence[Row], colours: dict[str, str]) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {STRIP + 20}" role="img" aria-label="timeline">{_join(bars)}{_join(ticks)}</svg>'
 
 
-def _roofline(profile: Profile, colours: dict[str, str]) -> str:
-    """FLOP/s over FLOP per byte, both logarithmic, under the two limits of the machine."""
-    shown = [row for row in profile.rows if row.flops and row.bytes and row.seconds > 0]
-    known = profile.limits
-    ridge = known.flops_per_second / known.bytes_per_second
-    left, right = _decades([row.flops / row.bytes for row in shown] + [ridge / 10, ridge * 10])
-    low, high = _decades([row.gflops * 1e9 for row in shown] + [known.flops_per_second])
+def roofline(
+    marks: Sequence[Mark], colours: Mapping[str, str], flops_per_second: float, bytes_per_second: float
+) -> str:
+    """FLOP/s over FLOP per byte, both logarithmic, under the two limits: nothing where those are unknown, 0."""
+    if not flops_per_second or not bytes_per_second:
+        return paragraphs(["The limits of this device were not measured."])
+    shown = [mark for mark in marks if mark.flops and mark.bytes and mark.rate]
+    ridge = flops_per_second / bytes_per_second
+    left, right = _decades([mark.flops / mark.bytes for mark in shown] + [ridge / 10, ridge * 10])
+    low, high = _decades([mark.rate for mark in shown] + [flops_per_second / 10, flops_per_second])
     x0, y0, width, height = 64, 10, WIDTH - 84, 330
 
     def x(intensity: float) -> float:
@@ -115,48 +124,56 @@ def _roofline(profile: Profile, colours: dict[str, str]) -> str:
         at = y(10.0**decade)
         parts.append(f'<line class="grid" x1="{x0}" y1="{at:.1f}" x2="{x0 + width}" y2="{at:.1f}"/>')
         parts.append(f'<text x="{x0 - 6}" y="{at + 4:.1f}" text-anchor="end">{10.0 ** (decade - 9):g}</text>')
-    slope = max(10.0**left, 10.0**low / known.bytes_per_second)  # where the roof enters the picture
-    corners = (
-        (slope, slope * known.bytes_per_second),
-        (ridge, known.flops_per_second),
-        (10.0**right, known.flops_per_second),
-    )
+    slope = max(10.0**left, 10.0**low / bytes_per_second)  # where the roof enters the picture
+    corners = ((slope, slope * bytes_per_second), (ridge, flops_per_second), (10.0**right, flops_per_second))
     points = " ".join(f"{x(i):.1f},{y(rate):.1f}" for i, rate in corners)
     parts.append(f'<polyline class="roof" points="{points}"/>')
-    for row in shown:
-        centre = f'cx="{x(row.flops / row.bytes):.1f}" cy="{y(row.gflops * 1e9):.1f}"'
-        radius = 3 + 9 * math.sqrt(row.share)
-        fill = colours.get(row.op, OTHER)
-        parts.append(f'<circle {centre} r="{radius:.1f}" fill="{fill}" fill-opacity=".75">{_tip(row)}</circle>')
+    for mark in shown:
+        centre = f'cx="{x(mark.flops / mark.bytes):.1f}" cy="{y(mark.rate):.1f}"'
+        radius, fill = 3 + 9 * math.sqrt(mark.share), colours.get(mark.key, OTHER)
+        parts.append(f'<circle {centre} r="{radius:.1f}" fill="{fill}" fill-opacity=".75">{_tip(mark)}</circle>')
     parts.append(f'<text x="{x0 + width}" y="{y0 + height + 31}" text-anchor="end">FLOP per byte</text>')
     parts.append(f'<text x="0" y="{y0 + height + 31}">GFLOP/s; {len(shown)} ops that compute, area by share</text>')
     return f'<svg viewBox="0 0 {WIDTH} {y0 + height + 38}" role="img" aria-label="roofline">{_join(parts)}</svg>'
 
 
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, text: int = 1, wrap: bool = False,
+    bars: Sequence[tuple[str, float]] = (), colours: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
+    """The first ``text`` and the last columns are words. ``bars``: (colour key, share) of each row; ``wrap``: the last
+    column is a sentence."""
+
+    def row(tag: str, texts: Sequence[str], key: str, bar: str | None) -> str:
+        words = [i < text or i == len(texts) - 1 for i in range(len(texts))]
+        kinds = [" ".join(["text"] * word + ["wrap"] * (wrap and i == len(texts) - 1)) for i, word in enumerate(words)]
+        inside = [escape(cell) for cell in texts]
+        inside[0] = key + inside[0]
+        marks = (f' class="{kind}"' if kind else "" for kind in kinds)
+        filled = _join(f"<{tag}{mark}>{cell}</{tag}>" for mark, cell in zip(marks, inside, strict=True))
+        last = "" if bar is None else f'<{tag} class="bar">{bar}</{tag}>'
+        return f"<tr>{filled}{last}</tr>"
+
+    body = []
+    for i, texts in enumerate(rows):
+        key, bar = "", None
+        if bars:
+            name, share = bars[i]
+            fill = (colours or {}).get(name, OTHER)
+            key = f'<span class="key" style="background:{fill}"></span>'
+            bar = f'<i style="width:{share:.2%};background:{fill}"></i>'
+        body.append(row("td", texts, key, bar))
+    head = row("th", header, "", "" if bars else None)
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{_join(body)}</tbody></table></div>'
+
+
+def _tip(mark: Mark) -> str:
+    return f"<title>{escape(mark.tip)}</title>"
+
+
 def _decades(values: Sequence[float]) -> tuple[int, int]:
     """The powers of ten around them all."""
     return math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)) + 1e-9)
-
-
-def _table(
-    header: Sequence[str], rows: Iterable[tuple[Sequence[str], str, float]], colours: dict[str, str], text: int
-) -> str:
-    """Rows of (cells, op, share); the first ``text`` and the last columns are words."""
-
-    def row(tag: str, texts: Sequence[str], key: str, bar: str) -> str:
-        marks = [' class="text"' if i < text or i == len(texts) - 1 else "" for i in range(len(texts))]
-        inside = [escape(cell) for cell in texts]
-        inside[0] = key + inside[0]
-        filled = _join(f"<{tag}{mark}>{cell}</{tag}>" for mark, cell in zip(marks, inside, strict=True))
-        return f'<tr>{filled}<{tag} class="bar">{bar}</{tag}></tr>'
-
-    body = []
-    for texts, op, share in rows:
-        fill = colours.get(op, OTHER)
-        key = f'<span class="key" style="background:{fill}"></span>'
-        body.append(row("td", texts, key, f'<i style="width:{share:.2%};background:{fill}"></i>'))
-    head = row("th", header, "", "")
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{_join(body)}</tbody></table></div>'
 
 
 def _join(parts: Iterable[str]) -> str:

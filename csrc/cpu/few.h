@@ -1,0 +1,71 @@
+/* Products of a few vectors with many, at the speed of reading the many: what linear.c and linear_codes.c do alike.
+   Each of the many is read as it lies, once, along memory; a task takes CHUNK of them. */
+#ifndef ANEX_FEW_H
+#define ANEX_FEW_H
+
+#include "gemm.h"
+
+enum { FEW = 4, CHUNK = 64 };
+enum { AHEAD = 8192 }; /* bytes: the hardware's prefetch alone stops at each page */
+
+/* `past`: the matrix is larger than caches are, so nothing is gained from keeping it in them */
+static inline void few_prefetch(const bool past, const void *p) {
+    if (past)
+        __builtin_prefetch((const char *)p + AHEAD, 0, 0);
+    else
+        __builtin_prefetch((const char *)p + AHEAD);
+}
+static inline bool few_past(int64_t bytes) { return bytes > 16 << 20; }
+
+/* The lanes of x added up, by halves */
+static inline float few_total(vf x) {
+    float lanes[VF];
+    vf_store(lanes, x);
+    for (int half = VF / 2; half; half /= 2)
+        for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+/* A vector of k floats with zeros up to `padded`: itself if it is that already, else in `room` */
+static inline const float *few_vector(const gemm_matrix *from, int64_t i, int64_t k, int64_t padded, float *room) {
+    if (from->dtype == ANEX_F32 && from->col == 1 && padded == k) return (const float *)from->data + i * from->row;
+    if (from->col == 1)
+        gemm_widen(room, from->data, from->dtype, i * from->row, k);
+    else
+        for (int64_t j = 0; j < k; j++) room[j] = gemm_one(from->data, from->dtype, i * from->row + j * from->col);
+    for (int64_t j = k; j < padded; j++) room[j] = 0;
+    return room;
+}
+
+typedef struct few_output { /* of a product: element (i of the few, j of the many) is out[at + i * few + j * many] */
+    int64_t at, few, many;
+    const anex_tensor *bias; /* of the many, or of the few; NULL: none */
+    bool bias_of_few;
+} few_output;
+
+/* sums [n][CHUNK] of n vectors and begin .. end-1 of the many: what follows the product, and to memory */
+static inline void few_store(const anex_node *node, float *sums, int64_t n, int64_t begin, int64_t end,
+                             const few_output *to) {
+    anex_tensor *out = node->out[0];
+    int64_t few_at[FEW], many_at[CHUNK];
+    for (int64_t i = 0; to->bias && i < n; i++)
+        for (int64_t j = begin; j < end; j++)
+            sums[i * CHUNK + j - begin] += gemm_one(to->bias->data, to->bias->dtype, to->bias_of_few ? i : j);
+    for (int64_t i = 0; i < n; i++) few_at[i] = to->at + i * to->few;
+    for (int64_t j = begin; j < end; j++) many_at[j - begin] = j * to->many;
+    anex_epilogue_run(node, sums, CHUNK, few_at, n, many_at, end - begin);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = begin; j < end; j++) {
+            int64_t at = few_at[i] + many_at[j - begin];
+            if (out->dtype == ANEX_F16)
+                ((half *)out->data)[at] = anex_float_to_half(sums[i * CHUNK + j - begin]);
+            else
+                ((float *)out->data)[at] = sums[i * CHUNK + j - begin];
+        }
+}
+
+static inline double few_cost(int64_t few, int64_t k, int64_t many) {
+    return 0.05 * (double)(few * k * anex_min(many, CHUNK)) + 10;
+}
+
+#endif
