@@ -18,7 +18,7 @@ class Setting(NamedTuple):
     """Where a contender is built: its own process, which has been told the number of threads already."""
 
     threads: int
-    folder: Path  # of this case and run; the ONNX files that the case's ``onnx`` made are in it
+    folder: Path  # of this case and run; the case's ``files`` are in it
 
 
 class Work(NamedTuple):
@@ -76,8 +76,10 @@ class Case:
     limits: Sequence[Limit] = ()
     tolerance: float = 0.02  # of the largest magnitude of our answer
     device: str = "cpu"  # or "double": the stand-in of the Neural Engine's framework, whose times are no device's
-    # ONNX files by name ("model" -> folder/model.onnx), each made once, in our environment, before the contenders
-    onnx: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    # What goes into ``Setting.folder`` ("model.onnx"), each made once, in our environment, before the contenders, and
+    # needed by those of ``readers`` only.
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    readers: tuple[str, ...] = ("onnxruntime", "openvino", "llama.cpp", "ctranslate2")
 
 
 def normal(shape: Sequence[int], seed: int = 0, scale: float = 1.0) -> np.ndarray:

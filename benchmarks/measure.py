@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .case import Case
-from .processes import Inline, Player, Process, Refused, write_onnx
+from .processes import Inline, Player, Process, Refused, write_file
 from .results import Result
 from .runtimes import Found, runtime_of
 from .turn import MACHINE
@@ -24,11 +24,13 @@ def in_processes(name: str, case: Case, *, threads: int, rounds: int, turn: floa
     """Each contender in a process of its own. ``folder`` is kept from one number of threads to the next."""
     absent = {each: found.absent[runtime] for each in case.contenders if (runtime := runtime_of(each)) in found.absent}
     folder.mkdir(parents=True, exist_ok=True)
-    if case.onnx and any(found.pythons[runtime_of(each)] for each in case.contenders if each not in absent):
+    readers = [each for each in case.contenders if each not in absent and runtime_of(each) in case.readers]
+    if readers:
         try:
-            write_onnx(name, list(case.onnx), folder)
+            for file in case.files:
+                write_file(name, file, folder)
         except Refused as refused:
-            absent |= {each: str(refused) for each in case.contenders if runtime_of(each) in ("onnxruntime", "openvino")}
+            absent |= dict.fromkeys(readers, str(refused))
     result = Result.of(name, case, threads, turn)
     result.left_out |= absent
     play(result, case, lambda each: Process(name, each, threads, folder, found), rounds)

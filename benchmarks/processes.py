@@ -103,16 +103,14 @@ class Inline:
         self._turn = None
 
 
-def write_onnx(case: str, names: list[str], folder: Path) -> None:
-    """The ONNX files of a case that ``folder`` has not yet; raises ``Refused``."""
-    for name in names:
-        path = folder / f"{name}.onnx"
-        if path.exists():
-            continue
-        command = [sys.executable, "-m", "benchmarks.worker", case, "--onnx", name, str(path)]
-        done = subprocess.run(command, cwd=ROOT, env=environment(2), capture_output=True, text=True, check=False)
-        lines = done.stdout.strip().splitlines()
-        said = json.loads(lines[-1]) if lines else {"error": f"ended with {done.returncode}"}
-        if "error" in said:
-            path.unlink(missing_ok=True)
-            raise Refused(f"no ONNX file {name!r}: {said['error']}")
+def write_file(case: str, name: str, folder: Path) -> None:
+    """One of the case's files, unless ``folder`` has it; raises ``Refused``."""
+    if (folder / name).exists():
+        return
+    command = [sys.executable, "-m", "benchmarks.worker", case, "--file", name, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(2), capture_output=True, text=True, check=False)
+    lines = done.stdout.strip().splitlines()
+    said = json.loads(lines[-1]) if lines else {"error": f"ended with {done.returncode}"}
+    if "error" in said:
+        (folder / name).unlink(missing_ok=True)
+        raise Refused(f"no file {name}: {said['error']}")

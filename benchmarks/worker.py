@@ -1,7 +1,7 @@
-"""The process of one contender, or of the making of one ONNX file: lines of JSON in, lines of JSON out.
+"""The process of one contender, or of the making of one file: lines of JSON in, lines of JSON out.
 
     python -m benchmarks.worker CASE CONTENDER THREADS FOLDER
-    python -m benchmarks.worker CASE --onnx NAME FILE
+    python -m benchmarks.worker CASE --file NAME FOLDER
 
 Says ``{"ready": true}`` with the answer in FOLDER, then for each line ``{"turn": seconds}`` what the turn gave;
 ``{"error": text}`` where something failed. Whoever started it stops it (SIGSTOP) between its turns.
@@ -34,8 +34,8 @@ def main() -> None:
     try:
         name, contender, *rest = sys.argv[1:]
         case = CASES[name]()
-        if contender == "--onnx":
-            case.onnx[rest[0]](Path(rest[1]))
+        if contender == "--file":
+            case.files[rest[0]](Path(rest[1]) / rest[0])
             say(ready=True)
             return
         threads, folder = int(rest[0]), Path(rest[1])

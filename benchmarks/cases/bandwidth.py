@@ -17,8 +17,9 @@ SHAPE = (1, 768, 1, 1024)
 PEERS = ("torch fp16", "torch fp32", "onnxruntime fp32", "openvino fp32")
 
 
-def _case(title: str, build: Callable[..., Any], forward: Callable[..., Any], goal: Goal, operands: int = 1) -> Case:
-    """``build(*vars, dtype)`` of the builder's ops; ``forward(*tensors)`` in torch."""
+def _case(title: str, build: Callable[..., Any], forward: Callable[..., Any], goal: Goal, operands: int = 1,
+          **weights: np.ndarray) -> Case:  # fmt: skip
+    """``build(*vars, dtype)`` of the builder's ops; ``forward(*tensors, **weights)`` in torch."""
     names = ("x", "y")[:operands]
 
     def inputs() -> dict[str, np.ndarray]:
@@ -32,7 +33,7 @@ def _case(title: str, build: Callable[..., Any], forward: Callable[..., Any], go
         return anex.graph(x=anex.spec(SHAPE, dtype), y=anex.spec(SHAPE, dtype))(lambda x, y: build(x, y, dtype=dtype))
 
     def module() -> Any:
-        return lambda_module(forward)
+        return lambda_module(forward, **weights)
 
     return Case(
         f"{title} of [1, 768, 1, 1024]",
@@ -46,7 +47,7 @@ def _case(title: str, build: Callable[..., Any], forward: Callable[..., Any], go
         },
         goals=[goal],
         limits=[Limit("cache", (operands + 1) * 2 * np.prod(SHAPE, dtype=float), ("anex fp16", "torch fp16"))],
-        onnx={"model": export(module, inputs)},
+        files={"model.onnx": export(module, inputs)},
     )
 
 
@@ -89,19 +90,16 @@ def layer_norm(axis: int) -> Case:
     def build(x: Any, dtype: str) -> Any:
         from anex import mb
 
-        parts = (part.astype(dtype) for part in (gamma, beta))
-        return mb.layer_norm(
-            x=x, axes=[axis], gamma=next(parts), beta=next(parts), epsilon=np.dtype(dtype).type(1e-5), name="z"
-        )
+        scale, shift = (part.astype(dtype) for part in (gamma, beta))
+        epsilon = np.dtype(dtype).type(1e-5)
+        return mb.layer_norm(x=x, axes=[axis], gamma=scale, beta=shift, epsilon=epsilon, name="z")
 
-    def forward(x: Any) -> Any:
-        import torch
-        from torch.nn import functional
+    def forward(x: Any, gamma: Any, beta: Any) -> Any:
+        from torch.nn.functional import layer_norm
 
-        parts = [torch.from_numpy(part).to(x.dtype) for part in (gamma, beta)]
         if axis == 3:
-            return functional.layer_norm(x, (SHAPE[3],), *parts, 1e-5)
-        return functional.layer_norm(x.transpose(1, 3), (SHAPE[1],), *parts, 1e-5).transpose(1, 3)
+            return layer_norm(x, (SHAPE[3],), gamma, beta, 1e-5)
+        return layer_norm(x.transpose(1, 3), (SHAPE[1],), gamma, beta, 1e-5).transpose(1, 3)
 
     goal = Goal("anex fp16", "onnxruntime fp32", 2.8) if axis == 3 else Goal("anex fp16", PEERS, 7)
-    return _case(f"layer norm over axis {axis}", build, forward, goal)
+    return _case(f"layer norm over axis {axis}", build, forward, goal, gamma=gamma, beta=beta)

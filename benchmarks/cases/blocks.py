@@ -87,7 +87,7 @@ def ffn(length: int) -> Case:
             Goal("anex fp16", ("openvino fp32", "openvino fp32 conv"), 1.0),
         ],
         limits=[Limit("fma", 4 * CHANNELS * HIDDEN * length)],
-        onnx={"model": export(linear, linear_inputs), "conv": export(conv, conv_inputs)},
+        files={"model.onnx": export(linear, linear_inputs), "conv.onnx": export(conv, conv_inputs)},
     )
 
 
@@ -154,7 +154,7 @@ def attention(length: int) -> Case:
             Goal("anex fp16", "openvino fp32", 1.2),
         ],
         limits=[Limit("fma", 2 * length * CHANNELS * (4 * CHANNELS + length))],
-        onnx={"model": export(module, linear_inputs)},
+        files={"model.onnx": export(module, linear_inputs)},
     )
 
 
@@ -200,5 +200,5 @@ def product(length: int) -> Case:
             "openvino fp32": of_openvino(inputs),
         },
         limits=[Limit("fma", 2 * length * CHANNELS * HIDDEN)],
-        onnx={"model": export(module, inputs)},
+        files={"model.onnx": export(module, inputs)},
     )

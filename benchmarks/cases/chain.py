@@ -63,7 +63,7 @@ def floating(depth: int = 4, channels: int = 512, side: int = 64) -> Case:
             for goal in (Goal(ours, onnx, 1.05), Goal(ours, "torch fp32", 2))
         ],
         limits=[Limit("fma", 2 * depth * channels**2 * side**2)],
-        onnx={"model": export(module, inputs)},
+        files={"model.onnx": export(module, inputs)},
     )
 
 
@@ -149,7 +149,7 @@ def w8a8(depth: int = 4, channels: int = 512, side: int = 64) -> Case:
         goals=[Goal("anex w8a8", "anex fp16", 2.6), Goal("anex w8a8", "torch int8", 1.0)],
         limits=[Limit("int8", 2 * depth * channels**2 * side**2, ("anex w8a8", "torch", "onnxruntime", "openvino"))],
         tolerance=0.06,  # 8 bits, rounded between the layers; the fp16 chain is not
-        onnx={"model": lambda path: _write_quantized(path, _weights(depth, channels), shape)},
+        files={"model.onnx": lambda path: _write_quantized(path, _weights(depth, channels), shape)},
     )
 
 

@@ -44,7 +44,7 @@ def _case(title: str, make: Callable[[], Any], shape: tuple[int, ...], flops: fl
         goals=[Goal("anex fp16", "openvino fp32", 1.1)],
         limits=[Limit("fma", flops)],
         tolerance=0.05,  # every layer rounds to float16
-        onnx={"model": export(make, inputs)},
+        files={"model.onnx": export(make, inputs)},
     )
 
 
@@ -148,7 +148,7 @@ def minilm(length: int) -> Case:
             "openvino fp32": of_openvino(inputs),
         },
         limits=[Limit("fma", 6 * length * (24 * 384**2 + 4 * length * 384))],
-        onnx={"model": export(module, inputs)},
+        files={"model.onnx": export(module, inputs)},
     )
 
 

@@ -48,7 +48,7 @@ def add() -> Case:
             "openvino fp32": of_openvino(inputs),
         },
         goals=[Goal("anex fp16", "numpy fp32", 2), Goal("anex fp16", "onnxruntime fp32", 6)],
-        onnx={"model": export(module, inputs)},
+        files={"model.onnx": export(module, inputs)},
     )
 
 
@@ -87,5 +87,5 @@ def conv() -> Case:
             "openvino fp32": of_openvino(inputs),
         },
         goals=[Goal("anex fp16", "numpy fp32", 1.5), Goal("anex fp16", "onnxruntime fp32", 4)],
-        onnx={"model": export(module, inputs)},
+        files={"model.onnx": export(module, inputs)},
     )
