@@ -77,7 +77,8 @@ def prefill(length: int, config: Config | None = None) -> Case:
     torch, onnxruntime, openvino = {32: (2.6, 1.45, 1.35), 128: (1.55, 1.2, 1.08)}.get(length, (1.25, 1.15, 1.1))
     contenders, files = peers(ids, None, partial(random_weights, config))
     # twice the products of the matrices, of the half of the scores that is seen, and of the head's one row
-    products = length * config.n_layer * (_matrices(config) + length * config.n_embd) + config.vocab_size * config.n_embd
+    layers = length * config.n_layer * (_matrices(config) + length * config.n_embd)
+    products = layers + config.vocab_size * config.n_embd
     return Case(
         f"GPT-2 124M prefill, S={length}",
         {"anex fp16": ours, **contenders},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .case import Contender, Setting, Work
-from .peers import export, of_onnxruntime, of_openvino, onnxruntime_session
+from .peers import export, of_onnxruntime, of_openvino
 
 if TYPE_CHECKING:
     from gpt2_weights import Weights

@@ -20,7 +20,8 @@ PAUSE = 0.05  # seconds before a turn, for what the one before left to the syste
 Start = Callable[[str], Player]
 
 
-def in_processes(name: str, case: Case, *, threads: int, rounds: int, turn: float, folder: Path, found: Found) -> Result:
+def in_processes(name: str, case: Case, *, threads: int, rounds: int, turn: float, folder: Path,
+                 found: Found) -> Result:  # fmt: skip
     """Each contender in a process of its own. ``folder`` is kept from one number of threads to the next."""
     absent = {each: found.absent[runtime] for each in case.contenders if (runtime := runtime_of(each)) in found.absent}
     folder.mkdir(parents=True, exist_ok=True)

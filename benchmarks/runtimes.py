@@ -36,7 +36,7 @@ RUNTIMES = {
 
 
 def runtime_of(contender: str) -> str:
-    """"onnxruntime fp32" -> "onnxruntime"."""
+    """The first word: onnxruntime, of "onnxruntime fp32"."""
     return contender.split()[0]
 
 

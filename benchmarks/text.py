@@ -71,12 +71,15 @@ def show(result: Result, console: Console) -> None:
     console.print(table)
     if comparisons := result.comparisons():
         table = Table(box=None, pad_edge=False, padding=(0, 2))
-        for name in (f"time / {result.first}", "ratio", "quartiles", "goal", ""):
-            table.add_column(name, justify="left" if not name or "/" in name else "right", no_wrap=True)
+        for name in (f"time / {result.first}", "ratio", "quartiles", "goal"):
+            table.add_column(name, justify="left" if "/" in name else "right", no_wrap=True)
         for each in comparisons:
             ratio = (f"{three_digits(each.ratio.median)}x", quartiles(each.ratio)) if each.ratio else ("-", "")
-            table.add_row(against(each, result.first), *ratio, goal_in_words(each), each.why)
+            table.add_row(against(each, result.first), *ratio, goal_in_words(each))
         console.print(table)
+        for each in comparisons:
+            if each.why:
+                console.print(f"{against(each, result.first)}: {each.why}", highlight=False)
     for name, why in result.left_out.items():
         console.print(f"left out: {name}: {why}", markup=False, highlight=False)
     if result.unchecked:

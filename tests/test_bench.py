@@ -6,12 +6,9 @@ import dataclasses
 import functools
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import gpt2, machine, measure, runtimes
 from benchmarks.__main__ import main

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 
 from benchmarks.case import Goal, Limit
 from benchmarks.plot import draw
 from benchmarks.results import SCHEMA, Report, Result, spread
 from benchmarks.text import three_digits, time_in_words
 
-PAGE = runpy.run_path(str(ROOT / "tools/benchmarks_page.py"))
+PAGE = runpy.run_path(str(Path(__file__).parent.parent / "tools/benchmarks_page.py"))
 
 
 def made_up(**more):

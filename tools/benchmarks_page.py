@@ -92,8 +92,8 @@ def of_result(result: Result) -> Iterator[str]:
 def text(report: Report) -> str:
     machine = report.machine
     lines = [HEAD, f"Machine: {machine['processor']}, {machine['processors']} processors, {machine['system']}."]
-    lines += [f"Versions: Python {machine['python']}, "
-              + ", ".join(f"{name} {version}" for name, version in report.versions.items() if name != "double") + "."]  # fmt: skip
+    versions = [f"{name} {version}" for name, version in report.versions.items() if name != "double"]
+    lines += [f"Versions: Python {machine['python']}, {', '.join(versions)}."]
     lines += [f"Not there: {name}." for name in report.absent]
     lines += ["", *goals(report), "", f"![the ratios]({PICTURE.name})", ""]
     for result in report.in_order(CASES):

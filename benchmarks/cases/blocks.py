@@ -110,7 +110,8 @@ def attention(length: int) -> Case:
         def block(x: Any) -> Any:
             q, k, v = (
                 mb.transpose(
-                    x=mb.reshape(x=mb.conv(x=x, weight=kernels[name]), shape=(1, HEADS, size, length)), perm=(0, 1, 3, 2)
+                    x=mb.reshape(x=mb.conv(x=x, weight=kernels[name]), shape=(1, HEADS, size, length)),
+                    perm=(0, 1, 3, 2),
                 )
                 for name in "qkv"
             )

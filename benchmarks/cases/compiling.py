@@ -53,9 +53,7 @@ def gpt2(layers: int = 12, length: int = 128) -> Case:
         def model(x: Any) -> Any:
             for i in range(layers):
                 normal = norm(x)
-                q, k, v = (
-                    mb.reshape(x=conv(normal, f"{part}{i}"), shape=(1, HEADS, size, length)) for part in "qkv"
-                )
+                q, k, v = (mb.reshape(x=conv(normal, f"{part}{i}"), shape=(1, HEADS, size, length)) for part in "qkv")
                 scores = mb.matmul(x=mb.mul(x=q, y=np.float16(size**-0.5)), y=k, transpose_x=True)
                 seen = mb.softmax(x=mb.add(x=scores, y=mask), axis=-1)
                 mixed = mb.reshape(x=mb.matmul(x=v, y=seen, transpose_y=True), shape=shape)
