@@ -39,7 +39,7 @@ class Process:
     def __init__(self, case: str, contender: str, threads: int, folder: Path, found: Found) -> None:
         self._folder, self._contender = folder, contender
         python = sys.executable if contender == MACHINE else found.pythons[runtime_of(contender)]
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115: closed with the process
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         self._process = subprocess.Popen(
             [python, "-m", "benchmarks.worker", case, contender, str(threads), str(folder)],
             cwd=ROOT, env=environment(threads), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
