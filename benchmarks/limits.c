@@ -227,8 +227,20 @@ double limit_rate(const char *kind, int threads, double seconds) {
 
 /* ---- how far apart two processors are ---------------------------------------------------------- */
 
-typedef struct table { _Alignas(128) atomic_int ball; } table;
-enum { VOLLEYS = 2000, GAMES = 15 };
+typedef struct table {
+    _Alignas(128) atomic_int ball; /* odd: served; even: answered; -1: the game is over */
+    double seconds;
+} table;
+enum { VOLLEYS = 100, PATIENCE = 1 << 12 };
+
+/* The ball once it is `wanted`, or -1. Who waits long gives way: another process may have the processor. */
+static int catch_ball(table *t, int wanted) {
+    for (int spins = 0;; spins++) {
+        int ball = atomic_load_explicit(&t->ball, memory_order_acquire);
+        if (ball == wanted || ball == -1) return ball;
+        if (spins > PATIENCE) sched_yield();
+    }
+}
 
 static void stay_on(int nth) { /* the nth processor this process may use, where the system lets us choose */
 #if defined(__linux__)
@@ -249,38 +261,39 @@ static void stay_on(int nth) { /* the nth processor this process may use, where 
 static void *answer(void *context) {
     table *t = context;
     stay_on(1);
-    for (int i = 0; i < VOLLEYS * GAMES; i++) {
-        while (atomic_load_explicit(&t->ball, memory_order_acquire) != 2 * i + 1) {}
+    for (int i = 0; catch_ball(t, 2 * i + 1) != -1; i++)
         atomic_store_explicit(&t->ball, 2 * i + 2, memory_order_release);
-    }
     return NULL;
 }
 
+static double best; /* seconds of a volley */
+
 static void *serve(void *context) {
     table *t = context;
-    static double best;
     stay_on(0);
     best = 1;
-    for (int game = 0; game < GAMES; game++) {
-        double begin = now();
-        for (int i = game * VOLLEYS; i < (game + 1) * VOLLEYS; i++) {
+    const double end = now() + t->seconds;
+    int i = 0;
+    for (double begin = now(), passed = 0; begin < end; begin += passed) {
+        for (int volley = 0; volley < VOLLEYS; volley++, i++) {
             atomic_store_explicit(&t->ball, 2 * i + 1, memory_order_release);
-            while (atomic_load_explicit(&t->ball, memory_order_acquire) != 2 * i + 2) {}
+            catch_ball(t, 2 * i + 2);
         }
-        double each = (now() - begin) / VOLLEYS;
-        if (each < best) best = each;
+        passed = now() - begin;
+        if (passed / VOLLEYS < best) best = passed / VOLLEYS;
     }
-    return &best;
+    atomic_store(&t->ball, -1);
+    return NULL;
 }
 
-/* Seconds for a signal from one processor to a second and back, the best of some games; ask only where there are two. */
-double limit_signal(void) {
-    table t = {0};
+/* Seconds for a signal from one processor to a second and back, the best of the games that `seconds` have room for; ask
+   only where there are two. */
+double limit_signal(double seconds) {
+    table t = {.seconds = seconds};
     pthread_t there, here;
-    void *best = NULL;
     if (pthread_create(&there, NULL, answer, &t)) return -1;
     if (pthread_create(&here, NULL, serve, &t)) return -1;
-    pthread_join(here, &best);
+    pthread_join(here, NULL);
     pthread_join(there, NULL);
-    return *(double *)best;
+    return best;
 }

@@ -38,7 +38,7 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.limit_rate.restype, library.limit_rate.argtypes = ctypes.c_double, [ctypes.c_char_p, ctypes.c_int,
                                                                                 ctypes.c_double]  # fmt: skip
-    library.limit_signal.restype = ctypes.c_double
+    library.limit_signal.restype, library.limit_signal.argtypes = ctypes.c_double, [ctypes.c_double]
     return library
 
 
@@ -58,7 +58,7 @@ def state(seconds: float) -> dict[str, float]:
     if processors() < 2:
         return {}
     alone, both = (rate("fma", threads, seconds) or 0 for threads in (1, 2))
-    return {"signal": _library().limit_signal(), "scaling": both / alone}
+    return {"signal": _library().limit_signal(seconds), "scaling": both / alone}
 
 
 def state_in_words(scaling: float) -> str:
