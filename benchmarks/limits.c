@@ -231,7 +231,7 @@ typedef struct table {
     _Alignas(128) atomic_int ball; /* odd: served; even: answered; -1: the game is over */
     double seconds;
 } table;
-enum { VOLLEYS = 100, PATIENCE = 1 << 12 };
+enum { VOLLEYS = 25, PATIENCE = 1 << 12 };
 
 /* The ball once it is `wanted`, or -1. Who waits long gives way: another process may have the processor. */
 static int catch_ball(table *t, int wanted) {
