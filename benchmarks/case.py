@@ -67,6 +67,14 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class File:
+    """What contenders read that another environment than theirs must write: ours, once, before they are built."""
+
+    write: Callable[[Path], None]
+    readers: tuple[str, ...] = ("onnxruntime", "openvino")  # runtimes; without any of them nobody writes it
+
+
+@dataclass(frozen=True)
 class Case:
     """One piece of work, done by several contenders; the first is ours, and what the others are compared with."""
 
@@ -76,10 +84,7 @@ class Case:
     limits: Sequence[Limit] = ()
     tolerance: float = 0.02  # of the largest magnitude of our answer
     device: str = "cpu"  # or "double": the stand-in of the Neural Engine's framework, whose times are no device's
-    # What goes into ``Setting.folder`` ("model.onnx"), each made once, in our environment, before the contenders, and
-    # needed by those of ``readers`` only.
-    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
-    readers: tuple[str, ...] = ("onnxruntime", "openvino", "llama.cpp", "ctranslate2")
+    files: Mapping[str, File] = field(default_factory=dict)  # what goes into ``Setting.folder``: "model.onnx"
 
 
 def normal(shape: Sequence[int], seed: int = 0, scale: float = 1.0) -> np.ndarray:

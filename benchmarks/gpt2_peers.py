@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .case import Contender, Setting, Work
+from .case import Contender, File, Setting, Work
 from .peers import export, of_onnxruntime, of_openvino
 
 if TYPE_CHECKING:
     from gpt2_weights import Weights
 
 CONTEXT = 128  # positions in the cache when the timed token comes
-Files = Mapping[str, Callable[[Path], None]]
+LLAMA = ("llama.cpp",)
 
 
-def peers(ids: Sequence[int], token: int | None, weights: Callable[[], Weights]) -> tuple[dict[str, Contender], Files]:
+def peers(
+    ids: Sequence[int], token: int | None, weights: Callable[[], Weights]
+) -> tuple[dict[str, Contender], dict[str, File]]:
     """Contenders, and the files that they read: prefill of ``ids``, or of ``token`` after them.
 
     Answers are the logits [V] of the last token. torch, onnxruntime and OpenVINO are given keys and values as inputs
@@ -72,24 +74,30 @@ def peers(ids: Sequence[int], token: int | None, weights: Callable[[], Weights])
     def llama(file: str) -> Contender:
         return lambda setting: in_llama(setting, file, ids, token)
 
+    def ctranslate2(kind: str) -> Contender:
+        return lambda setting: in_ctranslate2(setting, kind, ids, token)
+
     contenders: dict[str, Contender] = {
         "torch fp32": in_torch,
         "onnxruntime fp32": from_files(of_onnxruntime, "model"),
         "openvino fp32": from_files(of_openvino, "model"),
         "llama.cpp f16": llama("f16"),
+        "ctranslate2 fp32": ctranslate2("float32"),
     }
-    files: dict[str, Callable[[Path], None]] = {
-        "inputs.npz": lambda path: np.savez(path, **inputs()),
-        "model.onnx": lambda path: export(module, inputs)(path),
-        "f16.gguf": lambda path: write_gguf(path, weights()),
+    files = {
+        "inputs.npz": File(lambda path: np.savez(path, **inputs())),
+        "model.onnx": export(module, inputs),
+        "weights.npz": File(lambda path: np.savez(path, **weights().arrays), ("ctranslate2",)),
+        "f16.gguf": File(lambda path: write_gguf(path, weights()), LLAMA),
     }
     if token is not None:
         contenders |= {
             "torch int8": in_torch_int8,
             "onnxruntime int8": onnxruntime_int8,
             "llama.cpp q8_0": llama("q8_0"),
+            "ctranslate2 int8": ctranslate2("int8"),
         }
-        files["q8_0.gguf"] = lambda path: write_gguf(path, weights(), "Q8_0")
+        files["q8_0.gguf"] = File(lambda path: write_gguf(path, weights(), "Q8_0"), LLAMA)
     return contenders, files
 
 
@@ -258,3 +266,73 @@ def _decode(model: Any, tokens: list[int], at: int) -> None:
             raise RuntimeError("llama_decode failed")
     finally:
         llama_cpp.llama_batch_free(batch)
+
+
+# ---- ctranslate2 ----------------------------------------------------------------------------------
+
+
+def in_ctranslate2(setting: Setting, kind: str, ids: Sequence[int], token: int | None) -> Work:
+    """A prompt goes through it but for its last token, which is a step of its own. What it keeps of a "static prompt"
+    from call to call is the context of one token."""
+    import ctranslate2
+
+    folder = setting.folder / "ctranslate2"
+    if not folder.exists():
+        with np.load(setting.folder / "weights.npz") as arrays:
+            _write_ctranslate2(folder, arrays)
+    generator = ctranslate2.Generator(
+        str(folder), device="cpu", compute_type=kind, inter_threads=1, intra_threads=setting.threads
+    )
+    given = {"max_length": 1, "include_prompt_in_result": False}
+    if token is None:
+        start = [[str(each) for each in ids]]
+    else:
+        start, given["static_prompt"] = [[str(token)]], [str(each) for each in ids]
+
+    def call() -> None:
+        generator.generate_batch(start, **given)
+
+    def answer() -> np.ndarray:
+        found = generator.generate_batch(start, **given, return_logits_vocab=True)
+        return np.array(found[0].logits[0][0], np.float32)
+
+    return Work(call, answer)
+
+
+def _write_ctranslate2(folder: Path, arrays: Any) -> None:
+    from ctranslate2.specs import common_spec, transformer_spec
+
+    matrices = {name: arrays[name].astype(np.float32) for name in arrays}
+    layers = sum(name.endswith("/wq") for name in matrices)
+    heads = matrices["wte"].shape[1] // 64 or 1
+    spec = transformer_spec.TransformerDecoderModelSpec.from_config(
+        layers, heads, pre_norm=True, activation=common_spec.Activation.GELUTanh
+    )
+
+    def norm(to: Any, name: str) -> None:
+        to.gamma, to.beta = matrices[f"{name}_g"], matrices[f"{name}_b"]
+
+    def linear(to: Any, at: str, parts: str) -> None:
+        to.weight = np.concatenate([matrices[f"{at}w{part}"] for part in parts])
+        to.bias = np.concatenate([matrices[f"{at}b{part}"] for part in parts])
+
+    decoder = spec.decoder
+    decoder.scale_embeddings = False
+    decoder.embeddings.weight = decoder.projection.weight = matrices["wte"]
+    decoder.position_encodings.encodings = matrices["wpe"]
+    norm(decoder.layer_norm, "ln_f")
+    for i, layer in enumerate(decoder.layer):
+        at = f"layer_{i:02}/"
+        norm(layer.self_attention.layer_norm, f"{at}ln1")
+        linear(layer.self_attention.linear[0], at, "qkv")
+        linear(layer.self_attention.linear[1], at, "o")
+        norm(layer.ffn.layer_norm, f"{at}ln2")
+        linear(layer.ffn.linear_0, at, "1")
+        linear(layer.ffn.linear_1, at, "2")
+    spec.register_vocabulary([str(i) for i in range(len(matrices["wte"]))])
+    for part in ("bos", "eos", "unk"):
+        setattr(spec.config, f"{part}_token", "0")
+    spec.validate()
+    spec.optimize()
+    folder.mkdir()
+    spec.save(str(folder))

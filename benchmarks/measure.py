@@ -25,10 +25,10 @@ def in_processes(name: str, case: Case, *, threads: int, rounds: int, turn: floa
     """Each contender in a process of its own. ``folder`` is kept from one number of threads to the next."""
     absent = {each: found.absent[runtime] for each in case.contenders if (runtime := runtime_of(each)) in found.absent}
     folder.mkdir(parents=True, exist_ok=True)
-    readers = [each for each in case.contenders if each not in absent and runtime_of(each) in case.readers]
-    if readers:
+    for file, made in case.files.items():
+        readers = [each for each in case.contenders if each not in absent and runtime_of(each) in made.readers]
         try:
-            for file in case.files:
+            if readers:
                 write_file(name, file, folder)
         except Refused as refused:
             absent |= dict.fromkeys(readers, str(refused))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .case import Contender, Setting, Work
+from .case import Contender, File, Setting, Work
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,8 +44,8 @@ def of_torch(make: Callable[[], nn.Module], inputs: Inputs, *, dtype: str = "flo
     return contender
 
 
-def export(make: Callable[[], nn.Module], inputs: Inputs) -> Callable[[Path], None]:
-    """Writes the module's ONNX file."""
+def export(make: Callable[[], nn.Module], inputs: Inputs) -> File:
+    """The module's ONNX file."""
 
     def write(path: Path) -> None:
         import torch
@@ -55,7 +55,7 @@ def export(make: Callable[[], nn.Module], inputs: Inputs) -> Callable[[Path], No
         torch.onnx.export(make().eval(), tuple(torch.from_numpy(value) for value in given.values()), str(path),
                           input_names=list(given), opset_version=17, dynamo=False)  # fmt: skip
 
-    return write
+    return File(write)
 
 
 def of_onnxruntime(inputs: Inputs, *, file: str = "model", shaped: Shaped = _same) -> Contender:

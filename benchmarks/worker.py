@@ -35,7 +35,7 @@ def main() -> None:
         name, contender, *rest = sys.argv[1:]
         case = CASES[name]()
         if contender == "--file":
-            case.files[rest[0]](Path(rest[1]) / rest[0])
+            case.files[rest[0]].write(Path(rest[1]) / rest[0])
             say(ready=True)
             return
         threads, folder = int(rest[0]), Path(rest[1])

@@ -18,7 +18,7 @@ from benchmarks.catalogue import CASES, matching
 from benchmarks.processes import Process, Refused
 from benchmarks.turn import timed
 
-SMALL_GPT2 = gpt2.Config(n_embd=64, n_layer=2, n_head=2, n_positions=256, n_inner=128, vocab_size=200)
+SMALL_GPT2 = gpt2.Config(n_embd=128, n_layer=2, n_head=2, n_positions=256, n_inner=128, vocab_size=200)
 # Each case of the catalogue, no larger than it must be.
 SMALL = {
     "tiny-add": tiny.add,

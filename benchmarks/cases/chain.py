@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..case import Case, Goal, Limit, Setting, Work, normal
+from ..case import Case, File, Goal, Limit, Setting, Work, normal
 from ..peers import export, lambda_module, of_anex, of_numpy, of_onnxruntime, of_openvino, of_torch
 
 STEP, ZERO = np.float32(7 / 127), 128  # of the bytes that activations become: the largest of a million is below 7
@@ -149,7 +149,7 @@ def w8a8(depth: int = 4, channels: int = 512, side: int = 64) -> Case:
         goals=[Goal("anex w8a8", "anex fp16", 2.6), Goal("anex w8a8", "torch int8", 1.0)],
         limits=[Limit("int8", 2 * depth * channels**2 * side**2, ("anex w8a8", "torch", "onnxruntime", "openvino"))],
         tolerance=0.06,  # 8 bits, rounded between the layers; the fp16 chain is not
-        files={"model.onnx": lambda path: _write_quantized(path, _weights(depth, channels), shape)},
+        files={"model.onnx": File(lambda path: _write_quantized(path, _weights(depth, channels), shape))},
     )
 
 
