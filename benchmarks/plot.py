@@ -12,23 +12,26 @@ COLOURS = {"met": "tab:green", "within noise": "tab:olive", "missed": "tab:red",
 ROW, MARGIN, WIDTH = 0.2, 1.4, 9.0  # inches
 
 
-def drawn(results: Sequence[Result]) -> list[tuple[str, list[Comparison]]]:
-    """What the picture has, from above: a title and its rows."""
+def drawn(results: Sequence[Result], *, goals_only: bool = False) -> list[tuple[str, list[tuple[str, Comparison]]]]:
+    """What the picture has, from above: a title, and rows with their labels. Of goals only there is one group."""
     groups = []
     for result in results:
-        rows = [each for each in result.comparisons() if each.ratio and each.ratio.median > 0]
-        if rows:
-            groups.append((f"{result.title} ({result.threads} thread{'s' * (result.threads > 1)})", rows))
-    return groups
+        found = [each for each in result.comparisons() if each.ratio and each.ratio.median > 0]
+        if goals_only:
+            groups += [(f"{result.case}: {each.peer} / {each.ours}", each) for each in found if each.goal is not None]
+        elif found:
+            title = f"{result.title} ({result.threads} thread{'s' * (result.threads > 1)})"
+            groups.append((title, [(against(each, result.first), each) for each in found]))
+    return [("", groups)] if goals_only else groups
 
 
-def draw(results: Sequence[Result], path: Path) -> None:
+def draw(results: Sequence[Result], path: Path, *, goals_only: bool = False) -> None:
     """Write a PNG (or what the name ends in); without any ratio, an empty picture that says so."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    groups = drawn(results)
+    groups = drawn(results, goals_only=goals_only)
     count = sum(len(rows) + 2 for _, rows in groups)
     figure = Figure((WIDTH, MARGIN + ROW * max(count, 1)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -37,14 +40,14 @@ def draw(results: Sequence[Result], path: Path) -> None:
     for title, rows in groups:
         axes.text(0.0, at, title, transform=axes.get_yaxis_transform(), fontsize=8, weight="bold", va="center")
         at += 1
-        for each in rows:
+        for label, each in rows:
             assert each.ratio
             colour = COLOURS[each.verdict]
             axes.plot([each.ratio.low, each.ratio.high], [at, at], color=colour, linewidth=3, solid_capstyle="butt")
             axes.plot(each.ratio.median, at, "o", color=colour, markersize=4)
             if each.goal is not None:
                 axes.plot(each.goal, at, "|", color="black", markersize=9)
-            labels.append(against(each, rows[0].ours))
+            labels.append(label)
             places.append(at)
             at += 1
         at += 1

@@ -65,15 +65,35 @@ def ratios(result: Result) -> Iterator[tuple[str, ...]]:
 
 def goals(report: Report) -> Iterator[str]:
     """How many goals are met, by number of threads."""
-    for threads in sorted({result.threads for result in report.results}, reverse=True):
+    for threads in threads_of(report):
         verdicts = [each.verdict for result in report.results if result.threads == threads
                     for each in result.comparisons() if each.verdict]  # fmt: skip
         count = {name: verdicts.count(name) for name in ("met", "within noise", "missed")}
         yield f"{threads} thread(s): of {len(verdicts)} goals {', '.join(f'{n} {name}' for name, n in count.items())}."
 
 
+def goal_rows(report: Report) -> Iterator[tuple[str, ...]]:
+    """Each goal once, with its ratio for each number of threads."""
+    counts = threads_of(report)
+    found: dict[tuple[str, str, float], dict[int, str]] = {}
+    for result in report.in_order(CASES):
+        for each in result.comparisons():
+            if each.goal is not None:
+                mark = {"met": "**", "within noise": "", "missed": ""}.get(each.verdict, "")
+                told = f"{mark}{three_digits(each.ratio.median)}x{mark} {each.verdict}" if each.ratio else each.why
+                key = (result.case, f"{each.peer} / {each.ours}", each.goal)
+                found.setdefault(key, {})[result.threads] = told
+    for (case, names, goal), told in found.items():
+        yield case, names, f"{goal:g}x", *(told.get(threads, "") for threads in counts)
+
+
+def threads_of(report: Report) -> list[int]:
+    return sorted({result.threads for result in report.results}, reverse=True)
+
+
 def of_result(result: Result) -> Iterator[str]:
     yield f"### {result.case}, {result.threads} thread(s)"
+    yield ""
     yield f"{result.title}; device {result.device}; {result.date[:16].replace('T', ' ')} UTC."
     yield ""
     yield from table(("", "median", "more than the first" if result.device == "double" else "of the limit"),
@@ -95,7 +115,9 @@ def text(report: Report) -> str:
     versions = [f"{name} {version}" for name, version in report.versions.items() if name != "double"]
     lines += [f"Versions: Python {machine['python']}, {', '.join(versions)}."]
     lines += [f"Not there: {name}." for name in report.absent]
-    lines += ["", *goals(report), "", f"![the ratios]({PICTURE.name})", ""]
+    lines += ["", "## Goals", "", *goals(report), ""]
+    lines += table(("case", "time / time", "goal", *(f"{n} thread(s)" for n in threads_of(report))), goal_rows(report))
+    lines += ["", f"![goals and ratios, {max(threads_of(report))} threads]({PICTURE.name})", "", "## Cases", ""]
     for result in report.in_order(CASES):
         lines += of_result(result)
     return "\n".join(lines).rstrip() + "\n"
@@ -104,5 +126,6 @@ def text(report: Report) -> str:
 if __name__ == "__main__":
     measured = Report.read(DATA)
     PAGE.write_text(text(measured))
-    draw(measured.in_order(CASES), PICTURE)
+    most = max(threads_of(measured))
+    draw([each for each in measured.in_order(CASES) if each.threads == most], PICTURE, goals_only=True)
     sys.stdout.write(f"{PAGE}\n{PICTURE}\n")
