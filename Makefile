@@ -24,7 +24,7 @@ sanitized = mkdir -p $(SANITIZED) && tar -c --exclude='*.so' --exclude=__pycache
 	PYTHONMALLOC=malloc LD_PRELOAD=$$($(CLANG) -print-file-name=libclang_rt.$(2)-$$(uname -m).so) $(3) \
 	$(CURDIR)/$(BIN)/python $(PYTEST) -p no:cacheprovider -m "not memory" $(ARGS)
 # Their subject is the source, or what they build themselves.
-UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64)
+UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64 bench bench_results)
 
 .PHONY: demo test docs lint bench sanitize tsan soak fuzz apple dist build build-with-objc clean
 

@@ -46,7 +46,10 @@ SMALL = {
     "gpt2-decode-int8": functools.partial(gpt2.decode_int8, SMALL_GPT2),
 }  # fmt: skip
 SLOW = ("resnet", "mobilenet", "encoder")  # to convert
-SAME = ("gpt2-prefill-512", "gpt2-prefill-1024", "minilm-128")  # as others, when small
+SAME = (  # as others are, when small
+    "gpt2-prefill-128", "gpt2-prefill-512", "gpt2-prefill-1024", "minilm-128", "ffn-256", "attention-64", "product-256",
+    "widen-memory", "narrow-memory",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -135,3 +135,14 @@ def test_the_published_page_is_what_its_tool_writes_of_the_published_file():
 def test_numbers_have_three_digits():
     assert [time_in_words(x) for x in (2.5, 0.0123, 4.56e-7)] == ["2.50 s", "12.3 ms", "0.46 us"]
     assert [three_digits(x) for x in (0.123, 9.996, 99.96, 1234.5)] == ["0.12", "10.0", "100", "1234"]
+
+
+def test_the_picture_of_the_page_has_the_goals_and_nothing_else():
+    from benchmarks.plot import drawn
+
+    [(_, rows)] = drawn([made_up()], goals_only=True)
+    assert [(label, each.goal) for label, each in rows] == [
+        ("case: torch fp32 / anex fp16", 3.2),
+        ("case: best of onnxruntime fp32, torch fp32 / anex fp16", 2.0),
+        ("case: limit fma / anex fp16", 0.95),
+    ]
