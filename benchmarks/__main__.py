@@ -11,6 +11,7 @@ Of what is measured on the stand-in (device double) the table shows the differen
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -81,8 +82,7 @@ def main() -> None:
                     report.add(result)
                     if options.json:
                         report.write(options.json)
-                for path in (Path(folder) / name).glob("*"):
-                    path.unlink()  # half a gigabyte, of some
+                shutil.rmtree(Path(folder) / name, ignore_errors=True)  # half a gigabyte, of some
     except KeyboardInterrupt:
         console.print("\nstopped; what was measured so far is kept")
     if options.plot:
