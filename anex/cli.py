@@ -14,9 +14,6 @@ from .cost.commands import cost
 from .miltools.commands import mil
 from .placement.advising import command as advise
 from .placement.commands import explain
-from .miltools.commands import mil
-from .placement.advising import command as advise
-from .placement.commands import explain
 from .probe.commands import probe
 from .quantization.commands import quantize
 from .report.commands import profile

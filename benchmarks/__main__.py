@@ -1,62 +1,98 @@
-"""Times anex and its peers in turns and prints the ratios: peer's time / ours, so above 1 is faster than the peer.
+"""Times anex and its peers in turns and prints ratios: peer's time / ours, so above 1 we are faster.
 
-Of what is measured on the stand-in (device double) it prints the difference to the first row instead.
+Every contender has a process of its own, which is stopped while another one runs. In each round each has a turn: a
+call to warm up, then calls for --turn seconds, of which the median counts. A ratio is taken in each round, so that
+what the machine does to one it does to all; the table shows their median and quartiles. Beside a time stands its share
+of what the machine can do at most, measured in the same rounds.
+
+Of what is measured on the stand-in (device double) the table shows the difference to the first row instead.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
-import torch
+from rich.console import Console
 
-import anex
+from . import machine, runtimes
+from .catalogue import CASES, matching
+from .measure import in_processes
+from .results import Report
+from .text import show
 
-from .cases import CASES
-from .timing import Result, measure
 
-
-def show(result: Result) -> None:
-    print(f"\n{result.case}   [device {result.device}, {result.threads} thread(s)]")
-    for name in result.seconds:
-        if result.device == "double":
-            more, low, high = (seconds * 1e6 for seconds in result.over(name))
-            print(f"  {name:28} {result.median(name) * 1e6:7.3f} us   +{more:.3f} us   ({low:.3f} to {high:.3f})")
-            continue
-        middle, low, high = result.ratios(name)
-        print(f"  {name:12} {result.median(name) * 1e6:12.2f} us    {middle:6.2f}x   ({low:.2f} to {high:.2f})")
+def arguments() -> argparse.ArgumentParser:
+    both = sorted({min(2, machine.processors()), 1}, reverse=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="names of --list, or their beginnings; all without")
+    parser.add_argument("--list", action="store_true", help="the cases, and nothing else")
+    parser.add_argument("--threads", type=int, nargs="+", default=both, help="each is a run of its own")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turn", type=float, default=0.2, help="seconds that a contender has in each round")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, after each case")
+    parser.add_argument("--append", action="store_true", help="keep the other results that FILE has")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the ratios; with --json those of FILE")
+    parser.add_argument("--peers", type=Path, metavar="PYTHON", default=runtimes.PEERS,
+                        help="the interpreter that has the other runtimes")  # fmt: skip
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all without")
-    parser.add_argument("--threads", type=int, nargs="*", default=[1, anex.get_num_threads()])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--turn", type=float, default=0.2, help="seconds a contender has in each round")
-    parser.add_argument("--json", type=Path, help="write the results here as well")
+    parser = arguments()
     options = parser.parse_args()
-    if unknown := set(options.cases) - set(CASES):
-        parser.error(f"unknown case {', '.join(unknown)}")
+    try:
+        names = matching(options.cases)
+    except KeyError as error:
+        parser.error(f"no case is called {error.args[0]!r}; --list names them")
+    if options.rounds < 1 or options.turn <= 0 or min(options.threads) < 1:
+        parser.error("--rounds, --threads and --turn are above 0")
+    console = Console(soft_wrap=True, width=max(Console().width, 110))
+    if options.list:
+        for name in names:
+            console.print(f"{name:20} {CASES[name]().title}", markup=False, highlight=False)
+        return
 
-    print(f"{platform.machine()}, {', '.join(anex._native.instruction_sets())}; ratio = peer's time / the first row's")
-    print("threads are set for anex and torch; numpy's BLAS keeps its own number")
-    results = []
-    for name in CASES:  # in their order: once the stand-in is open, tensors are made otherwise
-        if options.cases and name not in options.cases:
-            continue
-        case = CASES[name]()
-        if case is None:
-            print(f"\n{name}: left out, as anex was built without the binding (ANEX_OBJC=1) or its stand-in")
-            continue
-        for threads in dict.fromkeys(options.threads[:1] if case.device == "double" else options.threads):
-            anex.set_num_threads(threads)
-            torch.set_num_threads(threads)
-            results.append(measure(case, threads=threads, rounds=options.rounds, turn=options.turn))
-            show(results[-1])
-    if options.json:
-        options.json.write_text(json.dumps([result.as_json() for result in results], indent=1))
+    found = runtimes.find(options.peers.absolute())
+    report = Report(machine.described(), found.versions, found.absent)
+    if options.append and options.json and options.json.exists():
+        try:
+            report.results = Report.read(options.json).results
+        except ValueError as error:
+            parser.error(str(error))
+    console.print(f"{report.machine['processor']}, {report.machine['processors']} processors")
+    console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()), highlight=False)
+    for name, why in found.absent.items():
+        console.print(f"not here: {name}: {why}", highlight=False)
+    try:
+        with tempfile.TemporaryDirectory(prefix="anex-bench-") as folder:
+            for name in names:
+                for threads in dict.fromkeys(options.threads):
+                    case = CASES[name]()
+                    if case.device == "double" and threads != options.threads[0]:
+                        continue  # a call computes nothing there
+                    result = in_processes(name, case, threads=threads, rounds=options.rounds, turn=options.turn,
+                                          folder=Path(folder) / name, found=found)  # fmt: skip
+                    show(result, console)
+                    report.add(result)
+                    if options.json:
+                        report.write(options.json)
+                shutil.rmtree(Path(folder) / name, ignore_errors=True)  # half a gigabyte, of some
+    except KeyboardInterrupt:
+        console.print("\nstopped; what was measured so far is kept")
+    if options.plot:
+        from .plot import draw
+
+        draw(report.in_order(CASES), options.plot)
+    wrong = [f"{each.case}: {name}: {why}" for each in report.results for name, why in each.left_out.items()
+             if "differs" in why]  # fmt: skip
+    if wrong:
+        sys.exit("\n".join(["wrong answers, which were not timed:", *wrong]))
 
 
 if __name__ == "__main__":

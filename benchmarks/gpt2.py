@@ -1,91 +1,152 @@
-"""GPT-2 124M, random weights: prefill and the decoding of one token, against the runtimes that are installed."""
+"""GPT-2 124M with random weights: prefill, and the decoding of one token, against the runtimes that are installed.
+
+A row for another engine is a contender in ``peers`` of gpt2_peers.py. Nothing at the top of either module imports
+anex or torch, which the processes of the other runtimes do not have: see ``benchmarks``.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from .timing import Case, Contender
+from .case import Case, Contender, Goal, Limit, Setting, Work
+from .gpt2_peers import CONTEXT, peers
+from .runtimes import ROOT
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "gpt2"))
+if TYPE_CHECKING:
+    from gpt2_engine import Engine
+    from gpt2_weights import Weights
+
+sys.path.insert(0, str(ROOT / "examples" / "gpt2"))
 
 from gpt2_config import Config
-from gpt2_convert import MATRICES, shapes
-from gpt2_engine import Engine
-from gpt2_quantize import quantize
-from gpt2_weights import Weights
 
-CONTEXT = 128  # positions in the cache when the timed token comes
+BEST_INT8 = ("onnxruntime int8", "torch int8", "ctranslate2 int8", "llama.cpp q8_0")
 
 
-@cache
-def random_weights(bits: int = 16) -> Weights:
-    """The published shapes; fp16 arrays that nobody can write, as those of a mapped file."""
-    if bits != 16:
-        whole = random_weights()
-        names = ["wte", *(name for name in whole.arrays if name.rpartition("/")[2] in MATRICES)]
-        return Weights(whole.config, whole.arrays, {name: quantize(whole.arrays[name], bits) for name in names})
-    rng, config, arrays = np.random.default_rng(0), Config(), {}
+def random_weights(config: Config, bits: int = 16) -> Weights:
+    """fp16 arrays that nobody can write, as those of a mapped file."""
+    from gpt2_convert import MATRICES, shapes
+    from gpt2_quantize import quantize
+    from gpt2_weights import Weights
+
+    rng, arrays = np.random.default_rng(0), {}
     for name, shape in shapes(config).items():
         values = rng.standard_normal(shape, np.float32) * np.float32(0.04)
         if name.rpartition("/")[2] in ("ln1_g", "ln2_g", "ln_f_g"):
             values += 1
         arrays[name] = values.astype(np.float16)
         arrays[name].flags.writeable = False
-    return Weights(config, arrays, {})
+    names = ["wte", *(name for name in arrays if name.rpartition("/")[2] in MATRICES)] if bits != 16 else []
+    return Weights(config, arrays, {name: quantize(arrays[name], bits) for name in names})
 
 
-def prompt(length: int) -> list[int]:
-    return np.random.default_rng(1).integers(0, Config.vocab_size, length).tolist()
+def prompt(config: Config, length: int) -> list[int]:
+    return np.random.default_rng(1).integers(0, config.vocab_size, length).tolist()
 
 
-def prefill(length: int) -> Case:
-    """From ``length`` token numbers to the logits of the last, keys and values kept."""
-    from .gpt2_peers import Gpt2, peers
+def _engine(config: Config, bits: int) -> Engine:
+    from gpt2_engine import Engine
 
-    engine, ids = Engine(random_weights()), prompt(length)
-    given = torch.tensor([ids])
-    contenders: dict[str, Contender] = {"anex fp16": lambda: engine.prefill(ids)}
-    contenders |= peers(Gpt2(random_weights()), (given,), engine.prefill(ids).copy())
-    return Case(f"GPT-2 124M prefill, S={length}", contenders)
+    return Engine(random_weights(config, bits))
 
 
-def decode() -> Case:
-    """One more token at a context of 128; the last row only reads as many bytes as fp16 weights have."""
-    from .gpt2_peers import Gpt2, peers
-
-    engines = {name: Engine(random_weights(bits)) for name, bits in (("fp16", 16), ("int8", 8), ("int4", 4))}
-    for engine in engines.values():
-        engine.prefill(prompt(CONTEXT))
-    contenders: dict[str, Contender] = {f"anex {name}": one_token(engine) for name, engine in engines.items()}
-    kept = [np.asarray(tensor)[:, :, :CONTEXT] for tensor in engines["fp16"].state.values()]
-    past = torch.from_numpy(np.stack(kept).astype(np.float32))
-    contenders |= peers(Gpt2(random_weights()), (torch.tensor([[7]]), past), contenders["anex fp16"]().copy())
-    words = torch.zeros(random_weights().bytes_per_token // 8, dtype=torch.int64)
-    contenders["reading 247 MB"] = lambda: words.sum()
-    return Case(f"GPT-2 124M, one token at context {CONTEXT}", contenders)
+def _matrices(config: Config) -> int:
+    """Numbers in the matrices of one layer."""
+    return config.n_embd * (4 * config.n_embd + 2 * config.n_inner)
 
 
-def one_token(engine: Engine) -> Callable[[], np.ndarray]:
-    def call() -> np.ndarray:
-        engine.length = CONTEXT
-        return engine.decode(7)
-
-    return call
+def _per_token(config: Config) -> int:
+    """Weights that one token reads: matrices, biases and norms of the layers, and the embedding as the head."""
+    vectors = 9 * config.n_embd + config.n_inner
+    return config.n_layer * (_matrices(config) + vectors) + config.vocab_size * config.n_embd
 
 
-def missing() -> list[str]:
-    """The peers that the published figures have and this environment has not."""
-    modules = {
-        "onnxruntime": "onnxruntime",
-        "openvino": "openvino",
-        "llama.cpp": "llama_cpp",
-        "ctranslate2": "ctranslate2",
-    }
-    return [name for name, module in modules.items() if importlib.util.find_spec(module) is None]
+def prefill(length: int, config: Config | None = None) -> Case:
+    """From ``length`` token numbers to the logits of the last, keys and values kept. ``config``: the 124M model's."""
+    config = config or Config()
+    ids = prompt(config, length)
+
+    def ours(setting: Setting) -> Work:
+        engine = _engine(config, 16)
+        return Work(lambda: engine.prefill(ids), lambda: engine.prefill(ids))
+
+    torch, onnxruntime, openvino = {32: (2.6, 1.45, 1.35), 128: (1.55, 1.2, 1.08)}.get(length, (1.25, 1.15, 1.1))
+    contenders, files = peers(ids, None, partial(random_weights, config))
+    # twice the products of the matrices, of the half of the scores that is seen, and of the head's one row
+    layers = length * config.n_layer * (_matrices(config) + length * config.n_embd)
+    products = layers + config.vocab_size * config.n_embd
+    return Case(
+        f"GPT-2 124M prefill, S={length}",
+        {"anex fp16": ours, **contenders},
+        goals=[
+            Goal("anex fp16", "torch fp32", torch),
+            Goal("anex fp16", "onnxruntime fp32", onnxruntime),
+            Goal("anex fp16", "openvino fp32", openvino),
+        ],
+        limits=[Limit("fma", 2 * products)],
+        tolerance=0.05,
+        files=files,
+    )
+
+
+def one_token(config: Config, bits: int) -> Contender:
+    """The token 7 after a prompt of CONTEXT tokens."""
+
+    def contender(setting: Setting) -> Work:
+        engine = _engine(config, bits)
+        engine.prefill(prompt(config, CONTEXT))
+
+        def call() -> np.ndarray:
+            engine.length = CONTEXT
+            return engine.decode(7)
+
+        return Work(call, call)
+
+    return contender
+
+
+def decode(config: Config | None = None) -> Case:
+    """One more token at a context of 128."""
+    config = config or Config()
+    contenders, files = peers(prompt(config, CONTEXT), 7, partial(random_weights, config))
+    floating = {name: made for name, made in contenders.items() if name not in BEST_INT8}
+    files.pop("q8_0.gguf")
+    return Case(
+        f"GPT-2 124M, one token at context {CONTEXT}",
+        {"anex fp16": one_token(config, 16), **floating},
+        goals=[
+            Goal("anex fp16", "llama.cpp f16", 1.35),
+            Goal("anex fp16", "onnxruntime fp32", 2.2),
+            Goal("anex fp16", "openvino fp32", 2.2),
+            Goal("anex fp16", "torch fp32", 2.9),
+            Goal("anex fp16", "limit gemv", 0.9),
+        ],
+        limits=[Limit("gemv", 2 * _per_token(config), ("anex fp16", "llama.cpp f16"))],
+        tolerance=0.05,
+        files=files,
+    )
+
+
+def decode_int8(config: Config | None = None) -> Case:
+    """The same with weights in 8 bits, and in 4, each engine with its own rounding of them."""
+    config = config or Config()
+    contenders, files = peers(prompt(config, CONTEXT), 7, partial(random_weights, config))
+    int8 = {name: made for name, made in contenders.items() if name in BEST_INT8}
+    files.pop("f16.gguf")
+    return Case(
+        f"GPT-2 124M, one token at context {CONTEXT}, weights in 8 bits",
+        {
+            "anex int8": one_token(config, 8),
+            "anex int4": one_token(config, 4),
+            "anex fp16": one_token(config, 16),
+            **int8,
+        },
+        goals=[Goal("anex int8", BEST_INT8, 1.6)],
+        limits=[Limit("read", _per_token(config), ("anex int8",))],
+        tolerance=0.5,  # of random weights in 4 bits, little is left
+        files=files,
+    )

@@ -20,6 +20,8 @@ NATIVE = sorted(path for pattern in ("*.c", "*.h", "*.inc") for path in (ROOT / 
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"probe"},
+    {"bench"},
     {"selftest", "calibration"},
     {"doctor"},
     {"__init__"},
@@ -39,7 +41,7 @@ LAYERS = [
     {"mil", "ops", "tidy", "agree", "state", "bounds"},
     {"optim"},
     {"creation"},
-    {"_native", "_coremltools", "spec", "published"},
+    {"_native", "_coremltools", "spec", "published", "power"},
     {"errors"},
 ]
 
