@@ -9,7 +9,7 @@ enum {
     ROW = KC + 16,    /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
     BLOCK = 8 * MR,   /* rows of A fetched at a time */
     MOST_PANELS = 16, /* of B in a tile */
-    MOST_SUMS = 1 << 17 /* floats of partial sums in a tile */
+    MOST_SUMS = 9 << 14 /* floats of partial sums in a tile: half of a second cache */
 };
 
 /* Up to so many rows, fp16 panels are widened in the loop that multiplies: for nothing where the hardware does it.
@@ -227,7 +227,24 @@ static inline __attribute__((always_inline)) void decode_panel(const bool nibble
     }
 }
 
+/* Rows of B as they lie, each into all panels: memory is read in its own order, and asked for some rows early. */
+static void split_rows(const gemm_matrix *b, float *to, int64_t j0, int64_t j1, int64_t k0, int64_t depth) {
+    enum { AHEAD = 4, LINE = 64 };
+    const int64_t item = b->dtype == ANEX_F16 ? 2 : 4, step = b->row * item, bytes = (j1 - j0) * item;
+    const char *from = (const char *)b->data + (k0 * b->row + j0) * item;
+    for (int64_t k = 0; k < depth; k++, from += step) {
+        const char *later = from + step * anex_min(AHEAD, depth - 1 - k);
+        for (int64_t at = 0; at < bytes; at += LINE) __builtin_prefetch(later + at);
+        for (int64_t j = j0; j < j1; j += NR)
+            gemm_widen(to + (j - j0) * depth + k * NR, from, b->dtype, j - j0, anex_min(NR, j1 - j));
+    }
+}
+
 static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1, int64_t k0, int64_t depth, int64_t k) {
+    if (!b->codes && !b->panels && !b->pack && b->matrix.col == 1) {
+        split_rows(&b->matrix, to, j0, j1, k0, depth);
+        return;
+    }
     for (int64_t j = j0; j < j1; j += NR, to += NR * depth) {
         if (b->codes && b->codes->nibbles)
             decode_panel(true, b->codes, to, j / NR, k0, depth, k);
@@ -493,6 +510,16 @@ void gemm_store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows,
     for (int64_t r = 0; r < rows; r++) memcpy(to + r * c->row * item, from + r * NR * item, (size_t)(cols * item));
 }
 
+/* Where the rows of a piece of C will be written, while they are still computed: each is in lines of its own. */
+static void claim(const gemm_output *c, int64_t i, int64_t rows, int64_t j) {
+    enum { LINE = 64 };
+    if (c->col != 1 || c->panel || c->place || c->dtype == ANEX_I8 || c->dtype == ANEX_U8) return;
+    const int64_t item = c->dtype == ANEX_F16 ? 2 : 4, step = c->row * item;
+    const char *to = (const char *)c->data + i * step + j * item;
+    for (int64_t r = 0; r < rows; r++, to += step)
+        for (int64_t at = 0; at < NR * item; at += LINE) __builtin_prefetch(to + at, 1);
+}
+
 /* ---- a tile --------------------------------------------------------------------------------- */
 
 void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
@@ -522,6 +549,7 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
                                        : (const char *)(b_block + p * NR * depth);
                 for (int64_t r = 0; r < rows; r += MR) {
                     int64_t m = anex_min(MR, rows - r);
+                    if (last) claim(c, i + r, m, j);
                     float *sum = sums + ((i - i0 + r) / MR * panels + p) * MR * NR, *to = last ? last_sums : sum;
                     const float *x = a_block + (by_row ? r * ROW : r * depth);
                     if (codes)

@@ -25,6 +25,11 @@ static inline vf vf_load_half(const half *p) { return _mm512_cvtph_ps(_mm256_loa
 static inline void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 static inline vf vf_set(float x) { return _mm512_set1_ps(x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* these two: b when one is a NaN, or on arm64 the NaN */
+static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+static inline void vf_store_half(half *p, vf x) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
 static inline vf vf_load_i8(const void *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
@@ -40,6 +45,11 @@ static inline vf vf_load_half(const half *p) { return _mm256_cvtph_ps(_mm_loadu_
 static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
 static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+static inline vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+static inline void vf_store_half(half *p, vf x) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
 static inline vf vf_load_i8(const void *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
@@ -57,6 +67,9 @@ static inline vf vf_load_half(const half *p) { return vcvt_f32_f16(vreinterpret_
 static inline void vf_store(float *p, vf x) { vst1q_f32(p, x); }
 static inline vf vf_set(float x) { return vdupq_n_f32(x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+static inline vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
+static inline vf vf_min(vf a, vf b) { return vminq_f32(a, b); }
+static inline void vf_store_half(half *p, vf x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
 static inline uint32x4_t vf_codes(const void *p) { /* four bytes */
     uint32_t four;
     memcpy(&four, p, sizeof four);
@@ -91,6 +104,17 @@ static inline vf vf_load_half(const half *p) {
 static inline void vf_store(float *p, vf x) { memcpy(p, &x, sizeof x); }
 static inline vf vf_set(float x) { return (vf){x, x, x, x}; }
 static inline vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vf vf_max(vf a, vf b) {
+    vi mask = a > b;
+    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
+}
+static inline vf vf_min(vf a, vf b) {
+    vi mask = a < b;
+    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
+}
+static inline void vf_store_half(half *p, vf x) {
+    for (int i = 0; i < VF; i++) p[i] = anex_float_to_half(x[i]);
+}
 static inline vf vf_load_i8(const void *p) {
     const int8_t *x = p;
     return (vf){x[0], x[1], x[2], x[3]};
@@ -103,6 +127,16 @@ static inline vf vf_look_up(const float *table, const void *p, int shift) {
 #endif
 
 static inline vf vf_zero(void) { return vf_set(0); }
+static inline vf vf_abs(vf x) { return vf_max(x, -x); }
+
+/* all lanes of sum[0 .. 3] */
+static inline float vf_sum_of_four(const vf *sum) {
+    float lane[VF];
+    vf_store(lane, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (int32_t half = VF / 2; half; half /= 2)
+        for (int32_t j = 0; j < half; j++) lane[j] += lane[j + half];
+    return lane[0];
+}
 
 static inline float fma_if(bool once, float a, float b, float c) { return FUSED || once ? fmaf(a, b, c) : a * b + c; }
 static inline vf vf_fma_if(bool once, vf a, vf b, vf c) {
