@@ -188,14 +188,17 @@ static void quick_row(const norm *s, const half *x, half *y, int64_t position, f
     const float *gammas = s->gamma, *betas = s->gamma + s->size;
     bool by_element = s->affine && !s->channels;
     int64_t i = 0;
+    vf factors = vf_set(scale), shifts = vf_set(-mean * scale);
     if (by_element)
         for (; i < whole; i += VF) {
-            vf value = (vf_load(wide + i) - vf_set(mean)) * vf_set(scale);
+            vf value = vf_fma(vf_load(wide + i), factors, shifts);
             vf_store_half(y + i, vf_fma(value, vf_load(gammas + i), vf_load(betas + i)));
         }
     else
-        for (; i < whole; i += VF)
-            vf_store_half(y + i, vf_fma(vf_load(wide + i) - vf_set(mean), vf_set(scale * gamma), vf_set(beta)));
+        for (; i < whole; i += VF) {
+            vf value = vf_fma(vf_load(wide + i), factors, shifts);
+            vf_store_half(y + i, vf_fma(value, vf_set(gamma), vf_set(beta)));
+        }
     for (; i < n; i++) {
         float factor = by_element ? gammas[i] : gamma, shift = by_element ? betas[i] : beta;
         y[i] = anex_float_to_half((wide[i] - mean) * scale * factor + shift);

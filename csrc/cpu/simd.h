@@ -129,13 +129,28 @@ static inline vf vf_look_up(const float *table, const void *p, int shift) {
 static inline vf vf_zero(void) { return vf_set(0); }
 static inline vf vf_abs(vf x) { return vf_max(x, -x); }
 
-/* all lanes of sum[0 .. 3] */
-static inline float vf_sum_of_four(const vf *sum) {
+/* Of all lanes of x[0 .. 3]: the sum; the greatest, which may be of what is beside a NaN */
+static inline float vf_sum_of_four(const vf *x) {
+    vf sum = (x[0] + x[1]) + (x[2] + x[3]);
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(sum);
+#else
     float lane[VF];
-    vf_store(lane, (sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (int32_t half = VF / 2; half; half /= 2)
-        for (int32_t j = 0; j < half; j++) lane[j] += lane[j + half];
+    vf_store(lane, sum);
+    for (int j = 1; j < VF; j++) lane[0] += lane[j];
     return lane[0];
+#endif
+}
+static inline float vf_max_of_four(const vf *x) {
+    vf max = vf_max(vf_max(x[0], x[1]), vf_max(x[2], x[3]));
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps(max);
+#else
+    float lane[VF];
+    vf_store(lane, max);
+    for (int j = 1; j < VF; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
+    return lane[0];
+#endif
 }
 
 static inline float fma_if(bool once, float a, float b, float c) { return FUSED || once ? fmaf(a, b, c) : a * b + c; }

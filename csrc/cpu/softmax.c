@@ -78,14 +78,8 @@ static void columns_work(const anex_node *node, const anex_slice *slice) {
 /* 2^((x - max) * log2 e): with the product of max rounded, which changes numerator and sum alike */
 static inline vf powers(vf x, vf max) { return quick_exp2(vf_fma(x, vf_set(QUICK_LOG2E), max * vf_set(-QUICK_LOG2E))); }
 
-static float greatest(const vf *max) {
-    float lane[VF];
-    vf_store(lane, vf_max(vf_max(max[0], max[1]), vf_max(max[2], max[3])));
-    for (int32_t j = 1; j < VF; j++) lane[0] = anex_greater(lane[0], lane[j]);
-    return lane[0];
-}
-
-/* `e` has room for n floats and the rest of four vectors. Lanes beyond the row are -infinity. */
+/* `e` has room for n floats and the rest of four vectors. Lanes beyond the row are -infinity. Which maximum a row with
+   a NaN has does not matter: its sum is a NaN. */
 static void quick_row(const half *x, half *y, int64_t n, float *e) {
     enum { FOUR = 4 * VF };
     half rest[FOUR];
@@ -95,13 +89,15 @@ static void quick_row(const half *x, half *y, int64_t n, float *e) {
     for (int32_t v = 0; v < 4; v++) max[v] = vf_load_half(rest + v * VF), sum[v] = vf_zero();
     for (int64_t i = 0; i < whole; i += FOUR)
         for (int32_t v = 0; v < 4; v++) max[v] = vf_max(max[v], vf_load_half(x + i + v * VF));
-    vf most = vf_set(greatest(max));
-    for (int64_t i = 0; i < n; i += FOUR)
+    vf most = vf_set(vf_max_of_four(max));
+    for (int64_t i = 0; i < n; i += FOUR) {
+        const half *from = i < whole ? x + i : rest;
         for (int32_t v = 0; v < 4; v++) {
-            vf power = powers(vf_load_half((i < whole ? x + i : rest) + v * VF), most);
+            vf power = powers(vf_load_half(from + v * VF), most);
             sum[v] += power;
             vf_store(e + i + v * VF, power);
         }
+    }
     vf scale = vf_set(1 / vf_sum_of_four(sum));
     for (int64_t i = 0; i < whole; i += VF) vf_store_half(y + i, vf_load(e + i) * scale);
     for (int32_t v = 0; v < 4; v++) vf_store_half(rest + v * VF, vf_load(e + whole + v * VF) * scale);
