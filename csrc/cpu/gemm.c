@@ -493,6 +493,12 @@ void gemm_store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows,
             for (int64_t s = 0; s < cols; s++) ((float *)c->data)[start + r * c->row + s] += tile[r * NR + s];
         return;
     }
+    if (cols == NR && c->col == 1 && !c->place && c->dtype == ANEX_F16) { /* the common case: whole vectors */
+        half *to = (half *)c->data + start;
+        for (int64_t r = 0; r < rows; r++)
+            for (int v = 0; v < VECTORS; v++) vf_store_half(to + r * c->row + v * VF, vf_load(tile + r * NR + v * VF));
+        return;
+    }
     half halves[MR * NR];
     const char *from = (const char *)tile;
     int64_t item = sizeof(float);
