@@ -30,7 +30,7 @@ static double fetch_a(gemm_kind kind) { return kind == GEMM_BY_K ? 0.15 : kind =
 static double fetch_b(gemm_kind kind, int64_t rows) {
     if (kind == GEMM_CONSTANT) return rows > DIRECT ? 0.1 : 0.03;
     if (kind == GEMM_CODES) return rows > DIRECT_CODES ? 0.15 : 0.03;
-    return kind == GEMM_PACKER ? 0.3 : kind == GEMM_ACROSS_K ? 0.15 : 0.6;
+    return kind == GEMM_PACKER ? 0.3 : kind == GEMM_ACROSS_K ? 0.15 : 0.3;
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -107,25 +107,24 @@ size_t gemm_scratch(const gemm *g) {
 
 /* ---- packing -------------------------------------------------------------------------------- */
 
-/* to[k][width] = rows of `depth` elements, `step` elements apart, as columns. */
+/* to[k][width] = rows of `depth` elements, b->col elements apart, as columns: squares of VF x VF at a time. */
 static void pack_transposed(const gemm_matrix *b, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
                             int64_t cols) {
-    enum { SIDE = 16 };
-    float square[SIDE][SIDE];
-    for (int64_t j = 0; j < cols; j += SIDE)
-        for (int64_t k = 0; k < depth; k += SIDE) {
-            int64_t high = anex_min(SIDE, depth - k), wide = anex_min(SIDE, cols - j);
-            for (int64_t i = 0; i < wide; i++)
-                gemm_widen(square[i], b->data, b->dtype, (j0 + j + i) * b->col + k0 + k, high);
-            float *corner = to + k * width + j;
-            if (wide == SIDE && high == SIDE) {
-                for (int64_t r = 0; r < SIDE; r++)
-                    for (int64_t i = 0; i < SIDE; i++) corner[r * width + i] = square[i][r];
-            } else {
-                for (int64_t r = 0; r < high; r++)
-                    for (int64_t i = 0; i < wide; i++) corner[r * width + i] = square[i][r];
-            }
+    const int64_t item = b->dtype == ANEX_F16 ? 2 : 4, step = b->col * item;
+    for (int64_t j = 0; j < cols; j += VF) {
+        const char *from = (const char *)b->data + ((j0 + j) * b->col + k0) * item;
+        int64_t wide = anex_min(VF, cols - j), k = 0;
+        for (; wide == VF && k + VF <= depth; k += VF, from += VF * item) {
+            vf square[VF];
+#pragma GCC unroll 16
+            for (int i = 0; i < VF; i++) square[i] = gemm_load(from + i * step, b->dtype, 0);
+            vf_transpose(square);
+#pragma GCC unroll 16
+            for (int i = 0; i < VF; i++) vf_store(to + (k + i) * width + j, square[i]);
         }
+        for (int64_t i = 0; i < wide; i++)
+            for (int64_t r = k; r < depth; r++) to[r * width + j + i] = gemm_one(from + i * step, b->dtype, r - k);
+    }
 }
 
 void gemm_pack_matrix(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
@@ -433,8 +432,12 @@ static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t ro
     if (c->bias) {
         float bias[MR > NR ? MR : NR];
         gemm_widen(bias, c->bias, c->bias_dtype, c->bias_by_row ? i : j, c->bias_by_row ? rows : cols);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[c->bias_by_row ? r : s];
+        if (c->bias_by_row)
+            for (int64_t r = 0; r < rows; r++)
+                for (int s = 0; s < NR; s++) tile[r * NR + s] += bias[r];
+        else
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[s];
     }
     if (c->node && c->node->epilogue && !lies_across(c)) {
         int64_t row_at[MR], col_at[NR];

@@ -16,8 +16,8 @@ static inline vf quick_exp2(vf x) {
 #else
     typedef int32_t bits __attribute__((vector_size(VF * 4)));
     const vf magic = vf_set(0x1.8p23f);
-    x = vf_min(vf_set(128), vf_max(vf_set(-127), x)); /* infinity and 0 */
-    vf shifted = (x - vf_set(0.5f)) + magic, rest = x - (shifted - magic);
+    x = vf_min(vf_set(128), vf_max(vf_set(-126.75f), x)); /* infinity, and 0: k = -127 */
+    vf shifted = (x - vf_set(0.5f)) + magic, k = shifted - magic, rest = x - k;
 #endif
     vf y = vf_fma(vf_set(0x1.bb7cc4p-7f), rest, vf_set(0x1.aa13f8p-5f));
     y = vf_fma(y, rest, vf_set(0x1.ee798ap-3f));
