@@ -70,7 +70,8 @@ def test_softmax_of_float16_with_infinities_and_nan_is_torchs(axis, isa):
 def test_layer_norm_of_float16_far_from_zero_keeps_its_digits(rng, shape, axis, isa):
     x = (rng.normal(size=shape) + 30).astype(np.float16)
     gamma, beta = (rng.normal(size=shape[axis]).astype(np.float16) for _ in range(2))
-    (found,) = run("layer_norm", x=x, axes=[axis], gamma=gamma, beta=beta, epsilon=np.float16(1e-3), isa=isa)
+    given = {"gamma": gamma, "beta": beta, "epsilon": np.float16(1e-3)}
+    (found,) = run("layer_norm", x=x, axes=[axis], **given, constants=["gamma", "beta"], isa=isa)
     moved = torch.from_numpy(np.moveaxis(x, axis, -1).astype(np.float64))
     scales = (torch.from_numpy(v.astype(np.float64)) for v in (gamma, beta))
     wanted = F.layer_norm(moved, (shape[axis],), *scales, eps=float(np.float16(1e-3))).numpy()
