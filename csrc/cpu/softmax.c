@@ -113,8 +113,8 @@ static void quick_rows_work(const anex_node *node, const anex_slice *slice) {
 
 /* x and y [n, w], rows `step` apart, w <= GROUP: max and sum of every column stay in registers */
 enum { GROUP = 8 * VF, AHEAD = 8 };
-static inline __attribute__((always_inline)) void quick_columns(const int32_t vectors, const half *x, half *y, int64_t n,
-                                                                int64_t step, float *e) {
+static inline __attribute__((always_inline)) void quick_columns(const int32_t vectors, const half *x, half *y,
+                                                                int64_t n, int64_t step, float *e) {
     vf max[8], sum[8];
     for (int32_t v = 0; v < vectors; v++) max[v] = vf_set(-INFINITY), sum[v] = vf_zero();
     for (int64_t i = 0; i < n; i++) {
@@ -132,7 +132,8 @@ static inline __attribute__((always_inline)) void quick_columns(const int32_t ve
     for (int64_t i = 0; i < n; i++) {
         half *row = y + i * step, *later = y + anex_min(i + AHEAD, n - 1) * step;
         for (int32_t v = 0; v < vectors; v += 32 / VF) __builtin_prefetch(later + v * VF, 1);
-        for (int32_t v = 0; v < vectors; v++) vf_store_half(row + v * VF, vf_load(e + i * vectors * VF + v * VF) * sum[v]);
+        for (int32_t v = 0; v < vectors; v++)
+            vf_store_half(row + v * VF, vf_load(e + (i * vectors + v) * VF) * sum[v]);
     }
 }
 
