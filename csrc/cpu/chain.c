@@ -236,12 +236,23 @@ void anex_epilogue_run(const anex_node *node, float *piece, int64_t width, const
 }
 
 void anex_epilogue_run_line(const anex_node *node, float *line, int64_t first, int64_t n) {
-    enum { PIECE = 256 };
-    if (!node->epilogue) return;
-    int64_t col_at[PIECE], row_at = 0;
-    for (int64_t i = 0; i < n; i += PIECE) {
-        int64_t cols = anex_min(PIECE, n - i);
-        for (int64_t s = 0; s < cols; s++) col_at[s] = first + i + s;
-        anex_epilogue_run(node, line + i, PIECE, &row_at, 1, col_at, cols);
+    const anex_epilogue *e = node->epilogue;
+    if (!e) return;
+    float lanes[ANEX_MAP_OPERANDS][ANEX_EPILOGUE_LANES]; /* or int32: blocks take either */
+    for (int64_t at = 0; at < n; at += ANEX_EPILOGUE_LANES) {
+        float *piece = line + at;
+        int64_t count = anex_min(ANEX_EPILOGUE_LANES, n - at);
+        for (int32_t i = 0; i < e->chain.n_steps; i++) {
+            const anex_step *step = &e->chain.step[i];
+            const void *x[ANEX_MAP_OPERANDS];
+            for (int32_t k = 0; k < step->n; k++) {
+                x[k] = step->x[k] == ANEX_THROUGH ? piece : lanes[k];
+                if (step->x[k] == ANEX_THROUGH) continue;
+                const anex_operand *operand = &e->chain.operand[step->x[k]];
+                const char *data = node->in[operand->slot]->data;
+                load_run(operand, &e->reach[step->x[k]], data, first + at, count, lanes[k]);
+            }
+            step->block.lanes(piece, x, step->p, count);
+        }
     }
 }

@@ -9,7 +9,7 @@ enum {
     ROW = KC + 16,    /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
     BLOCK = 8 * MR,   /* rows of A fetched at a time */
     MOST_PANELS = 16, /* of B in a tile */
-    MOST_SUMS = 1 << 17 /* floats of partial sums in a tile */
+    MOST_SUMS = 9 << 14 /* floats of partial sums in a tile: half of a second cache */
 };
 
 /* Up to so many rows, fp16 panels are widened in the loop that multiplies: for nothing where the hardware does it.
@@ -30,7 +30,7 @@ static double fetch_a(gemm_kind kind) { return kind == GEMM_BY_K ? 0.15 : kind =
 static double fetch_b(gemm_kind kind, int64_t rows) {
     if (kind == GEMM_CONSTANT) return rows > DIRECT ? 0.1 : 0.03;
     if (kind == GEMM_CODES) return rows > DIRECT_CODES ? 0.15 : 0.03;
-    return kind == GEMM_PACKER ? 0.3 : kind == GEMM_ACROSS_K ? 0.15 : 0.6;
+    return kind == GEMM_PACKER ? 0.3 : kind == GEMM_ACROSS_K ? 0.15 : 0.3;
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -107,25 +107,24 @@ size_t gemm_scratch(const gemm *g) {
 
 /* ---- packing -------------------------------------------------------------------------------- */
 
-/* to[k][width] = rows of `depth` elements, `step` elements apart, as columns. */
+/* to[k][width] = rows of `depth` elements, b->col elements apart, as columns: squares of VF x VF at a time. */
 static void pack_transposed(const gemm_matrix *b, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
                             int64_t cols) {
-    enum { SIDE = 16 };
-    float square[SIDE][SIDE];
-    for (int64_t j = 0; j < cols; j += SIDE)
-        for (int64_t k = 0; k < depth; k += SIDE) {
-            int64_t high = anex_min(SIDE, depth - k), wide = anex_min(SIDE, cols - j);
-            for (int64_t i = 0; i < wide; i++)
-                gemm_widen(square[i], b->data, b->dtype, (j0 + j + i) * b->col + k0 + k, high);
-            float *corner = to + k * width + j;
-            if (wide == SIDE && high == SIDE) {
-                for (int64_t r = 0; r < SIDE; r++)
-                    for (int64_t i = 0; i < SIDE; i++) corner[r * width + i] = square[i][r];
-            } else {
-                for (int64_t r = 0; r < high; r++)
-                    for (int64_t i = 0; i < wide; i++) corner[r * width + i] = square[i][r];
-            }
+    const int64_t item = b->dtype == ANEX_F16 ? 2 : 4, step = b->col * item;
+    for (int64_t j = 0; j < cols; j += VF) {
+        const char *from = (const char *)b->data + ((j0 + j) * b->col + k0) * item;
+        int64_t wide = anex_min(VF, cols - j), k = 0;
+        for (; wide == VF && k + VF <= depth; k += VF, from += VF * item) {
+            vf square[VF];
+#pragma GCC unroll 16
+            for (int i = 0; i < VF; i++) square[i] = gemm_load(from + i * step, b->dtype, 0);
+            vf_transpose(square);
+#pragma GCC unroll 16
+            for (int i = 0; i < VF; i++) vf_store(to + (k + i) * width + j, square[i]);
         }
+        for (int64_t i = 0; i < wide; i++)
+            for (int64_t r = k; r < depth; r++) to[r * width + j + i] = gemm_one(from + i * step, b->dtype, r - k);
+    }
 }
 
 void gemm_pack_matrix(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
@@ -227,7 +226,24 @@ static inline __attribute__((always_inline)) void decode_panel(const bool nibble
     }
 }
 
+/* Rows of B as they lie, each into all panels: memory is read in its own order, and asked for some rows early. */
+static void split_rows(const gemm_matrix *b, float *to, int64_t j0, int64_t j1, int64_t k0, int64_t depth) {
+    enum { AHEAD = 4, LINE = 64 };
+    const int64_t item = b->dtype == ANEX_F16 ? 2 : 4, step = b->row * item, bytes = (j1 - j0) * item;
+    const char *from = (const char *)b->data + (k0 * b->row + j0) * item;
+    for (int64_t k = 0; k < depth; k++, from += step) {
+        const char *later = from + step * anex_min(AHEAD, depth - 1 - k);
+        for (int64_t at = 0; at < bytes; at += LINE) __builtin_prefetch(later + at);
+        for (int64_t j = j0; j < j1; j += NR)
+            gemm_widen(to + (j - j0) * depth + k * NR, from, b->dtype, j - j0, anex_min(NR, j1 - j));
+    }
+}
+
 static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1, int64_t k0, int64_t depth, int64_t k) {
+    if (!b->codes && !b->panels && !b->pack && b->matrix.col == 1) {
+        split_rows(&b->matrix, to, j0, j1, k0, depth);
+        return;
+    }
     for (int64_t j = j0; j < j1; j += NR, to += NR * depth) {
         if (b->codes && b->codes->nibbles)
             decode_panel(true, b->codes, to, j / NR, k0, depth, k);
@@ -416,8 +432,12 @@ static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t ro
     if (c->bias) {
         float bias[MR > NR ? MR : NR];
         gemm_widen(bias, c->bias, c->bias_dtype, c->bias_by_row ? i : j, c->bias_by_row ? rows : cols);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[c->bias_by_row ? r : s];
+        if (c->bias_by_row)
+            for (int64_t r = 0; r < rows; r++)
+                for (int s = 0; s < NR; s++) tile[r * NR + s] += bias[r];
+        else
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[s];
     }
     if (c->node && c->node->epilogue && !lies_across(c)) {
         int64_t row_at[MR], col_at[NR];
@@ -476,6 +496,12 @@ void gemm_store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows,
             for (int64_t s = 0; s < cols; s++) ((float *)c->data)[start + r * c->row + s] += tile[r * NR + s];
         return;
     }
+    if (cols == NR && c->col == 1 && !c->place && c->dtype == ANEX_F16) { /* the common case: whole vectors */
+        half *to = (half *)c->data + start;
+        for (int64_t r = 0; r < rows; r++)
+            for (int v = 0; v < VECTORS; v++) vf_store_half(to + r * c->row + v * VF, vf_load(tile + r * NR + v * VF));
+        return;
+    }
     half halves[MR * NR];
     const char *from = (const char *)tile;
     int64_t item = sizeof(float);
@@ -491,6 +517,16 @@ void gemm_store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows,
     }
     char *to = (char *)c->data + start * item;
     for (int64_t r = 0; r < rows; r++) memcpy(to + r * c->row * item, from + r * NR * item, (size_t)(cols * item));
+}
+
+/* Where the rows of a piece of C will be written, while they are still computed: each is in lines of its own. */
+static void claim(const gemm_output *c, int64_t i, int64_t rows, int64_t j) {
+    enum { LINE = 64 };
+    if (c->col != 1 || c->panel || c->place || c->dtype == ANEX_I8 || c->dtype == ANEX_U8) return;
+    const int64_t item = c->dtype == ANEX_F16 ? 2 : 4, step = c->row * item;
+    const char *to = (const char *)c->data + i * step + j * item;
+    for (int64_t r = 0; r < rows; r++, to += step)
+        for (int64_t at = 0; at < NR * item; at += LINE) __builtin_prefetch(to + at, 1);
 }
 
 /* ---- a tile --------------------------------------------------------------------------------- */
@@ -522,6 +558,7 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
                                        : (const char *)(b_block + p * NR * depth);
                 for (int64_t r = 0; r < rows; r += MR) {
                     int64_t m = anex_min(MR, rows - r);
+                    if (last) claim(c, i + r, m, j);
                     float *sum = sums + ((i - i0 + r) / MR * panels + p) * MR * NR, *to = last ? last_sums : sum;
                     const float *x = a_block + (by_row ? r * ROW : r * depth);
                     if (codes)

@@ -124,6 +124,70 @@ static void multiply_few(const anex_node *node, const anex_slice *slice) {
     }
 }
 
+/* The same where the many vectors lie across k: rows of y, read as they lie, add to the sums of a BAND of columns. */
+enum { BAND = 8 * VF };
+
+static inline __attribute__((always_inline)) void add_rows(const int few, const float *x, const void *y,
+                                                           const anex_dtype dtype, int64_t step, int64_t k,
+                                                           float *sums) {
+    enum { ROWS_AHEAD = 8 };
+    const int64_t item = dtype == ANEX_F16 ? 2 : 4;
+    const char *row = y;
+    vf sum[2][8];
+#pragma GCC unroll 2
+    for (int i = 0; i < few; i++)
+#pragma GCC unroll 8
+        for (int v = 0; v < 8; v++) sum[i][v] = vf_zero();
+    for (int64_t r = 0; r < k; r++, row += step * item) {
+        const char *later = row + step * item * anex_min(ROWS_AHEAD, k - 1 - r);
+        for (int64_t at = 0; at < BAND * item; at += 64) __builtin_prefetch(later + at);
+#pragma GCC unroll 8
+        for (int v = 0; v < 8; v++) {
+            vf values = gemm_load(row, dtype, v * VF);
+#pragma GCC unroll 2
+            for (int i = 0; i < few; i++) sum[i][v] = vf_fma(vf_set(x[i * k + r]), values, sum[i][v]);
+        }
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < few; i++)
+#pragma GCC unroll 8
+        for (int v = 0; v < 8; v++) vf_store(sums + i * BAND + v * VF, sum[i][v]);
+}
+
+/* task: BAND columns of a product, n of which is a multiple */
+static void multiply_across(const anex_node *node, const anex_slice *slice) {
+    const product *p = node->state;
+    const anex_tensor *x = node->n_list ? node->list[0] : node->in[0], *y = node->n_list ? node->list[1] : node->in[1];
+    anex_tensor *out = node->out[0];
+    int64_t bands = p->n / BAND;
+    float *vectors = slice->scratch, *sums = vectors + p->m * p->k;
+    for (int64_t task = slice->begin; task < slice->end; task++) {
+        place at = place_of(p, task / bands);
+        int64_t first = task % bands * BAND;
+        gemm_matrix a = part(&p->x, x, at.x), b = part(&p->y, y, at.y + first);
+        for (int64_t i = 0; i < p->m; i++)
+            for (int64_t k = 0; k < p->k; k++)
+                vectors[i * p->k + k] = gemm_one(a.data, a.dtype, i * a.row + k * a.col);
+        for (int64_t i = 0; i < p->m; i += 2) {
+            const float *some = vectors + i * p->k;
+            float *to = sums + i * BAND;
+            if (p->m - i > 1)
+                b.dtype == ANEX_F16 ? add_rows(2, some, b.data, ANEX_F16, b.row, p->k, to)
+                                    : add_rows(2, some, b.data, ANEX_F32, b.row, p->k, to);
+            else
+                b.dtype == ANEX_F16 ? add_rows(1, some, b.data, ANEX_F16, b.row, p->k, to)
+                                    : add_rows(1, some, b.data, ANEX_F32, b.row, p->k, to);
+        }
+        gemm_output c = {.data = (char *)out->data + at.out * (int64_t)anex_itemsize(out), .dtype = out->dtype};
+        c.row = p->out_row, c.col = 1, c.node = node, c.first = at.out;
+        for (int64_t j = 0; j < BAND; j += NR) {
+            float tile[FEW * NR];
+            for (int64_t i = 0; i < p->m; i++) memcpy(tile + i * NR, sums + i * BAND + j, NR * sizeof *tile);
+            gemm_store_tile(&c, tile, 0, p->m, first + j, NR);
+        }
+    }
+}
+
 /* int32, modulo 2^32 as numpy; task: a row of the output */
 static void multiply_integers(const anex_node *node, const anex_slice *slice) {
     const product *p = node->state;
@@ -261,6 +325,13 @@ static anex_status add_product(anex_node *node, product *p, const anex_tensor *x
     /* constants too: reading them once is all there is to do, and where they lie programs can share them */
     if (p->m <= FEW && p->y.row == 1 && p->y.col == p->k) return add_few(node, p, batch, false, error);
     if (p->n <= FEW && p->x.col == 1) return add_few(node, p, batch, true, error);
+    bool across = !anex_is_constant(y) && p->y.col == 1 && p->n % BAND == 0;
+    if (p->m <= FEW && across && !node->strict) {
+        node->ends_float = true;
+        node->scratch = (size_t)(p->m * (p->k + BAND)) * sizeof(float);
+        anex_add_stage(node, multiply_across, batch * (p->n / BAND), 0.05 * (double)(p->m * p->k * BAND) + 10);
+        return keep(node, p, error);
+    }
     bool may_pack = !node->n_list; /* a list's constants stay where they are, so packing would hold them twice */
     gemm_plan(&p->g, batch, p->m, p->n, p->k, kind_of(x, p->x.col == 1, may_pack), kind_of(y, p->y.row == 1, may_pack));
     p->g.strict = node->strict;

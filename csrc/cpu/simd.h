@@ -25,6 +25,20 @@ static inline vf vf_load_half(const half *p) { return _mm512_cvtph_ps(_mm256_loa
 static inline void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 static inline vf vf_set(float x) { return _mm512_set1_ps(x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+/* Of these two b when one is a NaN, or on arm64 the NaN */
+static inline vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+static inline vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+static inline void vf_store_half(half *p, vf x) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline vf vf_zip_low(vf a, vf b) { /* a[0], b[0], a[1], .. of their lower halves; and of their upper ones */
+    const __m512i from = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return _mm512_permutex2var_ps(a, from, b);
+}
+static inline vf vf_zip_high(vf a, vf b) {
+    const __m512i from = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return _mm512_permutex2var_ps(a, from, b);
+}
 static inline vf vf_load_i8(const void *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
@@ -40,6 +54,17 @@ static inline vf vf_load_half(const half *p) { return _mm256_cvtph_ps(_mm_loadu_
 static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
 static inline vf vf_set(float x) { return _mm256_set1_ps(x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+static inline vf vf_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+static inline void vf_store_half(half *p, vf x) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline vf vf_zip_low(vf a, vf b) {
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+static inline vf vf_zip_high(vf a, vf b) {
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
 static inline vf vf_load_i8(const void *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
@@ -57,6 +82,11 @@ static inline vf vf_load_half(const half *p) { return vcvt_f32_f16(vreinterpret_
 static inline void vf_store(float *p, vf x) { vst1q_f32(p, x); }
 static inline vf vf_set(float x) { return vdupq_n_f32(x); }
 static inline vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+static inline vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
+static inline vf vf_min(vf a, vf b) { return vminq_f32(a, b); }
+static inline void vf_store_half(half *p, vf x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
+static inline vf vf_zip_low(vf a, vf b) { return vzip1q_f32(a, b); }
+static inline vf vf_zip_high(vf a, vf b) { return vzip2q_f32(a, b); }
 static inline uint32x4_t vf_codes(const void *p) { /* four bytes */
     uint32_t four;
     memcpy(&four, p, sizeof four);
@@ -91,6 +121,19 @@ static inline vf vf_load_half(const half *p) {
 static inline void vf_store(float *p, vf x) { memcpy(p, &x, sizeof x); }
 static inline vf vf_set(float x) { return (vf){x, x, x, x}; }
 static inline vf vf_fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vf vf_max(vf a, vf b) {
+    vi mask = a > b;
+    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
+}
+static inline vf vf_min(vf a, vf b) {
+    vi mask = a < b;
+    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
+}
+static inline vf vf_zip_low(vf a, vf b) { return (vf){a[0], b[0], a[1], b[1]}; }
+static inline vf vf_zip_high(vf a, vf b) { return (vf){a[2], b[2], a[3], b[3]}; }
+static inline void vf_store_half(half *p, vf x) {
+    for (int i = 0; i < VF; i++) p[i] = anex_float_to_half(x[i]);
+}
 static inline vf vf_load_i8(const void *p) {
     const int8_t *x = p;
     return (vf){x[0], x[1], x[2], x[3]};
@@ -103,6 +146,46 @@ static inline vf vf_look_up(const float *table, const void *p, int shift) {
 #endif
 
 static inline vf vf_zero(void) { return vf_set(0); }
+static inline vf vf_abs(vf x) { return vf_max(x, -x); }
+
+/* x[VF] becomes its transpose: each step brings together what is half of the rows apart. */
+static inline __attribute__((always_inline)) void vf_transpose(vf *x) {
+    vf y[VF];
+#pragma GCC unroll 4
+    for (int step = 1; step < VF; step *= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < VF / 2; i++) {
+            y[2 * i] = vf_zip_low(x[i], x[i + VF / 2]);
+            y[2 * i + 1] = vf_zip_high(x[i], x[i + VF / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VF; i++) x[i] = y[i];
+    }
+}
+
+/* Of all lanes of x[0 .. 3]: the sum; the greatest, which may be of what is beside a NaN */
+static inline float vf_sum_of_four(const vf *x) {
+    vf sum = (x[0] + x[1]) + (x[2] + x[3]);
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(sum);
+#else
+    float lane[VF];
+    vf_store(lane, sum);
+    for (int j = 1; j < VF; j++) lane[0] += lane[j];
+    return lane[0];
+#endif
+}
+static inline float vf_max_of_four(const vf *x) {
+    vf max = vf_max(vf_max(x[0], x[1]), vf_max(x[2], x[3]));
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps(max);
+#else
+    float lane[VF];
+    vf_store(lane, max);
+    for (int j = 1; j < VF; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
+    return lane[0];
+#endif
+}
 
 static inline float fma_if(bool once, float a, float b, float c) { return FUSED || once ? fmaf(a, b, c) : a * b + c; }
 static inline vf vf_fma_if(bool once, vf a, vf b, vf c) {

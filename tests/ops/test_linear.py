@@ -290,3 +290,21 @@ def test_einsum_multiplies_over_the_last_axis(device, rng, equation, x_shape, y_
         expected=product,
         device=device,
     )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_few_rows_times_a_matrix_that_is_not_constant(rng, dtype, m, isa):
+    x, y = rng.normal(size=(2, m, 37)).astype(dtype), rng.normal(size=(2, 37, 384)).astype(dtype)
+    (found,) = run("matmul", x=x, y=y, isa=isa)
+    np.testing.assert_allclose(found, x.astype(np.float64) @ y.astype(np.float64), rtol=2e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("n", "k"), [(32, 32), (50, 70), (96, 300)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_product_with_the_transpose_of_a_matrix_that_is_not_constant(rng, dtype, n, k, isa):
+    x, y = rng.normal(size=(29, k)).astype(dtype), rng.normal(size=(n, k)).astype(dtype)
+    (found,) = run("matmul", x=x, y=y, transpose_y=True, isa=isa)
+    np.testing.assert_allclose(found, x.astype(np.float64) @ y.T.astype(np.float64), rtol=2e-3, atol=2e-2)
