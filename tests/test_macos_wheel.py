@@ -34,7 +34,7 @@ IMPORTS = {
         _bzero _memchr _memcmp _memcpy _memmove _memset _memset_pattern16 ___memcpy_chk ___memmove_chk ___memset_chk
         _strchr _strcmp _strcspn _strdup _strerror _strlen _strncmp _strrchr _strstr ___strcpy_chk ___strncpy_chk
         _snprintf _vsnprintf ___snprintf_chk ___stack_chk_fail ___stack_chk_guard ___error
-        _cos _cosf _exp _fmodf _ldexpf _log _log2 _sinf _tanf
+        _cos _cosf _exp _fmodf _ldexpf _log _log2 _pow _sinf _tanf
         _access _fclose _fopen _fopen$DARWIN_EXTSN _fwrite _getenv _getpid _mkdir _nftw _remove _rename _sysconf _unlink
         _clock_gettime _nanosleep _timespec_get _sched_yield
         _pthread_atfork _pthread_cond_broadcast _pthread_cond_destroy _pthread_cond_init _pthread_cond_signal

@@ -49,8 +49,10 @@ static inline vf quick_gelu_tanh(vf x) { /* (1 + tanh z) / 2 = 1 / (1 + e^-2z) *
     vf z = vf_fma(x * x, vf_set(-0x1.a5a7dp-4f), vf_set(-0x1.26aec2p+1f));
     return x * quick_logistic(x * z);
 }
-/* x > 0 less |x| times the normal distribution's tail beyond |x|, whose logarithm is close to a parabola */
+/* x times the normal distribution up to x: beyond |x| lies a tail whose logarithm is close to a parabola. x stays the
+   last factor, for the sign of zeros and for what is half a step of float16's smallest. */
 static inline vf quick_gelu_exact(vf x) {
+    typedef int32_t bits __attribute__((vector_size(VF * 4)));
     vf a = vf_min(vf_abs(x), vf_set(64)); /* the tail beyond that is 0 */
     vf q = vf_fma(vf_set(-0x1.ec89bp-20f), a, vf_set(0x1.025d66p-14f));
     q = vf_fma(q, a, vf_set(-0x1.e7dda0p-11f));
@@ -58,8 +60,10 @@ static inline vf quick_gelu_exact(vf x) {
     q = vf_fma(q, a, vf_set(-0x1.ba0a8ap-5f));
     q = vf_fma(q, a, vf_set(-0x1.d577aep-2f));
     q = vf_fma(q, a, vf_set(-0x1.26b864p+0f));
-    q = vf_fma(q, a, vf_set(-0x1.ffff62p-1f));
-    return vf_max(vf_set(0), x) - a * quick_exp2(q);
+    q = vf_fma(q, a, vf_set(-1));
+    vf tail = quick_exp2(q), rest = vf_set(1) - tail;
+    bits below = x < vf_set(0);
+    return x * (vf)((below & (bits)tail) | (~below & (bits)rest));
 }
 
 #endif
