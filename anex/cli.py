@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ._coremltools import keep_frameworks_out
 from .bench.commands import bench
 from .calibration import calibrate
 from .cost.commands import cost
@@ -19,11 +20,22 @@ from .quantization.commands import quantize
 from .report.commands import profile
 from .verification.commands import verify
 
+OWN_PROCESS = "the process is the command's own"
+LIGHT = frozenset({"advise", "cost", "explain", "mil", "profile"})  # read models from files, and convert nothing
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="anex")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Program the Apple Neural Engine: what is here, and whether it works."""
+    if context.obj == OWN_PROCESS and context.invoked_subcommand in LIGHT:
+        keep_frameworks_out()
+
+
+def run() -> None:
+    """``anex``, as the shell calls it."""
+    main(prog_name="anex", obj=OWN_PROCESS)
 
 
 main.add_command(advise)

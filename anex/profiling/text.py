@@ -13,6 +13,7 @@ def headlines(profile: Profile) -> list[str]:
     """What a reader of any of the outputs should know first; the device among it."""
     p, known, memory = profile, profile.limits, profile.memory
     ms = f"{p.median * 1e3:.4g} ms per call (p10 {p.p10 * 1e3:.4g}, p90 {p.p90 * 1e3:.4g}, {p.repeat} calls)"
+    how = "the stand-in: no hardware was run" if p.device == "double" else "measured"
     ceiling = (
         f"limits of {known.device} (measured): {known.flops_per_second / 1e9:.4g} GFLOP/s, "
         f"{known.bytes_per_second / 1e9:.4g} GB/s; {known.instruction_set}, {known.threads} thread(s)"
@@ -20,7 +21,7 @@ def headlines(profile: Profile) -> list[str]:
         else f"limits of {known.device}: not measured"
     )
     return [
-        f"device {p.device} (measured): {ms}, {p.flops / 1e9:.4g} GFLOP, {p.tflops * 1e3:.4g} GFLOP/s",
+        f"device {p.device} ({how}): {ms}, {p.flops / 1e9:.4g} GFLOP, {p.tflops * 1e3:.4g} GFLOP/s",
         ceiling,
         f"memory: {mebibytes(memory.arena_bytes)} for intermediate tensors, {memory.ratio:.3g}x of its lower bound, "
         f"the {mebibytes(memory.live_bytes_peak)} alive at once; {mebibytes(memory.packed_bytes)} of packed constants",
