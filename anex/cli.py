@@ -11,6 +11,7 @@ import click
 from ._coremltools import keep_frameworks_out
 from .bench.commands import bench
 from .calibration import calibrate
+from .commands import one_line
 from .cost.commands import cost
 from .miltools.commands import mil
 from .placement.advising import command as advise
@@ -72,7 +73,6 @@ def selftest(output: Path | None, quick: bool, only: tuple[str, ...], force: boo
 
     Exits with 1 if something failed. The file of --output is what to attach to an issue.
     """
-    from .errors import Error
     from .selftest import report
 
     if output is not None and not output.absolute().parent.is_dir():
@@ -82,10 +82,8 @@ def selftest(output: Path | None, quick: bool, only: tuple[str, ...], force: boo
         if sys.stderr.isatty():
             click.echo(f"\r{done}/{total} {name[:50]:<50}", err=True, nl=done == total)
 
-    try:
+    with one_line():
         found = report.run(quick=quick, only=only, force=force, listener=progress)
-    except Error as error:
-        raise click.ClickException(str(error)) from error
     if output is not None:
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     click.echo(report.text(found))

@@ -4,7 +4,6 @@ import csv
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from anex import mb, published
 from anex.cost import model, rows, text
 from anex.cost.chips import chip
 from anex.cost.program import cost
-from anex.cost.work import PRODUCTS, Load, Work
+from anex.cost.work import Load, Work
 
 NAME = "shared/reference/ane_measurements.csv"  # beside the repository, if at all
 SHARED = next((found for parent in Path(__file__).parents if (found := parent / NAME).exists()), Path(NAME))
@@ -143,38 +142,6 @@ def test_the_parts_of_a_prediction_add_up_to_it():
     assert sum(found.prediction.bounds.values()) == pytest.approx(found.prediction.ms)
     assert sum(op.ms for op in found.ops) < found.prediction.ms
     assert found.prediction.low < found.prediction.ms < found.prediction.high
-
-
-@pytest.mark.parametrize("kind", PRODUCTS)
-@pytest.mark.parametrize("scheme", ["fp16", "w8a8"])
-def test_no_prediction_is_faster_than_its_chips_peak(fitted, kind, scheme):
-    """The most that was published for a chip of the generation in this arithmetic, or the fitted rate of 1x1 convs."""
-    names = sorted({each.chip.name for each in fitted.known} | {"A17 Pro", "M4 Ultra", "M7"})
-    works = [
-        Work(kind, flops, weights, 1e6, positions, (channels, channels), scheme, count)
-        for flops, positions in ((1e8, 1), (1e12, 4096)) for weights in (0.0, 1e7)
-        for channels, count in ((64, 1), (512, 128))
-    ]  # fmt: skip
-    wholes = ("conv_chain", "vision_cnn", "program")
-    loads = [Load((work,), 1e5, 1e5, whole) for work in works for whole in wholes]
-    loads += [Load((work, Work("softmax", bytes=1e6), replace(work, flops=work.flops / 9)), 1e5, 1e5, whole)
-              for work in works[::3] for whole in wholes]  # fmt: skip
-    for name in names:
-        on, path = chip(name), "e5rt" if "Pro" in name else "coreml"
-        peak = fitted.parameters.value(on, "rate") * (fitted.parameters.value(on, "w8a8") if scheme == "w8a8" else 1)
-        for each in fitted.known:
-            if each.chip.generation == on.generation and {
-                (work.kind, work.scheme == "w8a8") for work in each.load.works if work.flops
-            } == {(kind, scheme == "w8a8")}:
-                peak = max(peak, each.load.flops / each.ms)
-        found = fitted.predict(loads, [on] * len(loads), [path] * len(loads))
-        for load, p in zip(loads, found, strict=True):
-            assert p.low <= p.ms <= p.high
-            assert load.flops / p.low <= peak * (1 + 1e-9)
-            assert 0 <= p.utilisation <= 1 + 1e-9
-            assert sum(p.bounds.values()) == pytest.approx(p.ms)
-            for work, ms in zip(load.works, p.works, strict=True):
-                assert work.flops <= ms * peak * (1 + 1e-9)
 
 
 def test_a_chip_nobody_measured_has_a_wider_interval_than_one_that_was(fitted):
