@@ -33,6 +33,11 @@ def mebibytes(bytes: int) -> str:
     return f"{bytes / 2**20:.3g} MiB"
 
 
+def cropped(name: str, most: int = 44) -> str:
+    """Its end, where names differ."""
+    return name if len(name) <= most else ".." + name[2 - most :]
+
+
 HEADER = ("op", "count", "ms/op", "total ms", "GFLOP", "GFLOP/s", "GB/s", "share", "bound")
 
 
@@ -63,7 +68,7 @@ def lines(profile: Profile) -> Iterable[str]:
     slowest = sorted(profile.rows, key=lambda row: -row.seconds)[:TOP]
     yield ""
     yield f"the {len(slowest)} ops with the most time, of {len(profile.rows)}"
-    yield from table([TOP_HEADER, *map(top_cells, slowest)], left=2)
+    yield from table([TOP_HEADER, *((cropped(name), *rest) for name, *rest in map(top_cells, slowest))], left=2)
 
 
 def table(rows: Sequence[Sequence[str]], left: int) -> Iterable[str]:
