@@ -1,5 +1,5 @@
 """``python -m anex``."""
 
-from .cli import main
+from .cli import run
 
-main(prog_name="anex")
+run()

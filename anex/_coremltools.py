@@ -27,6 +27,34 @@ _BARS = {
 }
 
 
+# What coremltools imports where it is installed, for converters from there: seconds, and hundreds of megabytes.
+FRAMEWORKS = (
+    "torch", "torchvision", "torchaudio", "torchao", "executorch", "transformers", "tensorflow", "sklearn", "libsvm",
+    "xgboost", "scipy",
+)  # fmt: skip
+_kept_out: tuple[str, ...] = ()
+
+
+def keep_frameworks_out() -> None:
+    """Let coremltools, once it is loaded, be loaded as if none of ``FRAMEWORKS`` were installed that is not in use.
+
+    For a command that owns its process and converts from none of them: coremltools cannot, then, until it ends.
+    """
+    global _kept_out
+    _kept_out = FRAMEWORKS
+
+
+def _load() -> Any:
+    missing = [name for name in _kept_out if name not in sys.modules] if "coremltools" not in sys.modules else []
+    for name in missing:
+        sys.modules[name] = None  # type: ignore[assignment]  # import says: not found
+    try:
+        return importlib.import_module("coremltools")
+    finally:
+        for name in missing:
+            sys.modules.pop(name, None)
+
+
 def _is_not_theirs(record: logging.LogRecord) -> bool:
     """Some modules of coremltools log as nobody in particular."""
     return "coremltools" not in record.pathname.replace("\\", "/").split("/")
@@ -50,7 +78,7 @@ def coremltools() -> Iterator[Any]:
         restore.enter_context(warnings.catch_warnings())
         for module in ("coremltools", "torch"):  # a user's own warnings still reach them
             warnings.filterwarnings("ignore", module=module)
-        ct = importlib.import_module("coremltools")
+        ct = _load()
         for name, bar in _BARS.items():
             module_ = sys.modules.get(name)
             if hasattr(module_, bar):

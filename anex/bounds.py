@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError, MissingFileError
+from .errors import Error, FormatError, MissingFileError
 
 LARGEST_TEXT = 256 << 20  # bytes of MIL text, or of a protobuf without its weights
 LARGEST_VALUE = 64 << 20  # elements of one value that is computed while a program is built
@@ -34,6 +34,8 @@ def read(path: Path) -> bytes:
                 "its weights may have"
             )
         return path.read_bytes()
+    except Error:  # which may be a FileNotFoundError or a ValueError too
+        raise
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL; OSError: links in a circle

@@ -8,7 +8,6 @@ published measurements, so it can be attached to an issue and become data for ev
 from __future__ import annotations
 
 import csv
-import os
 import platform
 import statistics
 import sys
@@ -133,9 +132,10 @@ def measure(chip: str, quick: bool = False, calls: int = CALLS) -> Iterator[dict
     import numpy as np
 
     from .creation import tensor
+    from .devices.info import label
     from .program import compile
 
-    device = "double" if os.environ.get("ANEX_ANE_FRAMEWORK") else "ane"
+    device = label("ane")
     for number, case in enumerate(cases(quick), 1):
         row = {"row_id": f"C{number}", "source": "anex calibrate", "chip": chip, "os": platform.mac_ver()[0],
                "path": "private", "device": device, **case.row}  # fmt: skip

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from ._coremltools import keep_frameworks_out
 from .bench.commands import bench
 from .calibration import calibrate
+from .commands import one_line
 from .cost.commands import cost
 from .miltools.commands import mil
 from .placement.advising import command as advise
@@ -19,11 +21,22 @@ from .quantization.commands import quantize
 from .report.commands import profile
 from .verification.commands import verify
 
+OWN_PROCESS = "the process is the command's own"
+LIGHT = frozenset({"advise", "cost", "explain", "mil", "profile"})  # read models from files, and convert nothing
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="anex")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Program the Apple Neural Engine: what is here, and whether it works."""
+    if context.obj == OWN_PROCESS and context.invoked_subcommand in LIGHT:
+        keep_frameworks_out()
+
+
+def run() -> None:
+    """``anex``, as the shell calls it."""
+    main(prog_name="anex", obj=OWN_PROCESS)
 
 
 main.add_command(advise)
@@ -60,7 +73,6 @@ def selftest(output: Path | None, quick: bool, only: tuple[str, ...], force: boo
 
     Exits with 1 if something failed. The file of --output is what to attach to an issue.
     """
-    from .errors import Error
     from .selftest import report
 
     if output is not None and not output.absolute().parent.is_dir():
@@ -70,10 +82,8 @@ def selftest(output: Path | None, quick: bool, only: tuple[str, ...], force: boo
         if sys.stderr.isatty():
             click.echo(f"\r{done}/{total} {name[:50]:<50}", err=True, nl=done == total)
 
-    try:
+    with one_line():
         found = report.run(quick=quick, only=only, force=force, listener=progress)
-    except Error as error:
-        raise click.ClickException(str(error)) from error
     if output is not None:
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     click.echo(report.text(found))

@@ -83,13 +83,13 @@ def versions() -> dict[str, str]:
 
 
 def neural_engine() -> dict[str, Any]:
-    from .devices.info import device_info
+    from .devices.info import device_info, is_stand_in
 
     info = device_info()
     known: dict[str, Any] = {
         "available": info.available, "reason": info.reason, "framework": info.framework, "chip": info.chip,
         "family": info.family, "architecture": info.architecture, "engines": info.engines, "cores": info.cores,
-        "build": info.build, "is_stand_in": bool(os.environ.get("ANEX_ANE_FRAMEWORK")), "device": {},
+        "build": info.build, "is_stand_in": is_stand_in(), "device": {},
         "selectors": [], "qos": {"expected": EXPECTED_QOS, "found": {}},
     }  # fmt: skip
     try:

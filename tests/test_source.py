@@ -41,7 +41,7 @@ LAYERS = [
     {"mil", "ops", "tidy", "agree", "state", "bounds"},
     {"optim"},
     {"creation"},
-    {"_native", "_coremltools", "spec", "published", "power"},
+    {"_native", "_coremltools", "spec", "published", "power", "commands"},
     {"errors"},
 ]
 

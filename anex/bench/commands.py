@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..commands import one_line
 from .timing import QUICK, Effort
 
 
@@ -148,7 +149,6 @@ def add(name: str, command: Command) -> None:
         device: str | None, chip: str, warm: int | None, calls: int | None, seconds: float | None, quick: bool,
         as_json: bool, markdown: bool, out: Path | None, plot: Path | None, **options: Any,
     ) -> None:  # fmt: skip
-        from ..errors import Error
         from . import machine, report, tables, text
         from .record import BENCHMARKS
         from .running import run
@@ -162,13 +162,11 @@ def add(name: str, command: Command) -> None:
             click.echo(explanation())
             return
         where = device or machine.default()
-        try:
+        with one_line():
             runs = [
                 run(BENCHMARKS[each], where, chosen, effort(warm, calls, seconds, quick), chip, progress(each))
                 for each in names
             ]
-        except Error as error:
-            raise click.ClickException(str(error)) from error
         whole = json.dumps(report.as_json(runs, where), indent=1)
         if out is not None:
             out.write_text(whole + "\n", encoding="utf-8")

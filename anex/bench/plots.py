@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..devices.info import label
 from ..errors import ArgumentError
 from . import published
-from .machine import label
 from .running import Run
 
 if TYPE_CHECKING:

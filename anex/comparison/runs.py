@@ -18,7 +18,7 @@ from ..devices import cpu, fuse
 from ..devices.stepwise import is_static
 from ..errors import AneWarning
 from ..ops import dtype_name
-from ..ops.record import nbytes
+from ..ops.record import is_list, nbytes
 from ..program import compile
 from ..store import dumps, loads
 
@@ -39,7 +39,7 @@ def runs(op: Operation) -> bool:
 
 def is_value(var: Var) -> bool:
     """Whether a program could give it: a tensor of a dtype that inputs and outputs have."""
-    if not hasattr(var, "sym_type") or var.shape is None or not hasattr(var, "dtype"):
+    if not hasattr(var, "sym_type") or is_list(var) or var.shape is None or not hasattr(var, "dtype"):
         return False
     kind = dtype_name(var)
     return cpu.DTYPES.get(kind) == kind.replace("fp", "float")

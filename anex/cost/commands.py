@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..commands import one_line
+
 if TYPE_CHECKING:
     from .model import Model
 
@@ -44,12 +46,11 @@ def cost(
 
     MODEL is a .mlpackage, a .mlmodelc or MIL text.
     """
-    from ..errors import Error
     from .model import path_of, with_calibration
 
     if (model is not None) + (rows is not None and not evaluate) + published + evaluate != 1:
         raise click.UsageError("give a MODEL, --rows FILE.csv, --published or --evaluate")
-    try:
+    with one_line():
         if evaluate:
             _evaluate(rows)
             return
@@ -60,8 +61,6 @@ def cost(
             _rows(rows, fitted, as_json)
         elif model is not None:
             _model(model, chips or USUAL, path_of(path), weights, function, fitted, ops, as_json)
-    except Error as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _rows(file: Path, fitted: Model, as_json: bool) -> None:

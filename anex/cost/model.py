@@ -19,7 +19,8 @@ from . import rows as published
 from .chips import Chip, chip
 from .fitting import refit
 from .kriging import Hyper, Kriging, Names, offset, points, target
-from .physics import BOUNDS, NAMES, Batch, Parameters
+from .peak import Peaks, shared
+from .physics import BOUNDS, NAMES, Array, Batch, Parameters, Terms
 from .work import PATHS, Load
 
 DATA = Path(__file__).parent / "data"
@@ -35,8 +36,8 @@ class Prediction:
 
     ``bounds``: ms by ``BOUNDS``, the largest is ``bound``. ``works``: ms of each work of the load, ``work_bounds``
     what it is bound by, ``work_rows`` the rows of this chip with such a work. ``rows``: measured
-    rows of this chip with this kind of load, ``chip_rows`` of this chip at all. ``utilisation``: of the chip's fitted
-    peak in the arithmetic the load uses.
+    rows of this chip with this kind of load, ``chip_rows`` of this chip at all. ``utilisation``: of the chip's peak
+    in the arithmetic the load uses, which neither ``ms`` nor ``low`` exceeds.
     """
 
     ms: float
@@ -100,6 +101,7 @@ class Model:
         )
         kinds = ((each.chip.name, kind) for each in known for kind in {work.kind for work in each.load.works})
         self._measured = Counter(kinds)
+        self.peaks = Peaks(parameters, [(each.chip, each.load, each.ms) for each in known])
 
     def predict(
         self, loads: Sequence[Load], chips: Sequence[Chip], paths: Sequence[str], *,
@@ -128,21 +130,25 @@ class Model:
         mean, variance = self.kriging.predict(at)
         shift = mean - offset(at, self.parameters, chips)
         half = self.factor * np.sqrt(variance + np.asarray(beyond) ** 2)
-        shares, works, work_bounds = at.terms.bounds(), at.terms.works, at.terms.bound_of_works()
+        work_bounds = at.terms.bound_of_works()
+        least = [self.peaks.least(chip, load) for chip, load in zip(chips, loads, strict=True)]
+        floors = np.array([each.sum() for each in least])
+        times = np.maximum(np.exp(at.base + shift), floors)
+        scaled = _scaled(at.terms, times, least)
+        shares, works = scaled.bounds(), scaled.works
         found = []
         for i, load in enumerate(loads):
-            scale = math.exp(shift[i])
-            ms = math.exp(at.base[i]) * scale
+            ms, floor = float(times[i]), float(floors[i])
             mine = np.flatnonzero(at.terms.row == i)
             names = {chips[i].name, chips[i].name.removesuffix(f", {HERE}")} if chips[i].known else set()
             behind = [sum(self._measured[name, work.kind] for name in names) for work in load.works]
             same = [each for each in self.known if each.chip.name in names]
             found.append(
                 Prediction(
-                    ms, ms * math.exp(-half[i]), ms * math.exp(half[i]),
-                    {name: float(part) * scale for name, part in zip(BOUNDS, shares[i], strict=True)},
-                    tuple(float(works[n]) * scale for n in mine), tuple(work_bounds[n] for n in mine), tuple(behind),
-                    load.flops, self.at_peak(chips[i], load) / ms,
+                    ms, max(floor, ms * math.exp(-half[i])), ms * math.exp(half[i]),
+                    {name: float(part) for name, part in zip(BOUNDS, shares[i], strict=True)},
+                    tuple(float(works[n]) for n in mine), tuple(work_bounds[n] for n in mine), tuple(behind),
+                    load.flops, floor / ms,
                     sum(each.load.kind == load.kind for each in same), len(same),
                 )
             )  # fmt: skip
@@ -151,11 +157,6 @@ class Model:
     def _here(self, chip: Chip) -> str:
         """The user's own measurements of this chip are of the machine that predictions are for."""
         return HERE if any(each.row.source == HERE and each.chip == chip for each in self.known) else ""
-
-    def at_peak(self, chip: Chip, load: Load) -> float:
-        """ms the products would take at the rate of 1x1 convolutions, each in its arithmetic."""
-        rate, int8 = (self.parameters.value(chip, name) for name in ("rate", "w8a8"))
-        return sum(work.flops / (rate * int8 if work.scheme == "w8a8" else rate) for work in load.works)
 
     def calibrated(self, lines: Sequence[Mapping[str, str]]) -> Model:
         """The model with a user's own measurements: their chips refitted, and what is left learnt."""
@@ -175,6 +176,18 @@ class Model:
             batch = Batch([each] * len(mine), [known.row.path for known in mine], [known.load for known in mine])
             parameters = refit(parameters, each, batch, np.array([known.ms for known in mine]))
         return Model(parameters, self.hyper, self.factor, [*self.known, *own])
+
+
+def _scaled(terms: Terms, times: Array, least: Sequence[Array]) -> Terms:
+    """``terms`` that add up to ``times``, no work taking less than its ``least``."""
+    by_load, by_work, works = np.ones(len(times)), np.ones(len(terms.row)), terms.works
+    around = terms.start + terms.into + terms.out
+    for i, total in enumerate(times):
+        mine = np.flatnonzero(terms.row == i)
+        parts = np.array([around[i], *works[mine]])
+        factors = shared(float(total), parts, np.array([0.0, *least[i]])) / np.where(parts, parts, 1.0)
+        by_load[i], by_work[mine] = factors[0], factors[1:]
+    return terms.scaled(by_load, by_work)
 
 
 def usable(lines: Sequence[Mapping[str, str]], outlying: Mapping[str, float] | None = None) -> list[Known]:

@@ -171,6 +171,13 @@ class Terms:
         np.add.at(found, self.row, by_work)
         return found
 
+    def scaled(self, by_load: Array, by_work: Array) -> Terms:
+        """What belongs to a load, and what to a work, times a factor of each."""
+        return Terms(
+            self.start * by_load, self.into * by_load, self.out * by_load, self.compute * by_work,
+            self.stream * by_work, self.passes * by_work, self.overhead * by_work, self.row,
+        )  # fmt: skip
+
     def bound_of_works(self) -> list[str]:
         """What each work is bound by."""
         parts = np.stack([self.overhead, self.compute, self.stream, self.passes], axis=1)

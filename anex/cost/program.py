@@ -116,7 +116,7 @@ def cost(program: Program, chip: Chip, *, path: str = "private", model: Model | 
                 estimates.append(Estimate(op.op_type, op.name, 0, 0, 0, "unknown", 0, 0, 0, "unknown", 0, 0))
                 continue
             work, ms, p = load.works[n], prediction.works[n], prediction
-            peak = fitted.at_peak(chip, Load((work,), 0, 0)) / ms if ms else 0.0
+            peak = work.flops / fitted.peaks.peak(chip, work) / ms if work.flops else 0.0
             estimates.append(
                 Estimate(
                     op.op_type, op.name, ms, ms * p.low / p.ms, ms * p.high / p.ms, p.work_bounds[n], work.flops,

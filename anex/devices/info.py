@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -62,6 +63,20 @@ def device_info() -> DeviceInfo:
         chip, family, found["architecture"], found["anes"], found["cores"], found["build"], found["framework"],
         reason is None, reason,
     )  # fmt: skip
+
+
+def is_stand_in() -> bool:
+    """Whether another library takes the place of Apple's framework, as the tests' stand-in does."""
+    return bool(os.environ.get("ANEX_ANE_FRAMEWORK"))
+
+
+def label(device: str) -> str:
+    """What figures of ``device`` are: ``ane`` and ``cpu`` were measured there, ``double`` is the tests' stand-in.
+
+    >>> label("cpu")
+    'cpu'
+    """
+    return "double" if device == "ane" and is_stand_in() else device
 
 
 def unavailable() -> str | None:

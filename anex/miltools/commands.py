@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from ..commands import one_line
+
 PATH = click.Path(path_type=Path)
-
-
-@contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Errors of anex as those of the command."""
-    from ..errors import Error
-
-    try:
-        yield
-    except Error as error:
-        raise click.ClickException(str(error)) from error
 
 
 @click.group()

@@ -129,7 +129,12 @@ def _shape_of_tensors(kind: Any) -> tuple[int, ...]:
 
 def rank_of(var: Var) -> int:
     kind = var.sym_type
-    return len(kind.get_shape() if hasattr(kind, "get_shape") else var.shape or ())
+    return _rank_of_tensors(kind) if hasattr(kind, "get_shape") else len(var.shape or ())
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _rank_of_tensors(kind: Any) -> int:
+    return len(kind.get_shape())
 
 
 def size(var: Var) -> int:
@@ -152,19 +157,17 @@ def stored_bytes(var: Var) -> int:
 
 def dtype_name(var: Var) -> str:
     """As MIL spells it: ``fp16``, ``int32``, ``bool``; of what is no tensor ``list`` or ``dict``."""
-    from coremltools.converters.mil.mil import types
-
-    kind = var.sym_type
-    if types.is_list(kind) or types.is_dict(kind):
-        return "list" if types.is_list(kind) else "dict"
-    return _name_of_dtype(kind.get_primitive() if hasattr(kind, "get_primitive") else var.dtype)
+    return _name_of_dtype(var.sym_type)
 
 
 @functools.lru_cache(maxsize=CACHED)
-def _name_of_dtype(dtype: Any) -> str:
+def _name_of_dtype(kind: Any) -> str:
     from coremltools.converters.mil.mil import types
 
-    return str(types.builtin_to_string(dtype))
+    if types.is_list(kind) or types.is_dict(kind):
+        return "list" if types.is_list(kind) else "dict"
+    kind = kind.wrapped_type() if types.is_state(kind) else kind
+    return str(types.builtin_to_string(kind.get_primitive() if types.is_tensor(kind) else kind))
 
 
 def _bits(dtype: str) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .acceptance import never
-from .record import dtype_name, is_list, shape, tensors
+from .record import CACHED, dtype_name, is_list, shape, tensors
 from .rule import BEFORE_H16, FAMILIES, PATHS, Check, Cliff, Rule
 
 if TYPE_CHECKING:
@@ -53,7 +54,16 @@ def is_weight(var: Var) -> bool:
 
 
 def is_static(var: Var) -> bool:
-    return not is_list(var) and var.shape is not None and all(isinstance(dim, (int, np.integer)) for dim in var.shape)
+    return not is_list(var) and _has_fixed_shape(var.sym_type)
+
+
+@functools.lru_cache(maxsize=CACHED)
+def _has_fixed_shape(kind: Any) -> bool:
+    kind = kind.wrapped_type() if hasattr(kind, "wrapped_type") else kind  # a state's
+    if not hasattr(kind, "get_shape"):
+        return True  # a scalar, whose shape is ()
+    found = kind.get_shape()
+    return found is not None and all(isinstance(dim, (int, np.integer)) for dim in found)
 
 
 def _static(check: Check) -> Check:

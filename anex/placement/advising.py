@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
+from ..commands import one_line
 from ..cost.chips import Chip
 from ..cost.chips import chip as chip_named
 from ..cost.model import Prediction, shipped
 from ..cost.named import ENCODERS
 from ..cost.work import Load, Work
-from ..errors import ArgumentError, Error
+from ..errors import ArgumentError
 from .advice import PARTLY, STILL_FINE
 from .explaining import explain, program_of
 from .report import Explanation
@@ -169,11 +170,9 @@ def command(model: Path | None, chip: str, path: str, as_json: bool) -> None:
 
     from ..cost.model import path_of
 
-    try:
+    with one_line():
         path_of(path)
         found = table(chip, path) if model is None else [advise(model, chip, path)]
-    except Error as error:
-        raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps([each.as_dict() for each in found], indent=1))
     else:

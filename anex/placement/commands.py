@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ..commands import one_line
+
 PRESETS = ("mobilenet", "vit", "gpt2", "llama")
 
 
@@ -44,14 +46,13 @@ def explain(
     import json
 
     from ..cost.model import path_of
-    from ..errors import Error
     from . import explain as explained
     from .text import lines
 
     if sum((model is not None, preset is not None, bool(names), bool(rules))) != 1:
         raise click.UsageError("give a MODEL, a --preset, an --op or a --rule")
     path_of_it = {"device": device, "chip": chip, "units": units, "contested": contested}
-    try:
+    with one_line():
         path_of(path)
         if rules:
             _rules(rules, as_json)
@@ -66,8 +67,6 @@ def explain(
 
             contexts = max_context or (None,)
             found = [explained(made(preset, tokens), path=path, **path_of_it) for tokens in contexts]  # type: ignore[arg-type]
-    except Error as error:
-        raise click.ClickException(str(error)) from error
     if as_json:
         dicts = [each.as_dict() for each in found]
         click.echo(json.dumps(dicts[0] if len(dicts) == 1 else dicts, indent=1))

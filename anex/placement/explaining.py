@@ -18,6 +18,7 @@ from ..cost.program import Cost, cost, operations, port_bytes
 from ..errors import ArgumentError, UnsupportedError
 from ..load import from_file, from_mil
 from ..ops import Finding, Verdict, ane_findings, dtype_name, verdict
+from ..ops.record import is_list
 from ..program import Program as Compiled
 from .advice import advice
 from .catalogue import PROGRAM
@@ -160,7 +161,7 @@ def _other(device: devices.Device) -> Callable[[Operation], Placed]:
 
 def _fallback(op: Operation, units: str) -> str:
     """Which other unit runs it: the GPU computes with floating tensors of fixed shape."""
-    kinds = {dtype_name(var) for var in op.outputs if hasattr(var, "dtype")}
+    kinds = {dtype_name(var) for var in op.outputs}
     first = UNITS[units][0]
     floating = all(kind.startswith("fp") for kind in kinds) and bool(kinds)
     return first if floating and not op.op_type.startswith(HOST_ONLY) else "cpu"
@@ -171,10 +172,10 @@ def _place(op: Operation, of: Callable[[Operation], Placed], estimate: Any) -> O
     against = {finding.rule.confidence for finding in findings if speaks_against(finding) and not finding.refuses}
     likelihood = "sure" if reasons or not against else "likely" if "medium" in against else "contested"
     out = op.outputs[0] if op.outputs else None
+    shape = () if out is None or is_list(out) else out.shape or ()
     return OpPlacement(
-        op.name, op.op_type, tuple(map(str, out.shape or ())) if out is not None else (),
-        dtype_name(out) if out is not None and hasattr(out, "dtype") else "", unit, likelihood, findings, reasons,
-        estimate.ms if estimate else 0.0, estimate.flops if estimate else 0.0,
+        op.name, op.op_type, tuple(map(str, shape)), dtype_name(out) if out is not None else "", unit, likelihood,
+        findings, reasons, estimate.ms if estimate else 0.0, estimate.flops if estimate else 0.0,
     )  # fmt: skip
 
 

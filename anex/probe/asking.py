@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..bench.machine import label
 from ..bench.timing import Effort
+from ..devices.info import label
 from ..errors import AneWarning, ArgumentError
 from . import questions
 from .record import PROBES, Probe

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bench.machine import facts, label
+from ..bench.machine import facts
+from ..devices.info import label
 
 SCHEMA = 1
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _native
 from ..devices import stepwise
+from ..devices.info import label
 from ..errors import ArgumentError
 from .costs import Cost, Node, costs
 from .profile import Limits, Memory, Profile, Row, rates
@@ -36,7 +37,7 @@ def measure(
     """Call ``repeat`` times after two calls to warm up, into the same outputs; None: 10, 3 or 1 times, by latency."""
     if repeat is not None and (isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1):
         raise ArgumentError(f"repeat={repeat!r}: the number of timed calls is an int from 1 on")
-    known = limits(_native.get_num_threads()) if device == "cpu" else Limits(device, "", 0, 0.0, 0.0)
+    known = limits(_native.get_num_threads()) if device == "cpu" else Limits(label(device), "", 0, 0.0, 0.0)
     out = executable.run(arguments)
     calls: list[float] = []
     nodes: list[Sequence[float]] = []
@@ -59,7 +60,7 @@ def measure(
     ran, work = _work(function, executable, arguments)
     rows = _rows(ran, work, nodes, known)
     outside = (call - sum(times) for call, times in zip(calls, nodes, strict=True))
-    return Profile(device, repeat, *_percentiles(calls), _percentiles(outside)[0], rows, memory, known)
+    return Profile(label(device), repeat, *_percentiles(calls), _percentiles(outside)[0], rows, memory, known)
 
 
 def _work(

@@ -10,12 +10,14 @@ from html import escape
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e")
 OTHER = "#9498a0"
 WIDTH = 960
+LONG = 40  # characters of a cell that may not all be seen
 STRIP = 56  # height of the timeline
 
 STYLE = """
-.anex-profile { font: 14px/1.45 system-ui, sans-serif; color: #1d2026; background: #fff; max-width: 1000px;
+.anex-profile { font: 14px/1.45 system-ui, sans-serif; color: #1d2026; background: #fff; max-width: 1240px;
   margin: 0 auto; padding: 16px 20px }
-.anex-profile h1 { font-size: 20px; margin: 0 0 4px } .anex-profile h2 { font-size: 15px; margin: 22px 0 6px }
+.anex-profile h1 { font-size: 20px; margin: 0 0 4px; overflow-wrap: anywhere }
+.anex-profile h2 { font-size: 15px; margin: 22px 0 6px }
 .anex-profile p { margin: 2px 0; color: #5a606b } .anex-profile svg { display: block; width: 100%; height: auto }
 .anex-profile svg text { fill: #5a606b; font: 11px system-ui, sans-serif }
 .anex-profile .grid { stroke: #e3e5e9 } .anex-profile .roof { stroke: #1d2026; stroke-width: 1.5; fill: none }
@@ -25,8 +27,9 @@ STYLE = """
 .anex-profile table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
 .anex-profile th, .anex-profile td { text-align: right; padding: 2px 10px 2px 0; border-bottom: 1px solid #e3e5e9 }
 .anex-profile th { color: #5a606b; font-weight: 600 }
-.anex-profile .text { text-align: left } .anex-profile .bar { width: 180px }
-.anex-profile .wrap { white-space: normal; min-width: 420px }
+.anex-profile .text { text-align: left; max-width: 360px; overflow: hidden; text-overflow: ellipsis }
+.anex-profile .bar { width: 180px }
+.anex-profile .wrap { white-space: normal; min-width: 420px; max-width: none }
 .anex-profile .bar i { display: block; height: 10px; border-radius: 2px }
 .anex-profile .key { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 6px }
 @media (prefers-color-scheme: dark) {
@@ -149,7 +152,8 @@ def table(
         kinds = [" ".join(["text"] * word + ["wrap"] * (wrap and i == len(texts) - 1)) for i, word in enumerate(words)]
         inside = [escape(cell) for cell in texts]
         inside[0] = key + inside[0]
-        marks = (f' class="{kind}"' if kind else "" for kind in kinds)
+        whole = (f' title="{escape(cell)}"' if len(cell) > LONG and not wrap else "" for cell in texts)
+        marks = ((f' class="{kind}"' if kind else "") + tip for kind, tip in zip(kinds, whole, strict=True))
         filled = _join(f"<{tag}{mark}>{cell}</{tag}>" for mark, cell in zip(marks, inside, strict=True))
         last = "" if bar is None else f'<{tag} class="bar">{bar}</{tag}>'
         return f"<tr>{filled}{last}</tr>"

@@ -98,6 +98,7 @@ class Profile:
 
     ``median``, ``p10`` and ``p90`` are seconds of a whole call from Python; ``overhead`` is the median of
     what of them lies outside all ops: Python, binding the tensors, repacking those that are not packed.
+    ``device`` is "double" where the tests' stand-in took the Neural Engine's place: that is no measurement of hardware.
     ``rows`` are the ops in the order they ran, and their medians need not add up to that of the call. Ops
     that only rename memory, or were computed while compiling, have no row.
     """

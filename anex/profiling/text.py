@@ -13,6 +13,7 @@ def headlines(profile: Profile) -> list[str]:
     """What a reader of any of the outputs should know first; the device among it."""
     p, known, memory = profile, profile.limits, profile.memory
     ms = f"{p.median * 1e3:.4g} ms per call (p10 {p.p10 * 1e3:.4g}, p90 {p.p90 * 1e3:.4g}, {p.repeat} calls)"
+    how = "the stand-in: no hardware was run" if p.device == "double" else "measured"
     ceiling = (
         f"limits of {known.device} (measured): {known.flops_per_second / 1e9:.4g} GFLOP/s, "
         f"{known.bytes_per_second / 1e9:.4g} GB/s; {known.instruction_set}, {known.threads} thread(s)"
@@ -20,7 +21,7 @@ def headlines(profile: Profile) -> list[str]:
         else f"limits of {known.device}: not measured"
     )
     return [
-        f"device {p.device} (measured): {ms}, {p.flops / 1e9:.4g} GFLOP, {p.tflops * 1e3:.4g} GFLOP/s",
+        f"device {p.device} ({how}): {ms}, {p.flops / 1e9:.4g} GFLOP, {p.tflops * 1e3:.4g} GFLOP/s",
         ceiling,
         f"memory: {mebibytes(memory.arena_bytes)} for intermediate tensors, {memory.ratio:.3g}x of its lower bound, "
         f"the {mebibytes(memory.live_bytes_peak)} alive at once; {mebibytes(memory.packed_bytes)} of packed constants",
@@ -30,6 +31,11 @@ def headlines(profile: Profile) -> list[str]:
 
 def mebibytes(bytes: int) -> str:
     return f"{bytes / 2**20:.3g} MiB"
+
+
+def cropped(name: str, most: int = 44) -> str:
+    """Its end, where names differ."""
+    return name if len(name) <= most else ".." + name[2 - most :]
 
 
 HEADER = ("op", "count", "ms/op", "total ms", "GFLOP", "GFLOP/s", "GB/s", "share", "bound")
@@ -62,7 +68,7 @@ def lines(profile: Profile) -> Iterable[str]:
     slowest = sorted(profile.rows, key=lambda row: -row.seconds)[:TOP]
     yield ""
     yield f"the {len(slowest)} ops with the most time, of {len(profile.rows)}"
-    yield from table([TOP_HEADER, *map(top_cells, slowest)], left=2)
+    yield from table([TOP_HEADER, *((cropped(name), *rest) for name, *rest in map(top_cells, slowest))], left=2)
 
 
 def table(rows: Sequence[Sequence[str]], left: int) -> Iterable[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ..commands import one_line
+
 
 @click.command()
 @click.argument("model", required=False, type=click.Path(path_type=Path))
@@ -36,7 +38,6 @@ def quantize(
     MODEL is a .mlpackage, a .mlmodelc or MIL text. Sizes and errors are measured on the CPU engine; times on
     Neural Engines are predicted.
     """
-    from ..errors import Error
     from .schemes import SCHEMES
 
     if listed:
@@ -52,7 +53,7 @@ def quantize(
     from .quantizing import quantize as quantized
 
     settings = {"block_size": block_size, "group_size": group_size, "sparsity": sparsity, "threshold": threshold}
-    try:
+    with one_line():
         found = quantized(
             model, scheme, calibrate=None if calibrate is None else read(calibrate), seed=seed, skip=skip,
             inputs=None if inputs is None else read(inputs), function=function, chips=chips or CHIPS, errors=errors,
@@ -60,8 +61,6 @@ def quantize(
         )  # fmt: skip
         if out is not None:
             found.save(out)
-    except Error as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
     click.echo(found.to_json() if as_json else str(found))
     if out is not None and not as_json:
         click.echo(f"\nwritten to {out}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ..commands import one_line
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -34,17 +36,14 @@ def profile(
 
     MODEL is a .mlpackage, a .mlmodelc or MIL text.
     """
-    from ..errors import Error
     from .making import profile as made
     from .text import lines
 
     if html is not None and not html.absolute().parent.is_dir():
         raise click.ClickException(f"--html {html}: the folder {html.absolute().parent} does not exist")
-    try:
+    with one_line():
         found = made(model, chip=chips, units=units, path=path, device=device, run=not no_run, repeat=repeat,
                      function=function, weights=weights, calibration=calibration, threshold=threshold)  # fmt: skip
-    except Error as error:
-        raise click.ClickException(str(error)) from error
     if html is not None:
         html.write_text(found.to_html(), encoding="utf-8")
     click.echo(found.to_json() if as_json else "\n".join(lines(found, verbose)))

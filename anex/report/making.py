@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ..profiling import Profile
     from ..spec import Spec
 
+SENTENCE = 300  # characters of why nothing was measured
 THRESHOLD = 0.005  # of the cost, from which an op is listed
 
 
@@ -155,8 +157,8 @@ def _measured(program: Program, name: str, device: str | None, repeat: int | Non
             inputs = made_up(part.inputs)
             return part.profile(**state, **inputs, repeat=repeat), ""
     except Error as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        return None, f"device={target!r}: {first}"
+        why = textwrap.shorten(str(error) or type(error).__name__, SENTENCE, placeholder=" ...")
+        return None, f"device={target!r}: {why}"
 
 
 def made_up(specs: Any) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def _predicted(found: Report) -> list[str]:
     colours = pictures.colours_of(line.op for line in found.predicted.lines)
     total = sum(op.ms for op in cost.ops)
     units = {op.name: op.unit for op in found.explanation.ops}
+    words.append(f"Below, the ops alone: {total:.4g} ms of it; the rest is the start, and copies in and out.")
     marks = [_mark(op, total, units.get(op.name, ON_ANE)) for op in cost.ops]
     return [
         title,
@@ -76,6 +77,7 @@ def _predicted(found: Report) -> list[str]:
         pictures.timeline(marks, colours),
         _breakdown(found.predicted),
         pictures.heading(f"Roofline of {found.chip}, fitted: 1x1 convolutions, and weights from memory"),
+        pictures.paragraphs(["Ops above the slope find their data on the chip: what comes from memory is weights."]),
         pictures.roofline(marks, colours, *found.roofs),
     ]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ..cost.text import summary
 from ..placement.report import ON_ANE, OpPlacement
 from ..placement.text import table as placement_table
-from ..profiling.text import headlines
+from ..profiling.text import cropped, headlines
 from ..profiling.text import table as aligned
 from .core_ml import PlannedOp
 from .report import Breakdown, Counts, Line, Rates, Report
@@ -151,7 +151,7 @@ def _derived(rates: Rates, weight_mib: float, of_cores: bool = True) -> Iterator
 
 def top_ops(found: Report) -> list[tuple[str, ...]]:
     slowest = sorted(found.estimates, key=lambda each: -each.ms)[:TOP]
-    return [(_name(each.name), each.op, f"{each.ms:.6f}", f"{each.mib:.2f}", _speed(each), each.bound)
+    return [(cropped(each.name), each.op, f"{each.ms:.6f}", f"{each.mib:.2f}", _speed(each), each.bound)
             for each in slowest]  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def conv_detail(found: Report) -> list[tuple[str, ...]]:
     def row(each: Conv) -> tuple[str, ...]:
         gflops = each.gflop / each.ms * 1e3 if each.ms else 0.0
         return (
-            _name(each.name), f"{each.ms:.6f}", f"{gflops:.2f}", f"{each.mib:.2f}", _speed(each), str(each.into),
+            cropped(each.name), f"{each.ms:.6f}", f"{gflops:.2f}", f"{each.mib:.2f}", _speed(each), str(each.into),
             str(each.out), f"{each.efficiency:.1%}",
         )  # fmt: skip
 
@@ -168,10 +168,6 @@ def conv_detail(found: Report) -> list[tuple[str, ...]]:
 
 def _speed(each: Estimate) -> str:
     return f"{each.mib / each.ms:.2f}" if each.ms else "0.00"
-
-
-def _name(name: str, most: int = 44) -> str:
-    return name if len(name) <= most else ".." + name[2 - most :]
 
 
 def _costly(found: Report) -> Iterator[str]:
@@ -197,7 +193,7 @@ def off_the_engine(found: Report) -> list[OpPlacement]:
 
 def fallback(found: Report, width: int = 40) -> list[tuple[str, ...]]:
     """(op, type, device, why), the costliest first."""
-    return [(_name(op.name, width), op.op, NAMES.get(op.unit, op.unit), "; ".join(op.reasons))
+    return [(cropped(op.name, width), op.op, NAMES.get(op.unit, op.unit), "; ".join(op.reasons))
             for op in off_the_engine(found)[:FALLBACKS]]  # fmt: skip
 
 
@@ -223,7 +219,7 @@ def plan_rows(found: Report) -> list[tuple[str, ...]]:
 
     def row(op: PlannedOp) -> tuple[str, ...]:
         return (
-            str(op.index), _name(op.name), op.op, f"{op.weight or 0.0:.4f}", NAMES.get(op.unit, op.unit),
+            str(op.index), cropped(op.name), op.op, f"{op.weight or 0.0:.4f}", NAMES.get(op.unit, op.unit),
             NAMES.get(mine.get(op.name, ""), "?"), ",".join(NAMES.get(unit, unit) for unit in op.supported),
         )  # fmt: skip
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .. import doctor
+from ..devices.info import label
 from ..errors import ArgumentError
 from . import runner
 from .cases import CASES, every
@@ -19,11 +19,6 @@ from .suite import FAILURES
 
 SCHEMA = 1
 Listener = Callable[[str, int, int], None]  # what is done, how many are, of how many
-
-
-def label() -> str:
-    """Where results come from: ``ane``, or ``double`` where the tests' stand-in takes the framework's place."""
-    return "double" if os.environ.get("ANEX_ANE_FRAMEWORK") else "ane"
 
 
 def run(
@@ -43,7 +38,7 @@ def run(
             listener(job["id"], i + 1, len(jobs))
     report: dict[str, Any] = {
         "schema": SCHEMA,
-        "device": label(),
+        "device": label("ane"),
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - start, 1),
         "options": {"quick": quick, "only": sorted(only), "force": force},

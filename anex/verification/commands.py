@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..commands import one_line
 from .constants import DEVICES, DIFFERS, NOT_RESIDENT, REFERENCES, UNREADABLE
 
 
@@ -48,7 +49,6 @@ def verify(
     MODEL is a .mlpackage, a .mlmodelc or MIL text. Numbers are measured on the device that is named; residency is
     simulated from rules.
     """
-    from ..errors import ArgumentError, Error
 
     if against == "torch":
         raise click.UsageError("--against torch needs the module: call anex.verify(module, against='torch', x=shape)")
@@ -60,7 +60,7 @@ def verify(
     from .text import lines
     from .verifying import verify as verified
 
-    try:
+    with one_line(Unreadable, misuse=click.UsageError):
         found = verified(
             model, against=against, device=device, chip=chip, units=units, seed=seed, quantize=quantize,
             inputs=None if inputs is None else read(inputs), calibrate=None if calibrate is None else read(calibrate),
@@ -68,9 +68,5 @@ def verify(
         )  # fmt: skip
         if out is not None and found.quantized is not None:
             found.quantized.save(out)
-    except ArgumentError as error:
-        raise click.UsageError(" ".join(str(error).split())) from error
-    except Error as error:
-        raise Unreadable(" ".join(str(error).split())) from error
     click.echo(found.to_json() if as_json else "\n".join(lines(found, every_op)))
     context.exit(found.exit_code)

@@ -19,6 +19,7 @@ from ..comparison.metrics import Difference, difference
 from ..comparison.runs import BUDGET, Side, is_value, parts
 from ..comparison.shapes import fixed
 from ..cost.chips import chip as chip_named
+from ..devices.info import label
 from ..errors import ArgumentError, UnsupportedError
 from ..load import default_shapes, from_file
 from ..ops import ane_findings, dtype_name
@@ -127,8 +128,8 @@ def verify(
         layers = tuple(replace(layer, result=by_name.get(layer.name)) for layer in quantized.layers)
         quantized = replace(quantized, layers=layers, outputs=ends)
     return Verification(
-        device, against, where.name, seed if inputs is None else None, limit, min_residency, ends, tuple(ops), modules,
-        tuple(cliffs), explanation, quantized, why,
+        label(device), against, where.name, seed if inputs is None else None, limit, min_residency, ends, tuple(ops),
+        modules, tuple(cliffs), explanation, quantized, why,
     )  # fmt: skip
 
 
