@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..bench.progress import progress
 from ..bench.timing import QUICK, Effort
 
 
@@ -44,10 +45,11 @@ def probe(
     answers: list[Mapping[str, Any]] = []
     interrupted = False
     try:
-        for found in asking.ask(names, where, QUICK if quick else Effort(5, 100, 2.0), progress):
-            answers.append(found)
-            if not as_json:
-                click.echo("\n".join(text(found)))
+        with progress() as listener:
+            for found in asking.ask(names, where, QUICK if quick else Effort(5, 100, 2.0), listener("probe")):
+                answers.append(found)
+                if not as_json:
+                    click.echo("\n".join(text(found)))
     except KeyboardInterrupt:
         interrupted = True
     except Error as error:
@@ -86,8 +88,3 @@ def table(answers: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"{found['name']:{width}}  {found['status']:15}  {found['verdict']}" for found in answers]
     count = {status: sum(found["status"] == status for found in answers) for status in ("PASS", "FAIL", "SKIP")}
     return [*lines, f"{count['PASS']} passed, {count['FAIL']} failed, {count['SKIP']} skipped of {len(answers)}"]
-
-
-def progress(name: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r{done}/{total} {name:<30}", err=True, nl=done == total)

@@ -40,10 +40,12 @@ class Ran:
 
 @dataclass
 class Session:
-    """``device`` and how often calls are timed. ``compiled`` counts compilations."""
+    """``device`` and how often calls are timed. ``small``: smaller sizes, where the published ones take long;
+    ``compiled`` counts compilations."""
 
     device: str
     effort: Effort = field(default_factory=lambda: Effort(5, 100, 2.0))
+    small: bool = False
     compiled: int = 0
 
     def run(self, program: Program, inputs: Mapping[str, np.ndarray], *, timed: bool = True) -> Ran:

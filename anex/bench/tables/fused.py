@@ -297,5 +297,6 @@ register(
         ),
         parts,
         notes=tokens,
+        quick_rows=4,
     )
 )
