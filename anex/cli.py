@@ -17,6 +17,7 @@ from .placement.commands import explain
 from .probe.commands import probe
 from .quantization.commands import quantize
 from .report.commands import profile
+from .suite.commands import everything, merge
 from .verification.commands import verify
 
 
@@ -26,6 +27,8 @@ def main() -> None:
     """Program the Apple Neural Engine: what is here, and whether it works."""
 
 
+bench.add_command(everything)
+bench.add_command(merge)
 main.add_command(advise)
 main.add_command(bench)
 main.add_command(calibrate)

@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from .progress import progress
-from .suite.commands import everything, merge
 from .timing import QUICK, Effort
 
 
@@ -183,10 +182,6 @@ def add(name: str, command: Command) -> None:
 
 for _name, _command in COMMANDS.items():
     add(_name, _command)
-
-
-bench.add_command(everything)
-bench.add_command(merge)
 
 
 @bench.command("gen-int8")

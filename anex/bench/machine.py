@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import devices
-from ..devices.info import device_info
+from ..devices.info import device_info, label
 
 ARRAYS, MACS = 16, 2048  # MAC arrays of a cluster, multiply-adds of each in a cycle: the published tools' assumption
 MAC_CLOCK = 306.0e6  # Hz, of the engine that the published peak was derived for (seed 000)
@@ -21,11 +21,6 @@ def peak_tflops(clock: float = MAC_CLOCK) -> float:
     20.054
     """
     return ARRAYS * MACS * 2 * clock / 1e12
-
-
-def label(device: str) -> str:
-    """What figures of ``device`` are: ``ane`` and ``cpu`` were measured, ``double`` is the stand-in of the tests."""
-    return "double" if device == "ane" and os.environ.get("ANEX_ANE_FRAMEWORK") else device
 
 
 def default() -> str:

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..devices.info import label
 from ..errors import ArgumentError
 from . import published
-from .machine import label
 from .running import Run
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..devices.info import label
 from . import published
-from .machine import facts, label
+from .machine import facts
 from .record import Row
 from .running import Run
 from .timing import Timing

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..devices.info import label
 from . import published
-from .machine import header, label
+from .machine import header
 from .record import Row
 from .running import Run
 

@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..bench.machine import label
 from ..bench.progress import Listener
 from ..bench.timing import Effort
+from ..devices.info import label
 from ..errors import AneWarning, ArgumentError
 from . import questions
 from .record import PROBES, Probe

@@ -30,9 +30,10 @@ def probe(
 
     Exits with 1 if a check failed. Answers are kept by machine, under ANEX_HOME or the user's cache folder.
     """
+    from .. import answers as answers_of
     from ..bench.machine import default, facts
     from ..errors import Error
-    from . import asking, store
+    from . import asking
     from .record import PROBES
 
     if listed:
@@ -55,7 +56,7 @@ def probe(
     except Error as error:
         raise click.ClickException(str(error)) from error
     whole = {
-        "schema_version": store.SCHEMA,
+        "schema_version": answers_of.SCHEMA,
         "system": dict(facts(where)),
         "interrupted": interrupted,
         "probes": answers,
@@ -66,7 +67,7 @@ def probe(
         click.echo(json.dumps(whole, indent=1))
     else:
         click.echo("\n".join(table(answers)))
-    store.save(where, {found["name"]: found for found in answers if found["status"] != "SKIP"})
+    answers_of.save(where, {found["name"]: found for found in answers if found["status"] != "SKIP"})
     sys.exit(1 if interrupted or any(found["status"] == "FAIL" for found in answers) else 0)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import ArgumentError, FormatError
-from ..report import SCHEMA
+from ..bench.report import SCHEMA
+from ..errors import ArgumentError, FormatError
 
 Key = tuple[str, str, tuple[tuple[str, float], ...]]
 """Benchmark, label of the configuration, and its sizes: labels alone repeat."""

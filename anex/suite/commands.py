@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..progress import progress
+from ..bench.progress import progress
 
 
 def percent(context: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -47,8 +47,8 @@ def everything(
     Both are whole at any time: Ctrl-C leaves what is done. Exits with 1 if anything failed, got slower than --compare
     allows, or was interrupted.
     """
-    from ...errors import Error
-    from .. import machine, plots
+    from ..bench import machine, plots
+    from ..errors import Error
     from . import gate, reports
     from .outcome import SECTIONS
     from .playing import Plan, items, outcomes
@@ -98,7 +98,7 @@ def everything(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A .json, to merge again, or a .md table.")
 def merge(files: Sequence[Path], out: Path) -> None:
     """Put the JSON reports FILES of several machines, or files merged before, into one."""
-    from ...errors import Error
+    from ..errors import Error
     from . import community, reports
     from .writing import atomically
 

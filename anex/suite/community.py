@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..report import SCHEMA
+from ..bench.report import SCHEMA
 from .gate import direction
 from .reports import rows
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import ArgumentError
+from ..errors import ArgumentError
 from .reports import Key, rows, spread
 
 LOWER = frozenset({"ms", "us", "mJ"})

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..machine import facts
-from ..report import SCHEMA
+from ..bench.machine import facts
+from ..bench.report import SCHEMA
 from .outcome import SECTIONS, Outcome, counted
 from .playing import Plan
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ...errors import ArgumentError
-from .. import report, tables, text
-from ..machine import label
-from ..progress import Listener
-from ..record import BENCHMARKS, Benchmark
-from ..running import Run, run
-from ..timing import QUICK, Effort
+from ..bench import report, tables, text
+from ..bench.progress import Listener
+from ..bench.record import BENCHMARKS, Benchmark
+from ..bench.running import Run, run
+from ..bench.timing import QUICK, Effort
+from ..devices.info import label
+from ..errors import ArgumentError
 from .outcome import SECTIONS, Outcome
 from .training import TRAININGS, Training, play
 
 if TYPE_CHECKING:
-    from ...probe.record import Probe
+    from ..probe.record import Probe
 
 del tables  # it registers them
 PROBING = Effort(5, 100, 2.0)
@@ -45,8 +45,8 @@ Item = tuple[str, str, Callable[[Plan, Listener], Outcome]]
 
 def items(plan: Plan) -> list[Item]:
     """Section, name and what runs it. Names that nothing has are refused."""
-    from ...probe import asking
-    from ...probe.record import PROBES
+    from ..probe import asking
+    from ..probe.record import PROBES
 
     del asking  # it registers them
     known: dict[str, list[Item]] = {
@@ -100,13 +100,14 @@ def trained(training: Training, plan: Plan, listener: Listener) -> Outcome:
 
 def probed(probe: Probe, plan: Plan, listener: Listener) -> Outcome:
     """Answers of the whole form are kept for ``explain``, as those of ``anex probe`` are; those of a small one not."""
-    from ...probe import asking, store
-    from ...probe.commands import text as told
+    from .. import answers
+    from ..probe import asking
+    from ..probe.commands import text as told
 
     begun = time.perf_counter()
     answer = asking.answer(probe, plan.device, QUICK if plan.quick else PROBING, small=plan.quick)
     if answer["status"] != "SKIP" and not plan.quick:
-        store.save(plan.device, {probe.name: answer})
+        answers.save(plan.device, {probe.name: answer})
     status = "PASS" if answer["status"] == "FAIL (expected)" else answer["status"]
     reasons = [] if answer["status"] == "PASS" else [answer["verdict"]]
     lines = "\n".join(told(answer)).rstrip()

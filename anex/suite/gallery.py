@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ...cost.chips import chip as chip_named
-from ...cost.model import shipped
-from .. import plots
-from ..columns import MIB
-from ..machine import header, label
-from ..record import Row
-from ..running import Run
+from ..bench import plots
+from ..bench.columns import MIB
+from ..bench.machine import header
+from ..bench.record import Row
+from ..bench.running import Run
+from ..cost.chips import chip as chip_named
+from ..cost.model import shipped
+from ..devices.info import label
 
 Runs = Mapping[str, Run]
 # Title, and of which benchmarks a panel is drawn, by which fact.
