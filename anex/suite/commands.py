@@ -66,12 +66,15 @@ def everything(
         report.write()
     except (Error, OSError) as error:
         raise click.ClickException(str(error)) from error
-    with progress() as listener:
-        for outcome in outcomes(plan, listener):
-            report.outcomes.append(outcome)
-            report.write()
-            if not as_json:
-                click.echo(outcome.line)
+    try:
+        with progress() as listener:
+            for outcome in outcomes(plan, listener):
+                report.outcomes.append(outcome)
+                report.write()
+                if not as_json:
+                    click.echo(outcome.line)
+    except KeyboardInterrupt:  # between two of them
+        plan.interrupted = True
     report.finished = not plan.interrupted
     report.write()
     failed = report.failed
