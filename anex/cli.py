@@ -19,6 +19,7 @@ from .placement.commands import explain
 from .probe.commands import probe
 from .quantization.commands import quantize
 from .report.commands import profile
+from .suite.commands import everything, merge
 from .verification.commands import verify
 
 OWN_PROCESS = "the process is the command's own"
@@ -39,6 +40,8 @@ def run() -> None:
     main(prog_name="anex", obj=OWN_PROCESS)
 
 
+bench.add_command(everything)
+bench.add_command(merge)
 main.add_command(advise)
 main.add_command(bench)
 main.add_command(calibrate)

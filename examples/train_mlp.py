@@ -28,28 +28,42 @@ def score(x, w1, b1, w2, b2, w3):
     return mb.matmul(x=h, y=w3)
 
 
-def main() -> float:
-    rng = np.random.default_rng(0)
-    specs = {name: anex.spec(shape, "float32") for name, shape in SHAPES.items()}
+SPECS = {name: anex.spec(shape, "float32") for name, shape in SHAPES.items()}
 
-    @anex.graph(x=anex.spec((POINTS, 2), "float32"), label=anex.spec((POINTS, 1), "float32"), **specs)
+
+def prepare(device=None):
+    """The step, compiled, with weights to start from."""
+
+    @anex.graph(x=anex.spec((POINTS, 2), "float32"), label=anex.spec((POINTS, 1), "float32"), **SPECS)
     def loss(x, label, **weights):
         s = score(x, **weights)  # log(1 + e^s) - label s
         each = mb.sub(x=mb.softplus(x=s), y=mb.mul(x=label, y=s))
         return mb.reduce_mean(x=each, axes=[0, 1], keep_dims=True, name="loss")
 
+    rng = np.random.default_rng(0)
     start = {name: rng.normal(size=shape) / np.sqrt(shape[0]) for name, shape in SHAPES.items()}
-    step = anex.compile(anex.training_step(loss, SHAPES, rule="sgd", momentum=0.9))
-    loop = anex.PingPong(step, start=start)
-    for i in range(STEPS):
+    step = anex.compile(anex.training_step(loss, SHAPES, rule="sgd", momentum=0.9), device=device)
+    return anex.PingPong(step, start=start)
+
+
+def training(steps, device=None, loop=None):
+    """The loss of each step."""
+    loop, rng = loop or prepare(device), np.random.default_rng(1)
+    for i in range(steps):
         x, label = spirals(rng, POINTS)
         rate = anex.optim.warmup_cosine(i, peak=0.3, steps=STEPS, warmup=20)
         found = loop(x=x, label=label, rate=np.full(1, rate, np.float32))
-        if i % 100 == 0 or i == STEPS - 1:
-            print(f"step {i:4}  loss {float(found['loss'][0, 0]):.4f}")
+        yield float(found["loss"][0, 0])
 
-    x, label = spirals(rng, POINTS)
-    test = anex.compile(anex.graph(x=anex.spec((POINTS, 2), "float32"), **specs)(lambda x, **w: score(x, **w)))
+
+def main() -> float:
+    loop = prepare()
+    for i, loss in enumerate(training(STEPS, loop=loop)):
+        if i % 100 == 0 or i == STEPS - 1:
+            print(f"step {i:4}  loss {loss:.4f}")
+
+    x, label = spirals(np.random.default_rng(2), POINTS)
+    test = anex.compile(anex.graph(x=anex.spec((POINTS, 2), "float32"), **SPECS)(lambda x, **w: score(x, **w)))
     right = float(((np.asarray(test(x, **{n: loop.current[n] for n in SHAPES})) > 0) == label).mean())
     print(f"{right:.1%} of new points are right")
     return right

@@ -18,6 +18,7 @@ from fake_ane import build, control
 _temporary = tempfile.TemporaryDirectory(prefix="anex-tests-", ignore_cleanup_errors=True)
 os.environ["TEMP"] = _temporary.name
 os.environ["ANEX_CACHE_DIR"] = f"{_temporary.name}/notes"
+os.environ["ANEX_HOME"] = f"{_temporary.name}/answers"
 if "ANEX_ANE_FRAMEWORK" not in os.environ and shutil.which(build.COMPILER):
     os.environ["ANEX_ANE_FRAMEWORK"] = str(build.build())
 

@@ -20,6 +20,7 @@ NATIVE = sorted(path for pattern in ("*.c", "*.h", "*.inc") for path in (ROOT / 
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"suite"},
     {"probe"},
     {"bench"},
     {"selftest", "calibration"},
@@ -33,6 +34,7 @@ LAYERS = [
     {"grad", "dynamic", "attention"},
     {"program", "build"},
     {"profiling"},
+    {"answers"},
     {"devices"},
     {"passes"},
     {"cost"},

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..commands import one_line
+from .progress import progress
 from .timing import QUICK, Effort
 
 
@@ -132,16 +133,6 @@ def effort(warm: int | None, calls: int | None, seconds: float | None, quick: bo
     )
 
 
-def progress(name: str) -> Callable[[str, int, int], None]:
-    """A line that is written over, where somebody watches."""
-
-    def listener(label: str, done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r{name} {done}/{total} {label[:50]:<50}", err=True, nl=done == total)
-
-    return listener
-
-
 def add(name: str, command: Command) -> None:
     """The sub-command of one benchmark."""
 
@@ -149,7 +140,7 @@ def add(name: str, command: Command) -> None:
         device: str | None, chip: str, warm: int | None, calls: int | None, seconds: float | None, quick: bool,
         as_json: bool, markdown: bool, out: Path | None, plot: Path | None, **options: Any,
     ) -> None:  # fmt: skip
-        from . import machine, report, tables, text
+        from . import machine, plots, report, tables, text
         from .record import BENCHMARKS
         from .running import run
 
@@ -163,16 +154,17 @@ def add(name: str, command: Command) -> None:
             return
         where = device or machine.default()
         with one_line():
-            runs = [
-                run(BENCHMARKS[each], where, chosen, effort(warm, calls, seconds, quick), chip, progress(each))
-                for each in names
-            ]
+            if plot is not None:
+                plots.figure()  # says at once if it cannot be drawn
+            with progress() as listener:
+                runs = [
+                    run(BENCHMARKS[each], where, chosen, effort(warm, calls, seconds, quick), chip, listener(each))
+                    for each in names
+                ]
         whole = json.dumps(report.as_json(runs, where), indent=1)
         if out is not None:
             out.write_text(whole + "\n", encoding="utf-8")
         if plot is not None:
-            from . import plots
-
             plots.draw(runs, plot)
         if as_json:
             click.echo(whole)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..devices.info import label
 from ..errors import ArgumentError
@@ -13,48 +14,64 @@ from .running import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 AXES = {
     "depth": "layers", "weight_mb": "weights, MiB", "working_set_mb": "working set, MiB", "gflop": "GFLOP",
-    "channels": "channels", "n": "n",
+    "channels": "channels", "n": "n", "total_mb": "weights and activations, MiB",
 }  # fmt: skip
 Points = list[tuple[float, float]]
 
 
-def draw(runs: Sequence[Run], path: Path) -> None:
-    """One picture, a panel a run, to a .png, .svg or .pdf. Needs matplotlib: ``pip install anex[plot]``."""
+def figure(panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    """An empty picture of so many panels, one above the other. Needs matplotlib: ``pip install anex[plot]``."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ArgumentError("drawing needs matplotlib, which is not installed: pip install 'anex[plot]'") from error
-    figure = Figure(figsize=(8, 4.5 * len(runs)), layout="constrained")
-    for axes, run in zip(figure.subplots(len(runs), squeeze=False)[:, 0], runs, strict=True):
-        panel(axes, run)
+    made = Figure(figsize=(8, 4.5 * panels), layout="constrained")
+    return made, list(made.subplots(panels, squeeze=False)[:, 0])
+
+
+def save(made: Figure, path: Path) -> None:
     try:
-        figure.savefig(path)
+        made.savefig(path)
     except (ValueError, OSError) as error:
         raise ArgumentError(f"{path} cannot be drawn: {error}") from error
 
 
-def panel(axes: Axes, run: Run) -> None:
-    """Rates by size, both logarithmic."""
-    x = axis(run)
+def draw(runs: Sequence[Run], path: Path) -> None:
+    """One picture, a panel a run, to a .png, .svg or .pdf."""
+    made, panels = figure(len(runs))
+    for axes, run in zip(panels, runs, strict=True):
+        panel(axes, run)
+    save(made, path)
+
+
+def panel(axes: Axes, run: Run, x: str = "") -> None:
+    """Rates by size, both logarithmic. ``x``: the fact on the x axis."""
+    x = x or axis(run)
     axes.set_title(run.benchmark.title)
     axes.set_xlabel(AXES.get(x, x))
     axes.set_ylabel("TFLOPS")
     axes.set_xscale("log")
     axes.set_yscale("log")
     for name, points, marker in (
-        (f"{label(run.device)}: measured here", ours(run), "o"),
-        (f"predicted for {run.chip}", predicted(run), "^"),
-        *((f"published: {chip}", points, "x") for chip, points in others(run).items()),
+        (f"{label(run.device)}: measured here", ours(run, x), "o"),
+        (f"predicted for {run.chip}", predicted(run, x), "^"),
+        *((f"published: {chip}", points, "x") for chip, points in others(run, x).items()),
     ):
         if points:
             axes.plot(
                 *zip(*sorted(points), strict=True), marker=marker, linestyle="" if marker == "x" else "-", label=name
             )
+    finish(axes)
+
+
+def finish(axes: Axes) -> None:
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
 
 
 def axis(run: Run) -> str:
@@ -66,23 +83,29 @@ def axis(run: Run) -> str:
     return max(known, key=lambda name: len({row[name] for row in run.rows}), default="gflop")
 
 
-def ours(run: Run) -> Points:
-    x = axis(run)
-    return [(row[x], row["gflop"] / row.ms()) for row in run.rows if row.timings]
+def ours(run: Run, x: str) -> Points:
+    """TFLOPS of the first program of each row; rows without a size or a time are left out."""
+    found: Points = []
+    for row in run.rows:
+        with suppress(KeyError):
+            found.append((row[x], row["gflop"] / row.ms()))
+    return found
 
 
-def predicted(run: Run) -> Points:
-    x = axis(run)
-    first: list[Any] = [(row, next(iter(row.predicted.values()), [])) for row in run.rows]
-    return [(row[x], row["gflop"] / sum(p.ms for p in several)) for row, several in first if several]
+def predicted(run: Run, x: str) -> Points:
+    found: Points = []
+    for row in run.rows:
+        several = next(iter(row.predicted.values()), [])
+        with suppress(KeyError, ZeroDivisionError):
+            found.append((row[x], row["gflop"] / sum(p.ms for p in several)))
+    return found
 
 
-def others(run: Run) -> dict[str, Points]:
+def others(run: Run, x: str) -> dict[str, Points]:
     """By chip, of those that published a rate."""
-    x = axis(run)
     found: dict[str, Points] = {}
     for row in run.rows:
         for line in published.rows(row, run.benchmark.table):
-            if line["tflops"]:
+            if line["tflops"] and x in row.config.facts:
                 found.setdefault(line["chip"], []).append((row[x], float(line["tflops"])))
     return found

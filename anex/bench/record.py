@@ -66,7 +66,7 @@ class Row:
 
     def ms(self, name: str = "") -> float:
         """Median milliseconds of a program; of the only one without a name. KeyError where it failed."""
-        return self.timings[name or next(iter(self.config.programs))].ms
+        return self.timings[name or next(iter(self.config.programs), "")].ms
 
     def __getitem__(self, name: str) -> float:
         return self.config.facts[name]
@@ -97,7 +97,8 @@ class Column:
 class Benchmark:
     """One published tool. ``source`` in words, and source and table in ``anex.published``; ``configs`` takes its own
     options; ``before`` and ``notes`` are lines above and below the table, the latter of all rows together; ``x``: the
-    fact on the x axis of its picture; ``powered``: what the engine draws is read too, as ``found["power"]``."""
+    fact on the x axis of its picture; ``powered``: what the engine draws is read too, as ``found["power"]``;
+    ``quick``: options of ``configs`` for a run that has little time, of which ``quick_rows`` are run, the smallest."""
 
     name: str
     title: str
@@ -109,6 +110,8 @@ class Benchmark:
     notes: Callable[[Sequence[Row]], Sequence[str]] = lambda rows: ()
     x: str = ""
     powered: bool = False
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    quick_rows: int = 3
 
 
 BENCHMARKS: dict[str, Benchmark] = {}

@@ -23,11 +23,11 @@ def as_json(runs: Sequence[Run], device: str) -> dict[str, Any]:
         "schema_version": SCHEMA,
         "date": now,
         "system": dict(facts(device)),
-        "benchmarks": [_run(run) for run in runs],
+        "benchmarks": [run_as_json(run) for run in runs],
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
+def run_as_json(run: Run) -> dict[str, Any]:
     return {
         "name": run.benchmark.name,
         "title": run.benchmark.title,
@@ -44,6 +44,7 @@ def _run(run: Run) -> dict[str, Any]:
 def _row(run: Run, row: Row) -> dict[str, Any]:
     return {
         "config": row.config.label,
+        "facts": dict(row.config.facts),
         "values": {column.key: column.of(row) for column in run.benchmark.columns},
         "status": row.status,
         "failed": dict(row.failed),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +17,14 @@ from ..creation import empty, tensor
 from ..errors import Error
 from ..power import Sampler, reading, sampler
 from ..program import compile
+from . import peers
+from .progress import Listener
 from .record import Benchmark, Config, Row, Steps
 from .timing import Effort, measure
 
 if TYPE_CHECKING:
     from .._native import Tensor
     from ..program import Program
-
-Listener = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -47,13 +46,14 @@ class Run:
 
 def run(
     benchmark: Benchmark, device: str, options: Mapping[str, Any], effort: Effort, chip: str = "M4",
-    listener: Listener | None = None,
+    listener: Listener | None = None, most: int = 0,
 ) -> Run:  # fmt: skip
     """Every configuration of ``benchmark`` with these options, in order; predicted for ``chip``.
 
-    Ctrl-C ends it after the rows that are done.
+    ``most``: so many of them, the smallest, where not 0. Ctrl-C ends it after the rows that are done.
     """
-    configs = list(benchmark.configs(**options))
+    known = list(benchmark.configs(**options))
+    configs = smallest(known, most) if most else known
     meter = sampler() if benchmark.powered and device == "ane" else None
     done = Run(benchmark, device, chip, options)
     try:
@@ -66,7 +66,17 @@ def run(
     if listener:
         listener("", len(done.rows), len(configs))
     done.notes += benchmark.notes(done.rows)
+    if most:
+        with_ = ", ".join(f"{name}={value}" for name, value in options.items())
+        done.notes.append(f"A selection for a quick run: {len(configs)} of {len(known)} configurations, the smallest"
+                          + (f", with {with_}" if with_ else ""))  # fmt: skip
     return done
+
+
+def smallest(configs: Sequence[Config], most: int) -> list[Config]:
+    """So many, of the least work, in their own order."""
+    by_work = sorted(range(len(configs)), key=lambda i: configs[i].facts.get("gflop", 0.0))
+    return [configs[i] for i in sorted(by_work[:most])]
 
 
 def measured(config: Config, device: str, effort: Effort, chip: str, meter: Sampler | None = None) -> Row:
@@ -94,12 +104,20 @@ def measured(config: Config, device: str, effort: Effort, chip: str, meter: Samp
                         row.found["power"] = reading(call, meter)
                 outputs[name] = [np.array(each) for each in results]
                 row.stats[name] = dict(programs[0].stats())
-        except (Error, MemoryError) as error:
+        except Exception as error:  # whatever it is, the other rows go on
             row.failed[name] = f"{stage}: {_first_line(error)}"
-    for name, peer in config.peers.items() if sys.platform == "darwin" else ():
-        row.timings[name] = measure(peer(), effort)
+    if config.peers and not config.programs and not peers.AVAILABLE:
+        row.skipped = peers.WHY_NOT
+    for name, peer in config.peers.items() if peers.AVAILABLE else ():
+        try:
+            row.timings[name] = measure(peer(), effort)
+        except Exception as error:
+            row.failed[name] = f"{name}: {_first_line(error)}"
     if config.check and not row.failed:
-        row.found.update(config.check(outputs))
+        try:
+            row.found.update(config.check(outputs))
+        except Exception as error:
+            row.failed["check"] = f"check: {_first_line(error)}"
     return row
 
 
@@ -153,4 +171,5 @@ def threads(count: int) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    first = f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    return first if isinstance(error, (Error, MemoryError)) else f"{type(error).__name__}: {first}"

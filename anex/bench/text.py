@@ -48,16 +48,18 @@ def others(run: Run, row: Row) -> str:
 
 def text(run: Run) -> str:
     lines = [f"=== {run.benchmark.title} ===", *header(run.device), *run.benchmark.before(**run.options)]
-    lines += aligned(cells(run))
-    lines += run.notes
+    return "\n".join([*lines, *aligned(cells(run)), *below_the_table(run)])
+
+
+def below_the_table(run: Run) -> list[str]:
+    lines = [*run.notes]
     if any(not timing.steady for row in run.rows for timing in row.timings.values()):
         lines.append("not steady after the warm-up: " + ", ".join(
             row.config.label for row in run.rows if not all(t.steady for t in row.timings.values())))  # fmt: skip
     if run.interrupted:
         lines.append("interrupted: the rows above are whole, and others are missing")
     lines.append(f"Times are {label(run.device)}; the last two columns are others' figures and the cost model's.")
-    lines += sources(run)
-    return "\n".join(lines)
+    return lines + sources(run)
 
 
 def sources(run: Run) -> list[str]:
@@ -94,4 +96,7 @@ def markdown(run: Run) -> str:
         return "| " + " | ".join(t.replace("|", "\\|") for t in texts) + " |"
 
     ruler = line(["---"] + ["---:"] * (len(titles) - 3) + ["---"] * 2)
-    return "\n".join([f"### {run.benchmark.title}", "", *header(run.device), "", line(titles), ruler, *map(line, rows)])
+    table = ["", line(titles), ruler, *map(line, rows)]
+    said = [*header(run.device), *run.benchmark.before(**run.options)]
+    below = [each for note in below_the_table(run) for each in ("", note)]
+    return "\n".join([f"### {run.benchmark.title}", *(each for one in said for each in ("", one)), *table, *below])

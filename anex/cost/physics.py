@@ -108,6 +108,11 @@ class Parameters:
     def value(self, chip: Chip, name: str) -> float:
         return float(np.exp(self.of(chip)[NAMES.index(name)]))
 
+    def roofs(self, chip: Chip) -> tuple[float, float]:
+        """FLOP/s and bytes/s of the chip, as fitted."""
+        wide = self.value(chip, "wide") if chip.is_wide else 1.0
+        return self.value(chip, "rate") * 1e3, self.value(chip, "stream") * wide * 1e3
+
 
 class Batch:
     """Loads laid out for arithmetic: an entry per load, and an entry per work."""

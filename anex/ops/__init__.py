@@ -26,13 +26,14 @@ from . import (  # noqa: F401  each defines its family
 from .findings import CURES, ane_findings, program_findings, warn_contested
 from .foreign import rules_of
 from .record import OPS, Op, define, dtype_name
-from .rule import Finding, Rule, family
+from .rule import Finding, Measured, Rule, family
 from .verdict import Verdict, verdict
 
 __all__ = [
     "CURES",
     "OPS",
     "Finding",
+    "Measured",
     "Op",
     "Rule",
     "Verdict",

@@ -61,7 +61,8 @@ class Rule:
     ``check(op, family)`` says what was found against it, None when nothing was. ``confidence`` is low
     where sources contradict each other. ``cure`` names the pass (anex.passes) that rewrites what the
     rule is about. ``cliff``: what it says of values, for ``ane_numerics=True`` of ``device="cpu"``.
-    ``os``: the systems its sources ran, as far as they say.
+    ``os``: the systems its sources ran, as far as they say. ``probe``: of ``anex probe``, which asks whether it
+    ``holds`` here, by which answers, or by which it is ``lifted``; others leave it open.
     """
 
     id: str
@@ -76,6 +77,9 @@ class Rule:
     cure: str = ""
     cliff: Cliff | None = None
     os: str = "macOS 15 to 26"
+    probe: str = ""
+    holds: tuple[str, ...] = ()
+    lifted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.source or not self.fix or not self.statement:
@@ -89,24 +93,44 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Whether a rule ``holds`` on this machine, what the probe said, and on which device, ``ane`` or ``double``."""
+
+    holds: bool
+    verdict: str
+    device: str
+
+    def __str__(self) -> str:
+        how = "it holds" if self.holds else "it does not hold"
+        return f"measured here ({self.device}): {how}: {self.verdict.rstrip('.')}; published: "
+
+
+@dataclass(frozen=True)
 class Finding:
-    """A rule and what one op has against it. ``cured``: a pass that is on rewrites it."""
+    """A rule and what one op has against it. ``cured``: a pass that is on rewrites it. ``here``: what was measured."""
 
     rule: Rule
     found: str
     op_type: str
     op_name: str
     cured: bool = False
+    here: Measured | None = None
+
+    @property
+    def lifted(self) -> bool:
+        """Whether this machine was measured not to have what the rule says."""
+        return self.here is not None and not self.here.holds
 
     @property
     def refuses(self) -> bool:
         """Whether the op must not be handed to the Neural Engine."""
-        return self.rule.severity == "E" and self.rule.confidence == "high" and not self.cured
+        sure = self.rule.confidence == "high" if self.here is None else self.here.holds
+        return self.rule.severity == "E" and sure and not self.cured
 
     @property
     def warns(self) -> bool:
         """Whether a user should hear of it though the program compiles."""
-        return self.rule.severity in "EWS" and not self.refuses and not self.cured
+        return self.rule.severity in "EWS" and not self.refuses and not self.cured and not self.lifted
 
     @property
     def text(self) -> str:
@@ -116,7 +140,7 @@ class Finding:
         cure = f"; the pass {rule.cure} rewrites it" if self.cured else ""
         return (
             f"[{rule.id}] {self.found}: {rule.statement} ({SEVERITIES[rule.severity]} on {chips(rule.chips)}; "
-            f"{sure}; {', '.join(rule.source)}); {rule.fix}{cure}"
+            f"{self.here or ''}{sure}; {', '.join(rule.source)}); {rule.fix}{cure}"
         )
 
     def __str__(self) -> str:

@@ -62,7 +62,8 @@ PROGRAM = (
          "changes nothing", "I", "medium", baked,
          ("S03: file swap and weightsBuffer ignored on M5", "MDX", "LIB: measured",
           "ORI: says that unload, rewrite and load works"),
-         "make weights inputs of the program, or compile again", path=PRIVATE),
+         "make weights inputs of the program, or compile again", path=PRIVATE,
+         probe="weight-reload", holds=("baked",), lifted=("reloaded",)),
     Rule("compile-limit", "a process compiles about 119 programs, then the compiler fails", "E", "high", never,
          ("S03", "MDX: restarts with exec at 100", "ORI", "FRG: reports none on e5rt"),
          "let anex.cache reuse programs, pass isolate=True, or restart the process", path=PRIVATE),
@@ -81,7 +82,7 @@ PROGRAM = (
          ("S04: per tensor and symmetric only", "S03: per-channel int8 compiles and runs",
           "FRG: per-channel int8 and 4-bit palettes stream"),
          "quantise per tensor where Core ML before macOS 15 matters", path=("private", "e5rt", "coreml"),
-         os="Core ML 7 (S04); macOS 15 and later (S03, FRG)"),
+         os="Core ML 7 (S04); macOS 15 and later (S03, FRG)", probe="quant", lifted=("all",)),
 )  # fmt: skip
 
 

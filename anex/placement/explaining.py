@@ -22,6 +22,7 @@ from ..ops.record import is_list
 from ..program import Program as Compiled
 from .advice import advice
 from .catalogue import PROGRAM
+from .measured import Answers, of_this_machine, preferred
 from .report import ON_ANE, Explanation, OpPlacement, Segment, Transfers, speaks_against
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def explain(
     "CPU_AND_NE". ``path``: the way into the engine: "private", as ``anex.compile`` takes, with its rewriting passes;
     "e5rt" or "coreml", without. Only rules that are well-founded move
     an op off the engine; contested ones are notes, unless ``contested`` lets them decide too.
-    For device="cpu" the objections are the CPU engine's.
+    For device="cpu" the objections are the CPU engine's. What ``anex probe`` found on this machine goes before what
+    was published, where ``chip`` is of its family.
 
     >>> @anex.graph(x=(1, 4, 1, 8))
     ... def program(x):
@@ -66,11 +68,12 @@ def explain(
         chosen = program.functions.get(function or "main") or next(iter(program.functions.values()))
         ops = list(operations(chosen))
         on_ane = target.name == ON_ANE
-        of = _ane(where, path, units, contested) if on_ane else _other(target)
+        known = of_this_machine(where, path) if on_ane else {}
+        of = _ane(where, path, units, contested, known) if on_ane else _other(target)
         ms = {id(op): each for op, each in zip(ops, predicted.ops, strict=True)} if predicted else {}
         placed = [_place(op, of, ms.get(id(op))) for op in ops]
         transfers = _transfers(ops, placed)
-        notes = _program_notes(chosen, where, path) if on_ane else ()
+        notes = _program_notes(chosen, where, path, known) if on_ane else ()
     found = Explanation(
         target.name, where.name, units, tuple(placed), _segments(placed), transfers, predicted, (), notes, contested
     )
@@ -126,21 +129,21 @@ Placed = tuple[str, tuple[Finding, ...], tuple[str, ...]]
 """The unit, what the rules found, and why it is not the one asked for."""
 
 
-def _program_notes(function: Any, chip: Chip, path: str) -> tuple[Finding, ...]:
+def _program_notes(function: Any, chip: Chip, path: str, known: Answers) -> tuple[Finding, ...]:
     """What the rules about whole programs say."""
     found = ((rule, rule.check(function, chip.family)) for rule in PROGRAM
              if chip.family in rule.chips and path in rule.path)  # fmt: skip
-    return tuple(Finding(rule, text, "program", "main") for rule, text in found if text is not None)
+    return tuple(preferred(Finding(rule, text, "program", "main"), known) for rule, text in found if text is not None)
 
 
-def _ane(chip: Chip, path: str, units: str, contested: bool) -> Callable[[Operation], Placed]:
+def _ane(chip: Chip, path: str, units: str, contested: bool, known: Answers) -> Callable[[Operation], Placed]:
     # anex rewrites what it compiles itself; Core ML gives e5rt's compiler what the model has
     cures = passes.chosen(None, chip.family) if path == "private" else ()
     paths = ("e5rt", "coreml") if path == "coreml" else (path,)
 
     def place(op: Operation) -> Placed:
         each = (finding for way in paths for finding in ane_findings(op, chip.family, cures=cures, path=way))
-        findings = tuple({finding.rule.id: finding for finding in each}.values())
+        findings = tuple({finding.rule.id: preferred(finding, known) for finding in each}.values())
         reasons = tuple(
             finding.text for finding in findings if finding.refuses or (contested and speaks_against(finding))
         )

@@ -15,7 +15,7 @@ ON_ANE = "ane"
 
 def speaks_against(finding: Finding) -> bool:
     """Whether it says that the op fails on the engine, or that Core ML puts it elsewhere, however sure it is."""
-    return finding.rule.severity in "EF" and not finding.cured
+    return finding.rule.severity in "EF" and not finding.cured and not finding.lifted
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ..bench.progress import Listener
 from ..bench.timing import Effort
 from ..devices.info import label
 from ..errors import AneWarning, ArgumentError
@@ -15,7 +16,6 @@ from .session import Session
 
 del questions  # it registers them
 EMPTY: Mapping[str, Any] = {"lines": [], "checks": [], "data": {}}
-Listener = Callable[[str, int, int], None]
 
 
 def chosen(names: Iterable[str]) -> list[Probe]:
@@ -39,10 +39,11 @@ def ask(
         listener("", len(several), len(several))
 
 
-def answer(asked: Probe, device: str, effort: Effort) -> Mapping[str, Any]:
+def answer(asked: Probe, device: str, effort: Effort, *, small: bool = False) -> Mapping[str, Any]:
+    """``small``: the sizes of a smaller form of the question, where it has one; the answer says so."""
     known = {
         "name": asked.name, "question": asked.question, "source": asked.source, "published": dict(asked.answers),
-        "device": label(device),
+        "device": label(device), "small": small,
     }  # fmt: skip
     if asked.device and asked.device != device:
         why = f"it is about device={asked.device!r}, and this run is on {device!r}"
@@ -58,7 +59,7 @@ def answer(asked: Probe, device: str, effort: Effort) -> Mapping[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AneWarning)  # contested rules are what probes are about
-            found = asked.run(Session(device, effort))
+            found = asked.run(Session(device, effort, small))
     except Exception as error:  # whatever it is, the other probes go on
         first = (str(error).strip().splitlines() or [""])[0]
         return {**known, **EMPTY, "status": "FAIL", "key": "failed", "verdict": f"{type(error).__name__}: {first}"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..bench.progress import progress
 from ..bench.timing import QUICK, Effort
 
 
@@ -29,9 +30,10 @@ def probe(
 
     Exits with 1 if a check failed. Answers are kept by machine, under ANEX_HOME or the user's cache folder.
     """
+    from .. import answers as answers_of
     from ..bench.machine import default, facts
     from ..errors import Error
-    from . import asking, store
+    from . import asking
     from .record import PROBES
 
     if listed:
@@ -44,16 +46,17 @@ def probe(
     answers: list[Mapping[str, Any]] = []
     interrupted = False
     try:
-        for found in asking.ask(names, where, QUICK if quick else Effort(5, 100, 2.0), progress):
-            answers.append(found)
-            if not as_json:
-                click.echo("\n".join(text(found)))
+        with progress() as listener:
+            for found in asking.ask(names, where, QUICK if quick else Effort(5, 100, 2.0), listener("probe")):
+                answers.append(found)
+                if not as_json:
+                    click.echo("\n".join(text(found)))
     except KeyboardInterrupt:
         interrupted = True
     except Error as error:
         raise click.ClickException(str(error)) from error
     whole = {
-        "schema_version": store.SCHEMA,
+        "schema_version": answers_of.SCHEMA,
         "system": dict(facts(where)),
         "interrupted": interrupted,
         "probes": answers,
@@ -64,7 +67,7 @@ def probe(
         click.echo(json.dumps(whole, indent=1))
     else:
         click.echo("\n".join(table(answers)))
-    store.save(where, {found["name"]: found for found in answers if found["status"] != "SKIP"})
+    answers_of.save(where, {found["name"]: found for found in answers if found["status"] != "SKIP"})
     sys.exit(1 if interrupted or any(found["status"] == "FAIL" for found in answers) else 0)
 
 
@@ -86,8 +89,3 @@ def table(answers: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"{found['name']:{width}}  {found['status']:15}  {found['verdict']}" for found in answers]
     count = {status: sum(found["status"] == status for found in answers) for status in ("PASS", "FAIL", "SKIP")}
     return [*lines, f"{count['PASS']} passed, {count['FAIL']} failed, {count['SKIP']} skipped of {len(answers)}"]
-
-
-def progress(name: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r{done}/{total} {name:<30}", err=True, nl=done == total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,21 +40,33 @@ class Ran:
 
 @dataclass
 class Session:
-    """``device`` and how often calls are timed. ``compiled`` counts compilations."""
+    """``device`` and how often calls are timed. ``small``: smaller sizes, where the published ones take long;
+    ``compiled`` counts compilations."""
 
     device: str
     effort: Effort = field(default_factory=lambda: Effort(5, 100, 2.0))
+    small: bool = False
     compiled: int = 0
 
-    def run(self, program: Program, inputs: Mapping[str, np.ndarray], *, timed: bool = True) -> Ran:
-        """Compile ``program``, call it with ``inputs`` by name, and time it unless told otherwise."""
-        (ran,) = self.run_each(program, [inputs], timed=timed)
+    def run(
+        self, program: Program, inputs: Mapping[str, np.ndarray], *, timed: bool = True, without: Sequence[str] = ()
+    ) -> Ran:
+        """Compile ``program``, call it with ``inputs`` by name, and time it unless told otherwise.
+
+        ``without``: passes that would rewrite on the way to the engine what the question is about.
+        """
+        (ran,) = self.run_each(program, [inputs], timed=timed, without=without)
         return ran
 
-    def run_each(self, program: Program, several: list[Mapping[str, np.ndarray]], *, timed: bool = False) -> list[Ran]:
+    def run_each(
+        self, program: Program, several: list[Mapping[str, np.ndarray]], *, timed: bool = False,
+        without: Sequence[str] = (),
+    ) -> list[Ran]:  # fmt: skip
         """Compile once, call with each of several inputs: what came out of each."""
+        as_written = {"passes": dict.fromkeys(without, False), "unchecked": True}
+        options: dict[str, Any] = as_written if without and self.device == "ane" else {}
         start = time.perf_counter()
-        with compile(program, device=self.device) as compiled:
+        with compile(program, device=self.device, **options) as compiled:
             self.compiled += 1
             compile_ms = 1e3 * (time.perf_counter() - start)
             found = []

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Function, Operation, Program
 
     from ..cost.model import Model
-    from ..cost.physics import Parameters
     from ..placement import Explanation
     from ..profiling import Profile
     from ..spec import Spec
@@ -96,7 +95,7 @@ def profile(
         placed,
         costs,
         _predicted(costs[0]) if costs else None,
-        _roofs(fitted.parameters, chips[0]),
+        fitted.parameters.roofs(chip_named(chips[0])),
         measured,
         _of_profile(measured) if measured else None,
         why_not,
@@ -138,13 +137,6 @@ def _predicted(cost: Cost) -> Breakdown:
     around = p.ms - sum(op.ms for op in cost.ops)
     rows = [(op.op, op.ms, op.flops / 1e9, op.bytes / MIB, op.bound) for op in cost.ops]
     return breakdown(cost.chip, False, [*rows, ("(start and copies)", max(0.0, around), 0.0, 0.0, "dispatch")])
-
-
-def _roofs(parameters: Parameters, name: str) -> tuple[float, float]:
-    """FLOP/s and bytes/s of the chip, as fitted."""
-    where = chip_named(name)
-    wide = parameters.value(where, "wide") if where.is_wide else 1.0
-    return parameters.value(where, "rate") * 1e3, parameters.value(where, "stream") * wide * 1e3
 
 
 def _measured(program: Program, name: str, device: str | None, repeat: int | None) -> tuple[Profile | None, str]:

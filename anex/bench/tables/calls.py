@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from ..columns import conv_facts, conv_match
+from ..peers import AVAILABLE, prediction
 from ..programs import conv_chain
 from ..record import Benchmark, Column, Config, Row, register
 
@@ -76,7 +76,7 @@ register(
         (Column("way", "way", "{}", lambda row: row.config.label), US,
          Column("p10_us", "p10", "{:.2f}", lambda row: 1e6 * row.timings["eval"].p10, "us"),
          Column("p90_us", "p90", "{:.2f}", lambda row: 1e6 * row.timings["eval"].p90, "us")),
-        ways,
+        ways, quick_rows=4,
     )
 )  # fmt: skip
 
@@ -86,33 +86,16 @@ SHAPES = ((1, 64, 1, 32), (1, 256, 1, 64), (1, 512, 64, 64), (16, 512, 64, 64))
 def against_coreml() -> Iterator[Config]:
     for shape in SHAPES:
         depth, channels, height, width = shape
+        chain = partial(conv_chain, *shape)
         yield Config(
-            f"{depth}x conv {channels}ch {height}x{width}", conv_facts(*shape), {"direct": partial(conv_chain, *shape)},
-            conv_match(*shape, 1, "fp16"), peers={"coreml": partial(coreml, *shape)},
+            f"{depth}x conv {channels}ch {height}x{width}", conv_facts(*shape), {"direct": chain},
+            conv_match(*shape, 1, "fp16"), peers={"coreml": partial(prediction, chain, (1, channels, height, width))},
         )  # fmt: skip
-
-
-def coreml(*shape: int) -> Any:
-    """A call of the same through Core ML's own prediction, on its Neural Engine."""
-    import tempfile
-    from pathlib import Path
-
-    import coremltools as ct
-
-    from ... import store
-    from ..running import values
-
-    with tempfile.TemporaryDirectory(prefix="anex-bench-") as folder:
-        path = Path(folder) / "model.mlpackage"
-        store.save(conv_chain(*shape), path)
-        model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.CPU_AND_NE)
-    _, channels, height, width = shape
-    return partial(model.predict, {"x": values("x", (1, channels, height, width))})
 
 
 def said(rows: Sequence[Row]) -> list[str]:
     lines = ["direct is the whole round trip from Python: binding of the arguments, the call, the results"]
-    return lines if sys.platform == "darwin" else ["Core ML path not available: it is part of macOS", *lines]
+    return lines if AVAILABLE else ["Core ML path not available: it is part of macOS", *lines]
 
 
 def overhead(row: Row) -> float:

@@ -37,5 +37,6 @@ register(
             share("of_peak", "% of 19 TFLOPS", PUBLISHED_PEAK),
         ),
         configs,
+        x="depth",
     )
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...build import graph
+from ...profiling.text import table as aligned
 from ..columns import MS, TFLOPS, conv_facts, conv_match, share, tflops
 from ..programs import SEED, builder, weights
 from ..record import Benchmark, Column, Config, Make, Row, Steps, register
@@ -269,12 +270,15 @@ def parts(*, width: int = 256) -> Iterator[Config]:
                      {"separate": separate, "fused": fused}, check=differ)  # fmt: skip
 
 
-def tokens(rows: Sequence[Row]) -> list[str]:
-    """Positions a second through one layer."""
-    return [
-        f"{LAYER}: {name} {1e3 * row['width'] / row.ms(name):,.0f} tokens/sec"
-        for row in rows if row.config.label == LAYER for name in row.timings
-    ] + warned(rows)  # fmt: skip
+def summary(rows: Sequence[Row]) -> list[str]:
+    """The published summary; tokens a second are positions through the part, ``width`` of them a call."""
+    table = [["Summary", "Separate", "Fused", "Speedup", "tokens/sec separate", "fused"]]
+    for row in rows:
+        if {"separate", "fused"} <= {*row.timings}:
+            each = [row.ms(name) for name in ("separate", "fused")]
+            table.append([row.config.label, *(f"{ms:.3f} ms" for ms in each), f"{speedup(row):.2f}x",
+                          *(f"{1e3 * row['width'] / ms:,.0f}" for ms in each)])  # fmt: skip
+    return (list(aligned(table, left=1)) if len(table) > 1 else []) + warned(rows)
 
 
 def rate(name: str) -> Column:
@@ -296,6 +300,7 @@ register(
             replace(SPEEDUP, title="Speedup"),
         ),
         parts,
-        notes=tokens,
+        notes=summary,
+        quick_rows=4,
     )
 )

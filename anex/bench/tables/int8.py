@@ -8,6 +8,7 @@ from functools import partial
 
 from ..columns import CONFIG, MHZ, MS, TFLOPS, WEIGHTS, conv_facts, conv_match, share
 from ..machine import peak_tflops
+from ..peers import prediction
 from ..programs import conv_chain, int8_chain
 from ..record import Benchmark, Column, Config, Row, register
 from .peak import label, size
@@ -58,26 +59,34 @@ INT8 = register(
         configs,
         before,
         note,
+        quick={"sp": "64x1"},
     )
 )
 
 
-def compared(*, batch: int = 1, sp: str = "64", relu: bool = False) -> Iterator[Config]:
-    """fp16 and W8A8 of the deepest chain, for one row of the result table."""
+DIRECT, CORE_ML = "direct", "Core ML"
+
+
+def compared(*, batch: int = 1, sp: str = "64", relu: bool = False, depth: int = SHAPES[0][0]) -> Iterator[Config]:
+    """fp16 and W8A8 of the deepest chain, by both methods of the result table."""
     height, width = size(sp)
-    depth, channels = SHAPES[0]
-    sizes = (depth, channels, height, width)
+    sizes = (depth, SHAPES[0][1], height, width)
+    chains = {"fp16": partial(conv_chain, *sizes, batch=batch, relu=relu),
+              "int8": partial(int8_chain, *sizes, batch=batch, relu=relu)}  # fmt: skip
+    facts, match = conv_facts(*sizes, batch), conv_match(*sizes, batch, "w8a8")
+    yield Config(f"{DIRECT}, {label(*sizes)}", facts, chains, {**match, "path": "private"})
     yield Config(
-        f"{label(*sizes)}",
-        conv_facts(*sizes, batch),
-        {"fp16": partial(conv_chain, *sizes, batch=batch, relu=relu),
-         "int8": partial(int8_chain, *sizes, batch=batch, relu=relu)},
-        {**conv_match(*sizes, batch, "w8a8"), "path": "private"},
+        f"{CORE_ML}, {label(*sizes)}", facts, {}, {**match, "path": "coreml"},
+        peers={name: partial(prediction, make, (batch, sizes[1], height, width)) for name, make in chains.items()},
     )  # fmt: skip
 
 
 def rate(name: str) -> Column:
     return Column(f"{name}_tops", f"{name.upper()} TOPS", "{:.2f}", lambda row: row["gflop"] / row.ms(name), "TOPS")
+
+
+def missing(rows: Sequence[Row]) -> list[str]:
+    return [f"{CORE_ML}: {row.skipped}" for row in rows if row.skipped]
 
 
 COMPARE = register(
@@ -95,5 +104,7 @@ COMPARE = register(
             Column("ratio", "Ratio", "{:.2f}x", lambda row: row.ms("fp16") / row.ms("int8")),
         ),
         compared,
+        notes=missing,
+        quick={"sp": "64x1", "depth": 16},
     )
 )

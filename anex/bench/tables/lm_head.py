@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 ROWS, WIDTH = 50257, 768
 
 
-def head() -> np.ndarray:
-    return weights(np.random.default_rng(SEED), ROWS, WIDTH)
+@functools.lru_cache(1)
+def head(rows: int = ROWS) -> np.ndarray:
+    return weights(np.random.default_rng(SEED), rows, WIDTH)
 
 
 def given() -> np.ndarray:
@@ -29,9 +31,9 @@ def given() -> np.ndarray:
     return x
 
 
-def product(dtype: str, form: str) -> Program:
+def product(dtype: str, form: str, rows: int = ROWS) -> Program:
     """x . head, weights in ``dtype``: as ``linear``, as a 1x1 convolution, or as ``matmul`` of head and column."""
-    mb, weight = builder(), head().astype(dtype)
+    mb, weight = builder(), head(rows).astype(dtype)
     shape = {"linear": (1, WIDTH), "conv": (1, WIDTH, 1, 1), "column": (WIDTH, 1)}[form]
 
     @graph(x=spec(shape, dtype))
@@ -45,9 +47,9 @@ def product(dtype: str, form: str) -> Program:
     return logits
 
 
-def int8() -> Program:
+def int8(rows: int = ROWS) -> Program:
     """8-bit weights with a scale a row, widened while they are read."""
-    mb, weight = builder(), head()
+    mb, weight = builder(), head(rows)
     scale = np.float16(np.abs(weight).max(1, keepdims=True) / np.float16(127))
     codes = np.clip(np.rint(weight.astype(np.float32) / scale.astype(np.float32)), -127, 127).astype(np.int8)
 
@@ -58,32 +60,42 @@ def int8() -> Program:
     return logits
 
 
-def error(outputs: Mapping[str, Any]) -> dict[str, float]:
+def error(rows: int, outputs: Mapping[str, Any]) -> dict[str, float]:
     """The largest, against float64."""
     (found,) = outputs.values()
-    wanted = head().astype(np.float64) @ given()[0].astype(np.float16).astype(np.float64)
+    wanted = head(rows).astype(np.float64) @ given()[0].astype(np.float16).astype(np.float64)
     return {"max_error": float(np.abs(found[0].reshape(-1).astype(np.float64) - wanted).max())}
 
 
-def config(number: int, name: str, make: Any, shape: tuple[int, ...], bytes_per_weight: float, threads: int) -> Config:
-    return Config(
-        f"[{number}] {name}", {"weight_mb": ROWS * WIDTH * bytes_per_weight / MIB, "gflop": 2 * ROWS * WIDTH / 1e9},
-        {"eval": make}, inputs={"x": given().reshape(shape)}, check=error, threads=threads,
-    )  # fmt: skip
+Way = tuple[str, Callable[[int], "Program"], tuple[int, ...], float, int]
+"""Name, program of so many rows, shape of x, bytes a weight, threads."""
 
 
-def configs(*, cpu: bool = False) -> Iterator[Config]:
-    """Without ``cpu`` the one row of the device; with it the CPU's ways, as the published comparisons order them."""
-    line, column = (1, WIDTH), (WIDTH, 1)
-    if not cpu:
-        yield config(1, "conv 50257x768, fp16", partial(product, "float16", "conv"), (1, WIDTH, 1, 1), 2, 0)
-        return
-    yield config(1, "row dots, fp32, 1 thread", partial(product, "float32", "linear"), line, 4, 1)
-    yield config(2, "row dots, fp16 widened, 1 thread", partial(product, "float16", "linear"), line, 2, 1)
-    yield config(3, "row dots, fp32, all threads", partial(product, "float32", "linear"), line, 4, 0)
-    yield config(4, "row dots, fp16, all threads", partial(product, "float16", "linear"), line, 2, 0)
-    yield config(5, "gemm with n=1, fp16, all threads", partial(product, "float16", "column"), column, 2, 0)
-    yield config(6, "row dots, int8 codes, all threads", int8, line, 1, 0)
+def way(name: str, dtype: str, form: str, shape: tuple[int, ...], bytes_per_weight: float, threads: int) -> Way:
+    return name, lambda rows: product(dtype, form, rows), shape, bytes_per_weight, threads
+
+
+LINE, COLUMN = (1, WIDTH), (WIDTH, 1)
+CPU: tuple[Way, ...] = (  # as the published comparisons order them
+    way("row dots, fp32, 1 thread", "float32", "linear", LINE, 4, 1),
+    way("row dots, fp16 widened, 1 thread", "float16", "linear", LINE, 2, 1),
+    way("row dots, fp32, all threads", "float32", "linear", LINE, 4, 0),
+    way("row dots, fp16, all threads", "float16", "linear", LINE, 2, 0),
+    way("gemm with n=1, fp16, all threads", "float16", "column", COLUMN, 2, 0),
+    ("row dots, int8 codes, all threads", int8, LINE, 1, 0),
+)
+
+
+def configs(*, cpu: bool = False, rows: int = ROWS) -> Iterator[Config]:
+    """Without ``cpu`` the one row of the device, with it the CPU's ways."""
+    engine = way(f"conv {rows}x{WIDTH}, fp16", "float16", "conv", (1, WIDTH, 1, 1), 2, 0)
+    for number, (name, make, shape, bytes_per_weight, threads) in enumerate(CPU if cpu else (engine,)):
+        yield Config(
+            f"[{number + 1}] {name}",
+            {"weight_mb": rows * WIDTH * bytes_per_weight / MIB, "gflop": 2 * rows * WIDTH / 1e9},
+            {"eval": partial(make, rows)}, inputs={"x": given().reshape(shape)}, check=partial(error, rows),
+            threads=threads,
+        )  # fmt: skip
 
 
 register(
@@ -95,6 +107,6 @@ register(
          Column("gb_s", "GB/s", "{:.1f}", lambda row: row["weight_mb"] * MIB / row.ms() / 1e6, "GB/s"),
          Column("max_error", "max_err", "{:.5f}", lambda row: row.found["max_error"]),
          Column("verdict", "verdict", "{}", lambda row: "OK" if row.found["max_error"] < 0.5 else "WARN")),
-        configs,
+        configs, quick={"rows": 8192},
     )
 )  # fmt: skip

@@ -57,6 +57,7 @@ register(
         (N, GFLOP3, SET, MS, P90, TFLOPS),
         configs,
         notes=knee,
+        x="n",
     )
 )
 

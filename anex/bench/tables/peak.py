@@ -71,5 +71,6 @@ PEAK = register(
         (CONFIG, WEIGHTS, GFLOP, MS, TFLOPS, share("of_peak", "%peak", peak_tflops()), MHZ),
         configs,
         notes=observed,
+        quick={"preset": "seed002"},
     )
 )

@@ -39,6 +39,6 @@ register(
         (CONFIG, MS, Column("mw", "mW", "{:.0f}", lambda row: 1e3 * read(row).watts, "mW"), TFLOPS,
          Column("tflops_per_w", "TFLOPS/W", "{:.2f}", lambda row: read(row).tflops_per_watt(row["gflop"]), "TFLOPS/W"),
          Column("mj_per_call", "mJ/call", "{:.2f}", lambda row: 1e3 * read(row).joules_per_call, "mJ")),
-        configs, notes=said, powered=True,
+        configs, notes=said, powered=True, quick={"sp": "64x1"},
     )
 )  # fmt: skip

@@ -29,8 +29,8 @@ def error(encoding: Encoding, out: int, into: int, outputs: Mapping[str, Any]) -
     return {"max_error": float(np.abs(outputs["eval"][0].astype(np.float64) - wanted).max())}
 
 
-def configs() -> Iterator[Config]:
-    for out, into in SHAPES:
+def configs(*, shapes: Sequence[tuple[int, int]] = SHAPES) -> Iterator[Config]:
+    for out, into in shapes:
         for encoding in ENCODINGS:
             yield Config(
                 f"{encoding.name} {out}x{into}",
@@ -59,7 +59,7 @@ register(
         (Column("name", "name", "{}", lambda row: row.config.label), MS, TFLOPS,
          Column("ratio", "x fp16", "{:.2f}x", lambda row: row.found["ratio"]),
          Column("max_error", "max error", "{:.1e}", lambda row: row.found["max_error"])),
-        configs, notes=compared,
+        configs, notes=compared, quick={"shapes": SHAPES[:1]}, quick_rows=len(ENCODINGS),
     )
 )  # fmt: skip
 
@@ -89,6 +89,6 @@ register(
         "INT8 = FP16 (seed 001, weights alone) beside 1.88x (seed 000, W8A8)", ("seed000", "peak_int8"),
         (Column("op", "op", "{}", lambda row: row.config.label), of("fp16"), of("w8"), gain("w8"), of("w8a8"),
          gain("w8a8")),
-        weight_only,
+        weight_only, quick={"depth": 4},
     )
 )  # fmt: skip

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program, Var
 
 DIM, VOCAB, SEQ = 768, 32000, 256
+SMALL_VOCAB, SMALL_SEQ, SMALL_HEAD = 4000, 32, 4096
 EPSILON = 1e-5
 
 
-def norm(weight: np.ndarray) -> Program:
+def norm(weight: np.ndarray, seq: int) -> Program:
     mb = builder()
 
-    @graph(x=(1, DIM, 1, SEQ))
+    @graph(x=(1, DIM, 1, seq))
     def rmsnorm(x: Var) -> Var:
         square = mb.reduce_mean(x=mb.mul(x=x, y=x), axes=[1], keep_dims=True)
         return mb.mul(x=mb.mul(x=x, y=mb.rsqrt(x=square, epsilon=np.float16(EPSILON))), y=weight)
@@ -32,20 +33,20 @@ def norm(weight: np.ndarray) -> Program:
     return rmsnorm
 
 
-def product(weight: np.ndarray) -> Program:
+def product(weight: np.ndarray, seq: int) -> Program:
     mb = builder()
 
-    @graph(x=(1, weight.shape[1], 1, SEQ))
+    @graph(x=(1, weight.shape[1], 1, seq))
     def rows(x: Var) -> Var:
         return mb.conv(x=x, weight=weight[:, :, None, None])
 
     return rows
 
 
-def softmax() -> Program:
+def softmax(vocab: int, seq: int) -> Program:
     mb = builder()
 
-    @graph(x=(1, VOCAB, 1, SEQ))
+    @graph(x=(1, vocab, 1, seq))
     def over_vocabulary(x: Var) -> Var:
         return mb.softmax(x=x, axis=1)
 
@@ -76,16 +77,17 @@ def by_product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     answers={"M4 Max": "4 tests passed; the backward product is 3x slower than the CPU's"},
 )
 def classifier(session: Session) -> Answer:
-    weight = random("embedding", VOCAB, DIM, scale=DIM**-0.5)
+    vocab, seq = (SMALL_VOCAB, SMALL_SEQ) if session.small else (VOCAB, SEQ)
+    weight = random("embedding", vocab, DIM, scale=DIM**-0.5)
     gamma = (1 + random("gamma", 1, DIM, 1, 1, scale=0.1)).astype(np.float16)
-    x, logits, d = (random(name, 1, n, 1, SEQ) for name, n in (("x", DIM), ("logits", VOCAB), ("d", VOCAB)))
+    x, logits, d = (random(name, 1, n, 1, seq) for name, n in (("x", DIM), ("logits", vocab), ("d", vocab)))
     d = (d * np.float16(1e-2)).astype(np.float16)
     back = np.ascontiguousarray(weight.T)
     parts: dict[str, tuple[Program, np.ndarray, Callable[[], np.ndarray], float]] = {
-        "final RMSNorm": (norm(gamma), x, lambda: by_norm(x, gamma), 0.02),
-        f"forward, {VOCAB} channels": (product(weight), x, lambda: by_product(x, weight), 0.02),
-        f"softmax over {VOCAB}": (softmax(), logits, lambda: by_softmax(logits), 1e-4),
-        "backward": (product(back), d, lambda: by_product(d, back), 0.02),
+        "final RMSNorm": (norm(gamma, seq), x, lambda: by_norm(x, gamma), 0.02),
+        f"forward, {vocab} channels": (product(weight, seq), x, lambda: by_product(x, weight), 0.02),
+        f"softmax over {vocab}": (softmax(vocab, seq), logits, lambda: by_softmax(logits), 1e-4),
+        "backward": (product(back, seq), d, lambda: by_product(d, back), 0.02),
     }
     checks, lines = [], []
     for name, (program, given, by_numpy, limit) in parts.items():
@@ -110,8 +112,9 @@ def classifier(session: Session) -> Answer:
     source="test_lm_head_ane (seed 003)",
 )
 def head(session: Session) -> Answer:
-    weight, x = lm_head.head(), lm_head.given().astype(np.float16)
-    ran = session.run(lm_head.product("float16", "conv"), {"x": x.reshape(1, -1, 1, 1)})
+    rows = SMALL_HEAD if session.small else lm_head.ROWS
+    weight, x = lm_head.head(rows), lm_head.given().astype(np.float16)
+    ran = session.run(lm_head.product("float16", "conv", rows), {"x": x.reshape(1, -1, 1, 1)})
     wide = weight.astype(np.float32)
     start = time.perf_counter()
     wanted = wide @ x[0].astype(np.float32)

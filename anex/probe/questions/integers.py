@@ -76,7 +76,8 @@ def quant(session: Session) -> Answer:
     from ...bench import tables
 
     del tables
-    done = run(BENCHMARKS["quant"], session.device, {}, session.effort)
+    benchmark = BENCHMARKS["quant"]
+    done = run(benchmark, session.device, benchmark.quick if session.small else {}, session.effort)
     columns = done.benchmark.columns
     table = [[*(c.title for c in columns), "", ""]]
     table += [[*(c.text(row) for c in columns), "", "; ".join(row.failed.values())] for row in done.rows]

@@ -1,17 +1,17 @@
-"""The answers of this machine, kept for whoever asks later: one JSON file a chip, build and device."""
+"""What probes found out on this machine, kept for whoever asks later: one JSON file a chip, build and device."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bench.machine import facts
-from ..devices.info import label
+from .devices.info import device_info, label
 
 SCHEMA = 1
 
@@ -27,9 +27,9 @@ def folder() -> Path:
 
 def path(device: str) -> Path:
     """Answers of the stand-in never stand in for those of hardware: the label is part of the name."""
-    known = facts(device)
-    machine = known["ane"]["architecture"] if device == "ane" else known["chip"]
-    name = "-".join(filter(None, (label(device), machine, known["ane"]["build"] if device == "ane" else "")))
+    here = device_info()
+    parts = (here.architecture, here.build) if device == "ane" else (platform.processor() or platform.machine(),)
+    name = "-".join(filter(None, (label(device), *parts)))
     return folder() / f"probes-{re.sub('[^A-Za-z0-9]+', '-', name).strip('-').lower()}.json"
 
 

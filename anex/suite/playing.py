@@ -1,0 +1,137 @@
+"""Running the whole: trainings, probes and benchmarks in order. What fails says why, and the next one goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..bench import report, tables, text
+from ..bench.progress import Listener
+from ..bench.record import BENCHMARKS, Benchmark
+from ..bench.running import Run, run
+from ..bench.timing import QUICK, Effort
+from ..devices.info import label
+from ..errors import ArgumentError
+from .outcome import SECTIONS, Outcome
+from .training import TRAININGS, Training, play
+
+if TYPE_CHECKING:
+    from ..probe.record import Probe
+
+del tables  # it registers them
+PROBING = Effort(5, 100, 2.0)
+
+
+@dataclass
+class Plan:
+    """What to run. ``only``: names, all where empty; ``quick``: a selection of each table's configurations and small
+    forms of the probes, few calls each. ``runs`` and ``interrupted`` are found while it runs."""
+
+    device: str
+    chip: str = "M4"
+    quick: bool = False
+    steps: int = 10
+    sections: Collection[str] = tuple(SECTIONS)
+    only: Collection[str] = ()
+    runs: list[Run] = field(default_factory=list)
+    interrupted: bool = False
+
+
+Item = tuple[str, str, Callable[[Plan, Listener], Outcome]]
+
+
+def items(plan: Plan) -> list[Item]:
+    """Section, name and what runs it. Names that nothing has are refused."""
+    from ..probe import asking
+    from ..probe.record import PROBES
+
+    del asking  # it registers them
+    known: dict[str, list[Item]] = {
+        "training": [("training", each.name, partial(trained, each)) for each in TRAININGS],
+        "probes": [("probes", each.name, partial(probed, each)) for each in PROBES.values()],
+        "benchmarks": [("benchmarks", each.name, partial(benched, each)) for each in BENCHMARKS.values()],
+    }
+    several = [item for section in SECTIONS for item in known[section]]
+    if unknown := {*plan.only} - {name for _, name, _ in several}:
+        raise ArgumentError(
+            f"nothing is called {', '.join(sorted(unknown))}; there are {', '.join(name for _, name, _ in several)}"
+        )
+    return [item for item in several if item[0] in plan.sections and (not plan.only or item[1] in plan.only)]
+
+
+def outcomes(plan: Plan, listener: Callable[[str], Listener]) -> Iterator[Outcome]:
+    """Each as soon as it is there. Ctrl-C ends it after what is done, and ``plan.interrupted`` says so."""
+    for section, name, perform in items(plan):
+        begun = time.perf_counter()
+        try:
+            found = perform(plan, listener(name))
+        except KeyboardInterrupt:
+            plan.interrupted = True
+        except Exception as error:  # whatever it is, the others go on
+            found = Outcome(section, name, "FAIL", time.perf_counter() - begun, [said(error)], data={"name": name})
+            yield found
+            continue
+        else:
+            yield found
+        if plan.interrupted:
+            return
+
+
+def said(error: BaseException) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def trained(training: Training, plan: Plan, listener: Listener) -> Outcome:
+    begun = time.perf_counter()
+    known = {"name": training.name, "source": training.source, "device": label(plan.device)}
+    if why := training.missing:
+        return Outcome("training", training.name, "SKIP", 0.0, [why], data=known)
+    found = play(training, plan.steps, plan.device, listener)
+    lines = (
+        f"{found['steps']} steps on {label(plan.device)}: loss {found['first_loss']:.4f} to {found['last_loss']:.4f}, "
+        f"{found['ms_per_step']:.2f} ms/step, first step with compilation {found['first_ms']:.0f} ms"
+    )
+    return Outcome("training", training.name, "PASS", time.perf_counter() - begun, (), lines, {**known, **found})
+
+
+def probed(probe: Probe, plan: Plan, listener: Listener) -> Outcome:
+    """Answers of the whole form are kept for ``explain``, as those of ``anex probe`` are; those of a small one not."""
+    from .. import answers
+    from ..probe import asking
+    from ..probe.commands import text as told
+
+    begun = time.perf_counter()
+    answer = asking.answer(probe, plan.device, QUICK if plan.quick else PROBING, small=plan.quick)
+    if answer["status"] != "SKIP" and not plan.quick:
+        answers.save(plan.device, {probe.name: answer})
+    status = "PASS" if answer["status"] == "FAIL (expected)" else answer["status"]
+    reasons = [] if answer["status"] == "PASS" else [answer["verdict"]]
+    lines = "\n".join(told(answer)).rstrip()
+    return Outcome("probes", probe.name, status, time.perf_counter() - begun, reasons, lines, answer)
+
+
+def benched(benchmark: Benchmark, plan: Plan, listener: Listener) -> Outcome:
+    """Fails where a row does, each with its reason; skipped where every row is."""
+    begun = time.perf_counter()
+    options = benchmark.quick if plan.quick else {}
+    most = benchmark.quick_rows if plan.quick else 0
+    done = run(benchmark, plan.device, options, QUICK if plan.quick else Effort(), plan.chip, listener, most)
+    plan.runs.append(done)
+    plan.interrupted = plan.interrupted or done.interrupted
+    status, reasons = judged(done)
+    return Outcome("benchmarks", benchmark.name, status, time.perf_counter() - begun, reasons, text.text(done),
+                   report.run_as_json(done))  # fmt: skip
+
+
+def judged(done: Run) -> tuple[str, Sequence[str]]:
+    if done.failures:
+        return "FAIL", [f"{row.config.label}: {'; '.join(row.failed.values())}" for row in done.failures]
+    if done.rows and all(row.skipped for row in done.rows):
+        return "SKIP", list(dict.fromkeys(row.skipped for row in done.rows))
+    if done.interrupted and not done.rows:
+        return "SKIP", ["interrupted before its first row"]
+    return "PASS", []
