@@ -91,7 +91,7 @@ class Step:
 
     def _run_whole(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         (section,) = self.sections
-        with self._timed("cpu"):
+        with self.timed("cpu"):
             section.backward(**self.given(tokens, targets), out=section.results)
         return float(section.results[0][0, 0])
 
@@ -156,7 +156,7 @@ class Step:
         return Section(device, names, None, made, (), _results(made))
 
     def _run_cut(self, tokens: np.ndarray, targets: np.ndarray) -> float:
-        with self._timed("io"):
+        with self.timed("io"):
             x: Any = np.asarray(self.weights["embedding"])[tokens]
             rows = targets[:, None]
             if self.sections[-1].device == "ane":
@@ -164,19 +164,19 @@ class Step:
         inputs = []
         for section in self.sections[:-1]:
             inputs.append(x)
-            with self._timed("ane" if section.device == "ane" else "cls"):
+            with self.timed("ane" if section.device == "ane" else "cls"):
                 section.forward(x=x, **self._of(section), out=section.made[0])
             x = section.made[0]
         last = self.sections[-1]
-        with self._timed("ane" if last.device == "ane" else "cls"):
+        with self.timed("ane" if last.device == "ane" else "cls"):
             last.backward(x=x, targets=rows, **self._of(last), out=last.results)
         dx = last.results[1]
         for section, x in zip(reversed(self.sections[:-1]), reversed(inputs), strict=True):
-            with self._timed("ane" if section.device == "ane" else "cls"):
+            with self.timed("ane" if section.device == "ane" else "cls"):
                 y = section.made[0]  # is there already, and written once more
                 section.backward(x=x, **self._of(section), grad_y=dx, out=(y, *section.results))
             dx = section.results[0]
-        with self._timed("io"):
+        with self.timed("io"):
             self._add_lookups(tokens, np.asarray(dx))
         return float(last.results[0][0, 0])
 
@@ -202,7 +202,7 @@ class Step:
         self.compiles += 1
         return anex.compile(program, device=device)
 
-    def _timed(self, name: str) -> Any:
+    def timed(self, name: str) -> Any:
         return Timed(self.times, name)
 
 

@@ -51,26 +51,19 @@ class Tokenizer:
         Path(path).write_bytes(b"".join(parts))
 
     @classmethod
-    def learn(cls, text: str, vocab_size: int) -> Tokenizer:
-        """One of ``vocab_size`` tokens that merge what is frequent in ``text``, by the tokenizers library."""
-        import tokenizers
-        from tokenizers import models, pre_tokenizers, trainers
+    def of_sentencepiece(cls, model: bytes) -> Tokenizer:
+        """That of a sentencepiece model with byte fallback, such as Llama's tokenizer.model."""
+        import sentencepiece
 
-        made = tokenizers.Tokenizer(models.BPE())
-        made.pre_tokenizer = pre_tokenizers.Metaspace()
-        letters = sorted({letter for letter in text if letter != " "} | {"▁"})
-        room = vocab_size - BYTES - 256
-        if room < len(letters):
-            raise StoriesError(f"{vocab_size} tokens do not hold 256 bytes and the {len(letters)} letters of the text")
-        trainer = trainers.BpeTrainer(vocab_size=room, initial_alphabet=letters, show_progress=False)
-        made.train_from_iterator([text], trainer)
-        pieces = sorted(made.get_vocab(), key=made.get_vocab().__getitem__)
-        tokens = [b"<unk>", b"\n<s>\n", b"\n</s>\n", *(b"<0x%02X>" % byte for byte in range(256))]
-        scores = [0.0] * len(tokens)
-        for rank, piece in enumerate(pieces):
-            tokens.append(piece.replace("▁", " ").encode())
-            scores.append(-float(rank))
-        return cls(tokens, scores)
+        found = sentencepiece.SentencePieceProcessor(model_proto=model)
+        tokens = [found.id_to_piece(i).replace("▁", " ").encode() for i in range(found.vocab_size())]
+        tokens[BEGIN], tokens[END] = b"\n<s>\n", b"\n</s>\n"
+        return cls(tokens, [found.get_score(i) for i in range(len(tokens))])
+
+    @classmethod
+    def learn(cls, text: str, vocab_size: int) -> Tokenizer:
+        """One of ``vocab_size`` tokens that merge what is frequent in ``text``, trained as llama2.c trains them."""
+        return cls.of_sentencepiece(learn_sentencepiece(text, vocab_size))
 
     def encode(self, text: str, begin: bool = True, end: bool = False) -> list[int]:
         """The numbers of ``text``, after a space, as sentencepiece and llama2.c have it."""
@@ -132,3 +125,19 @@ class Tokenizer:
                 made += self.piece(before, number)
             before = number
         return made.decode(errors="replace")
+
+
+def learn_sentencepiece(text: str, vocab_size: int) -> bytes:
+    """A sentencepiece model with the settings of llama2.c's custom tokenizers."""
+    import io
+
+    import sentencepiece
+
+    made = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text.splitlines()), model_writer=made, model_type="bpe", vocab_size=vocab_size,
+        split_digits=True, allow_whitespace_only_pieces=True, byte_fallback=True, normalization_rule_name="identity",
+        remove_extra_whitespaces=False, unk_surface=" \u2047 ", max_sentence_length=1 << 20, minloglevel=2,
+        num_threads=1, hard_vocab_limit=False,
+    )  # fmt: skip
+    return made.getvalue()
