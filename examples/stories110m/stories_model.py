@@ -58,6 +58,19 @@ class Model:
         each = mb.sub(x=whole, y=right, name="cls_each")
         return mb.reduce_mean(x=each, axes=[0, 1], keep_dims=True, name="loss")
 
+    def mask(self, length: int) -> Any:
+        """Added to the scores: what a position may not see."""
+        return self._number(np.triu(np.full((length, length), HIDDEN), 1))
+
+    def turn(self, length: int) -> tuple[Any, Any]:
+        """Cosines and sines of the positions, [S, size / 2]."""
+        turn = angles(self.config)[:length]
+        return self._number(np.cos(turn)), self._number(np.sin(turn))
+
+    def remembered(self, k: Any, v: Any, i: int) -> tuple[Any, Any]:
+        """The keys and values that queries of layer ``i`` see, [heads, S, size]: those of the same sequence."""
+        return k, v
+
     def _attention(self, x: Any, i: int, w: Mapping[str, Any]) -> Any:
         config, length = self.config, x.shape[0]
         q, k, v = (
@@ -65,10 +78,9 @@ class Model:
             for name, count in (("wq", config.n_heads), ("wk", config.n_kv_heads), ("wv", config.n_kv_heads))
         )
         q, k = self._turned(q), self._turned(k)
-        k, v = self._shared(k), self._shared(v)
+        k, v = (self._shared(each) for each in self.remembered(k, v, i))
         scores = mb.matmul(x=mb.mul(x=q, y=self._number(config.head_size**-0.5)[()]), y=k, transpose_y=True)
-        mask = self._number(np.triu(np.full((length, length), HIDDEN), 1))
-        mixed = mb.matmul(x=mb.softmax(x=mb.add(x=scores, y=mask), axis=-1), y=v)
+        mixed = mb.matmul(x=mb.softmax(x=mb.add(x=scores, y=self.mask(length)), axis=-1), y=v)
         mixed = mb.reshape(x=mb.transpose(x=mixed, perm=[1, 0, 2]), shape=[length, config.dim])
         return mb.matmul(x=mixed, y=w[f"wo_{i}"], transpose_y=True)
 
@@ -93,8 +105,7 @@ class Model:
     def _turned(self, x: Any) -> Any:
         """Rotary positions: the first half of a head with the second."""
         first, second = mb.split(x=x, num_splits=2, axis=2)
-        turn = angles(self.config)[: x.shape[1]]
-        cos, sin = self._number(np.cos(turn)), self._number(np.sin(turn))
+        cos, sin = self.turn(x.shape[1])
         return mb.concat(
             values=[
                 mb.sub(x=mb.mul(x=first, y=cos), y=mb.mul(x=second, y=sin)),

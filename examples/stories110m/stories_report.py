@@ -10,6 +10,8 @@ from typing import Any
 
 from stories_config import Config
 
+from anex.bench.machine import label
+
 PEAK = 15.8  # TFLOPS, what the published trainer calls the Neural Engine's
 COLUMNS = ("ane", "io", "cls", "elem", "rms", "cblas_wait")
 
@@ -52,13 +54,13 @@ class Report:
     """Prints; human lines go to stdout, records to stderr."""
 
     def __init__(self, config: Config, device: str, offload: frozenset[str]) -> None:
-        self.config, self.device, self.flops = config, device, Flops(config)
+        self.config, self.device, self.where, self.flops = config, device, label(device), Flops(config)
         self.ane_flops = self.flops.on_ane(device, offload)
 
     def header(self, name: str, options: dict[str, Any]) -> None:
         c, mega = self.config, 1e6
         layers = sum(c.dim * (2 * c.dim + 2 * c.kv_dim + 3 * c.hidden_dim + 2) for _ in range(c.n_layers))
-        print(f"=== anex training: {name} ({c.n_layers} layers) on {self.device} ===")
+        print(f"=== anex training: {name} ({c.n_layers} layers) on {self.where} ===")
         print(f"dim={c.dim} hidden={c.hidden_dim} heads={c.n_heads} seq={c.seq_len} vocab={c.vocab_size} "
               f"layers={c.n_layers}")  # fmt: skip
         print(f"Params: {c.parameters() / mega:.2f}M (transformer {layers / mega:.2f}M + "
@@ -89,7 +91,7 @@ class Report:
     def breakdown(self, times: Counter[str], update_ms: float, steps: int) -> None:
         """A table of the whole run."""
         whole = sum(times.values()) + update_ms
-        print(f"\n{'part':<12} {'ms/step':>9} {'share':>7}   ({self.device}, measured)")
+        print(f"\n{'part':<12} {'ms/step':>9} {'share':>7}   ({self.where}, measured)")
         for name, value in [*((name, times[name]) for name in COLUMNS), ("update", update_ms)]:
             print(f"{name:<12} {value / steps:9.3f} {100 * value / whole:6.1f}%")
 

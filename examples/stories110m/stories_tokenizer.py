@@ -19,7 +19,7 @@ class Tokenizer:
     def __init__(self, tokens: Sequence[bytes], scores: Sequence[float]) -> None:
         if len(tokens) != len(scores) or len(tokens) < BYTES + 256:
             raise StoriesError(
-                f"{len(tokens)} tokens and {len(scores)} scores; a vocabulary begins with <unk>, <s>, </s> and 256 bytes"
+                f"{len(tokens)} tokens, {len(scores)} scores; a vocabulary begins with <unk>, <s>, </s> and 256 bytes"
             )
         self.tokens, self.scores = list(tokens), list(scores)
         self.numbers: dict[bytes, int] = {}

@@ -38,13 +38,8 @@ class Options:
     seed: int = 42  # of the places in the data
 
     def __post_init__(self) -> None:
-        if (
-            self.steps < 1
-            or self.accum < 1
-            or self.warmup < 0
-            or not self.lr > 0
-            or min(self.weight_decay, self.clip) < 0
-        ):
+        not_below_0 = (self.warmup, self.weight_decay, self.clip)
+        if min(self.steps, self.accum) < 1 or not self.lr > 0 or min(not_below_0) < 0:
             raise StoriesError(f"{self}: steps, accum and lr are above 0, warmup, weight decay and clip not below it")
         if self.schedule not in SCHEDULES:
             raise StoriesError(f"--schedule {self.schedule}: there are {', '.join(SCHEDULES)}")
