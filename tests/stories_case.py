@@ -9,6 +9,9 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples" / "stories110m"))
 
+import generate  # noqa: E402, F401 - the path first
+import train  # noqa: E402, F401
+
 
 def logits(config, w, tokens):
     """[S, V] by weights [out, in] as a model file has them: rotary pairs side by side, as complex numbers."""
