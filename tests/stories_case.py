@@ -40,9 +40,7 @@ def logits(config, w, tokens):
 
 
 def loss(config, w, tokens, targets):
-    return torch.nn.functional.cross_entropy(
-        logits(config, w, tokens), torch.as_tensor(np.asarray(targets, np.int64))
-    )
+    return torch.nn.functional.cross_entropy(logits(config, w, tokens), torch.as_tensor(np.asarray(targets, np.int64)))
 
 
 def file_order(config, weights):
@@ -59,7 +57,7 @@ def file_order(config, weights):
     return found
 
 
-def parameters(config, weights, dtype=torch.float64):
-    return {
-        name: torch.tensor(value, dtype=dtype, requires_grad=True) for name, value in file_order(config, weights).items()
-    }
+def parameters(config, weights):
+    """In float64, with gradients."""
+    given = file_order(config, weights)
+    return {name: torch.tensor(value, dtype=torch.float64, requires_grad=True) for name, value in given.items()}

@@ -90,8 +90,8 @@ def test_without_a_shared_classifier_the_neural_engine_s_gradients_are_torch_s()
 
 @pytest.fixture(scope="module")
 def text():
-    """Python's documentation of some statements, and this project's licence: 13 KB of English."""
-    topics = ("while", "pass", "break", "continue", "if", "return", "assert", "del", "global")
+    """Python's documentation of some statements, and this project's licence: some KB of English."""
+    topics = ("while", "pass", "break", "continue", "if", "return")
     return "\n\n".join([*(pydoc_data.topics.topics[name] for name in topics), (ROOT / "LICENSE").read_text()])
 
 
@@ -140,17 +140,28 @@ def torch_losses(config, weights, tokens, options):
     return found
 
 
+CURVE = Options(steps=20, lr=2e-3, accum=2, weight_decay=0.1, clip=1.0)
+
+
+@pytest.fixture(scope="module")
+def torch_curve(learned):
+    tokens = Tokens(learned[0] / "d.bin", TINY.seq_len, TINY.vocab_size)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other longer than such small products take
+    found = torch_losses(TINY, random_weights(TINY), tokens, CURVE)
+    torch.set_num_threads(threads)
+    return tokens, found
+
+
 CURVES = [("cpu", (), 2e-4), *[pytest.param("ane", offload, 1e-2, marks=needs_ane) for offload in ((), PARTS)]]
 
 
 @pytest.mark.parametrize(("device", "offload", "tolerance"), CURVES, ids=str)
-def test_twenty_steps_follow_torch_from_the_same_weights_and_data(learned, device, offload, tolerance):
-    tokens = Tokens(learned[0] / "d.bin", TINY.seq_len, TINY.vocab_size)
-    options = Options(steps=20, lr=2e-3, accum=2, weight_decay=0.1, clip=1.0)
-    weights = random_weights(TINY)
-    trainer = Trainer(TINY, weights, options, device, offload)
+def test_twenty_steps_follow_torch_from_the_same_weights_and_data(torch_curve, device, offload, tolerance):
+    tokens, wanted = torch_curve
+    trainer = Trainer(TINY, random_weights(TINY), CURVE, device, offload)
     before = trainer.engine.compiles, compilations()
-    found, wanted = losses(trainer, tokens), torch_losses(TINY, weights, tokens, options)
+    found = losses(trainer, tokens)
     np.testing.assert_allclose(found, wanted, rtol=tolerance)
     assert found[-1] < found[0] - 0.2
     assert (trainer.engine.compiles, compilations()) == before  # nothing is compiled again
@@ -165,7 +176,7 @@ def unigram_entropy(numbers):
 def test_words_are_learned(text, learned, tmp_path, capsys):
     folder, numbers = learned
     tokens = Tokens(folder / "d.bin", TINY.seq_len, TINY.vocab_size)
-    options = Options(steps=1500, lr=4e-3, accum=1, schedule="cosine", warmup=20)
+    options = Options(steps=2500, lr=4e-3, accum=1, schedule="cosine", warmup=20)
     trainer = Trainer(TINY, random_weights(TINY), options)
     found = losses(trainer, tokens)
     assert np.mean(found[-50:]) < 0.5 * unigram_entropy(numbers)
@@ -240,7 +251,8 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bits(learned, tmp_path):
     process.wait()
     process.stderr.close()
     kept = Checkpoint.load(path).run["step"]
-    assert kept >= 32 and kept % 4 == 0  # the last checkpoint before step 33, or a later one
+    assert kept >= 32  # the last checkpoint before step 33, or a later one
+    assert kept % 4 == 0
     steps = str(kept + 10)
     _, resumed = run(*command(folder, "--resume", "--ckpt", str(path), "--steps", steps))
     whole = tmp_path / "whole.safetensors"
@@ -273,7 +285,8 @@ LINES = [
     r"    ane=\d+\.\d io=\d+\.\d cls=\d+\.\d elem=\d+\.\d rms=\d+\.\d cblas_wait=\d+\.\d ms/step",
     r"\[checkpoint saved: step 4, loss=\d+\.\d{4}\]",
     "=== Efficiency Report ===", r"Total steps:     4", r"Wall time:       \d+ ms \(\d+\.\d s\)",
-    r"Compile time:    \d+ ms \(\d+\.\d%\)", r"Train time:      \d+ ms \(\d+\.\d%\)", r"Avg train:       \d+\.\d ms/step",
+    r"Compile time:    \d+ ms \(\d+\.\d%\)", r"Train time:      \d+ ms \(\d+\.\d%\)",
+    r"Avg train:       \d+\.\d ms/step",
     r"ANE TFLOPS:      0\.00 sustained", r"Total TFLOPS:    \d+\.\d\d \(CPU\)",
     r"ANE utilization: 0\.0% of 15\.8 TFLOPS", "Recompilations:  0 after the first step",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 import sentencepiece
-import stories_case  # noqa: F401 - the path to the example
+import stories_case
 from stories_checkpoint import Checkpoint
 from stories_config import TINY, Config, StoriesError, random_weights
 from stories_data import Tokens, save_tokens
@@ -71,7 +71,8 @@ def test_other_model_files_are_refused(change, message, tmp_path):
 
 TEXT = "Once upon a time there was a little dog. The dog had a red ball, and 12 cats had none.\n" * 20
 LINES = [
-    "Once upon a time", "the dog  and the ball", "unseen: Zürich 東京 🐈", "", " a little", "12 little cats", "aaaa bbbb",
+    "Once upon a time", "the dog  and the ball", "unseen: Zürich 東京 🐈", "", " a little", "12 little cats",
+    "aaaa bbbb",
 ]  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def test_files_of_tokens_that_do_not_fit_are_refused(tmp_path):
     save_tokens(path, range(20))
     with pytest.raises(StoriesError, match="the model has 5"):
         Tokens(path, 8, 5).step(0)
-    with pytest.raises(StoriesError, match="40 bytes; a file of uint16 tokens for sequences of 20 .* 42 at least"):
+    with pytest.raises(StoriesError, match=r"40 bytes; a file of uint16 tokens for sequences of 20 .* 42 at least"):
         Tokens(path, 20, 32000)
     with pytest.raises(StoriesError, match="ends at 65535"):
         save_tokens(path, [70000])
