@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stories_case
+import stories_model
 import torch
 from needs_ane import needs_ane
 from stories_case import ROOT, generate, train
@@ -88,10 +89,24 @@ def test_without_a_shared_classifier_the_neural_engine_s_gradients_are_torch_s()
     check(Step(config, weights, "ane", PARTS), config, weights, 3e-2)
 
 
+@needs_ane
+def test_the_neural_engine_s_classifier_goes_by_parts_of_a_large_vocabulary(monkeypatch):
+    monkeypatch.setattr(stories_model, "MOST_PRODUCTS", 128)  # 300 tokens in three parts
+    weights = spread_out(SMALL)
+    check(Step(SMALL, weights, "ane", PARTS), SMALL, weights, 3e-2)
+
+
+@needs_ane
+def test_no_rule_of_the_neural_engine_is_against_the_published_size():
+    config = Config(n_layers=1, seq_len=32)  # layers are all alike
+    step = Step(config, random_weights(config), "ane", PARTS)
+    assert [section.device for section in step.sections] == ["ane"]
+
+
 @pytest.fixture(scope="module")
 def text():
     """Python's documentation of some statements, and this project's licence: some KB of English."""
-    topics = ("while", "pass", "break", "continue", "if", "return")
+    topics = ("while", "pass", "break")
     return "\n\n".join([*(pydoc_data.topics.topics[name] for name in topics), (ROOT / "LICENSE").read_text()])
 
 
@@ -176,7 +191,7 @@ def unigram_entropy(numbers):
 def test_words_are_learned(text, learned, tmp_path, capsys):
     folder, numbers = learned
     tokens = Tokens(folder / "d.bin", TINY.seq_len, TINY.vocab_size)
-    options = Options(steps=2500, lr=4e-3, accum=1, schedule="cosine", warmup=20)
+    options = Options(steps=1500, lr=4e-3, accum=1, schedule="cosine", warmup=20)
     trainer = Trainer(TINY, random_weights(TINY), options)
     found = losses(trainer, tokens)
     assert np.mean(found[-50:]) < 0.5 * unigram_entropy(numbers)

@@ -36,7 +36,10 @@ class Checkpoint:
         tensors |= {f"state.{name}": np.ascontiguousarray(value) for name, value in self.state.items()}
         partial = path.with_name(path.name + ".partial")
         notes = {"format": FORMAT, "config": json.dumps(asdict(self.config)), "run": json.dumps(self.run)}
-        save_file(tensors, partial, notes)
+        try:
+            save_file(tensors, partial, notes)
+        except SafetensorError as error:
+            raise StoriesError(f"{partial} cannot be written: {error}; {path} is as it was") from None
         _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)

@@ -6,6 +6,7 @@ the classifier, and the loss. Ops bear names that begin with the part's, so that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from stories_llama2c import angles
 
 from anex import mb
 
+MOST_PRODUCTS = 16384  # that one element sums, up to the M3
 HIDDEN = -1e4  # added to scores of what a position may not see; fp16 has it
 
 
@@ -44,8 +46,18 @@ class Model:
         return mb.mul(x=mb.mul(x=x, y=scale, name=f"{name}_scaled"), y=weight, name=name)
 
     def logits(self, x: Any, weight: Any) -> Any:
-        """[S, C] to [S, V]."""
-        return mb.matmul(x=x, y=weight, transpose_y=True, name="cls_logits")
+        """[S, C] to [S, V].
+
+        In float16 by parts of the vocabulary, since the way back sums over it, and so many products at once the
+        Neural Engine does not sum.
+        """
+        parts = math.ceil(self.config.vocab_size / MOST_PRODUCTS) if self.dtype == "float16" else 1
+        if parts == 1:
+            return mb.matmul(x=x, y=weight, transpose_y=True, name="cls_logits")
+        sizes = [len(part) for part in np.array_split(np.arange(self.config.vocab_size), parts)]
+        rows = mb.split(x=weight, split_sizes=sizes, axis=0, name="cls_rows")
+        each = [mb.matmul(x=x, y=y, transpose_y=True, name=f"cls_part{i}") for i, y in enumerate(rows)]
+        return mb.concat(values=each, axis=1, name="cls_logits")
 
     def loss(self, logits: Any, targets: Any) -> Any:
         """The mean cross entropy, [1, 1], in nats. ``targets``: int32 [S, 1], or one-hot rows [S, V]."""

@@ -96,6 +96,7 @@ def run(given: argparse.Namespace) -> None:
     if given.resume:
         trainer = Trainer.resume(given.ckpt, changes(given), given.device, offload)
     else:
+        given.ckpt.parent.mkdir(parents=True, exist_ok=True)
         config, weights = beginning(given)
         options = Options(**{**(TINY_OPTIONS if given.tiny else {}), **changes(given)})
         trainer = Trainer(config, weights, options, given.device, offload)
