@@ -93,8 +93,3 @@ def unavailable() -> str | None:
     if device["is_virtual_machine"]:
         return "this is a virtual machine, and its host lends it no Neural Engine"
     return "the framework says that this computer has no Neural Engine"
-
-
-def label(device: str) -> str:
-    """What figures of ``device`` are: ``ane`` and ``cpu`` were measured, ``double`` is the stand-in of the tests."""
-    return "double" if device == "ane" and os.environ.get("ANEX_ANE_FRAMEWORK") else device
