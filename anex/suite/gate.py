@@ -119,6 +119,8 @@ def changes(benchmark: Mapping[str, Any], before: Mapping[str, Any], now: Mappin
     for column in benchmark["columns"]:
         sign = direction(column["unit"])
         old, new = (row["values"].get(column["key"]) for row in (before, now))
-        if sign and column["key"] not in now.get("facts", {}) and old and new:
+        if not sign or column["key"] in now.get("facts", {}) or old is None or new is None:
+            continue
+        if old > 0 and new > 0:  # what a dispatch costs is a difference, which noise can turn
             yield Change(benchmark["name"], now["config"], column["title"], column["unit"], old, new,
                          worse(old, new, sign), noise)  # fmt: skip
