@@ -79,13 +79,12 @@ def _from_text(
 ) -> Program:
     from .mil import from_text
 
-    folder: Path | None
     if isinstance(source, str) and ("program(" in source or "\n" in source):
-        text, folder = source, None
-    else:
-        text, folder = _text_at(as_path(source))
+        with coremltools():
+            return from_proto(from_text(source), None, weights=weights, function=function, zeros=zeros)
+    proto, folder = _proto_at(as_path(source))
     with coremltools():
-        return from_proto(from_text(text), folder, weights=weights, function=function, zeros=zeros)
+        return from_proto(proto, folder, weights=weights, function=function, zeros=zeros)
 
 
 def from_file(
@@ -135,28 +134,32 @@ class Source:
 
 def read_source(path: str | os.PathLike[str]) -> Source:
     """The protobuf of a file or folder of any kind that ``from_file`` takes: nothing is checked but its form."""
-    from .mil import from_text
-
     path = as_path(path)
     if _is_package(path):
         root = _root_model(path) if path.is_dir() else path
         model = _parsed(bounds.read(root), str(path))
         return Source(model.mlProgram, root.parent, model)
-    text, folder = _text_at(path)
-    with coremltools():
-        return Source(from_text(text), folder)
+    return Source(*_proto_at(path))
 
 
 def _is_package(path: Path) -> bool:
     return path.suffix in (".mlpackage", ".mlmodel") or (path.is_dir() and (path / "Manifest.json").exists())
 
 
-def _text_at(path: Path) -> tuple[str, Path]:
+def _proto_at(path: Path) -> tuple[MIL_pb2.Program, Path]:
+    """What MIL text in a file says, and the folder of the file."""
+    from .mil import from_text
+
     path = _text_file(path)
     try:
-        return bounds.read(path).decode(), path.parent
+        text = bounds.read(path).decode()
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is not MIL text: {error}") from error
+    with coremltools():
+        try:
+            return from_text(text), path.parent
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}") from error
 
 
 def from_model(data: bytes, folder: Path, what: str, function: str | None = None) -> Program:

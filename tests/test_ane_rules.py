@@ -145,8 +145,8 @@ def test_a_finding_tells_rule_value_limit_chips_source_and_way_out():
     (finding,) = [f for f in ane_findings(op, "h13g") if f.refuses]
     assert str(finding) == (
         "conv 'out': [kernel-width] kernel width 14; the limit is 13: a kernel is at most 13 wide on M1 and 15 on "
-        "later chips; its height is free (does not compile or evaluate on every chip; high confidence; FRG: measured "
-        "on M1, M4 and M5); transpose height and width, or split the kernel"
+        "later chips; its height is free (does not compile or evaluate on every chip, macOS 15 to 26; high confidence; "
+        "FRG: measured on M1, M4 and M5); transpose height and width, or split the kernel"
     )
     assert chips(("h13", "h16")) == "h13 (M1), h16 (M4)"
 

@@ -139,8 +139,8 @@ class Finding:
         sure = "contested" if rule.confidence == "low" else f"{rule.confidence} confidence"
         cure = f"; the pass {rule.cure} rewrites it" if self.cured else ""
         return (
-            f"[{rule.id}] {self.found}: {rule.statement} ({SEVERITIES[rule.severity]} on {chips(rule.chips)}; "
-            f"{self.here or ''}{sure}; {', '.join(rule.source)}); {rule.fix}{cure}"
+            f"[{rule.id}] {self.found}: {rule.statement} ({SEVERITIES[rule.severity]} on {chips(rule.chips)}, "
+            f"{rule.os}; {self.here or ''}{sure}; {', '.join(rule.source)}); {rule.fix}{cure}"
         )
 
     def __str__(self) -> str:
