@@ -72,7 +72,7 @@ def test_gradients_of_two_layers_are_torch_s(shared):
 
 
 @needs_ane
-@pytest.mark.parametrize("offload", [(), ("rmsnorm",), ("classifier",), ("softmax",), PARTS], ids=str)
+@pytest.mark.parametrize("offload", [(), ("classifier",), ("softmax", "rmsnorm"), PARTS], ids=str)
 def test_whatever_is_offloaded_to_the_neural_engine_gradients_are_torch_s(offload):
     weights = spread_out(SMALL)
     step = Step(SMALL, weights, "ane", offload)
@@ -105,7 +105,7 @@ def test_no_rule_of_the_neural_engine_is_against_the_published_size():
 
 @pytest.fixture(scope="module")
 def text():
-    """Python's documentation of some statements, and this project's licence: some KB of English."""
+    """Python's documentation of three statements, and this project's licence: less than 3 KB of English."""
     topics = ("while", "pass", "break")
     return "\n\n".join([*(pydoc_data.topics.topics[name] for name in topics), (ROOT / "LICENSE").read_text()])
 
@@ -116,7 +116,7 @@ def learned(text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stories")
     tokenizer = Tokenizer.learn(text, TINY.vocab_size)
     tokenizer.save(folder / "tokenizer.bin")
-    numbers = tokenizer.encode(text)
+    numbers = [number for part in text.split("\n\n") for number in tokenizer.encode(part)]
     save_tokens(folder / "d.bin", numbers)
     return folder, numbers
 
@@ -188,10 +188,13 @@ def unigram_entropy(numbers):
     return float(-(chances * np.log(chances)).sum())
 
 
+PROMPT = "Permission is hereby granted, free of charge, to any person"
+
+
 def test_words_are_learned(text, learned, tmp_path, capsys):
     folder, numbers = learned
     tokens = Tokens(folder / "d.bin", TINY.seq_len, TINY.vocab_size)
-    options = Options(steps=1500, lr=4e-3, accum=1, schedule="cosine", warmup=20)
+    options = Options(steps=1800, lr=3e-3, accum=1, schedule="cosine", warmup=20)
     trainer = Trainer(TINY, random_weights(TINY), options)
     found = losses(trainer, tokens)
     assert np.mean(found[-50:]) < 0.5 * unigram_entropy(numbers)
@@ -200,12 +203,12 @@ def test_words_are_learned(text, learned, tmp_path, capsys):
     texts = []
     for model in ("c.safetensors", "m.bin"):  # the same model in two formats
         line = ["--model", str(tmp_path / model), "--tokenizer", str(folder / "tokenizer.bin"), "--tokens", "50"]
-        generate.run(generate.parser().parse_args([*line, "--prompt", "The statement", "--temp", "0"]))
+        generate.run(generate.parser().parse_args([*line, "--prompt", PROMPT, "--temp", "0"]))
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
-    words = re.findall(r"[a-z]{3,}", texts[0])[:-1]  # the last may be cut off
+    words = re.findall(r"[a-z]{3,}", texts[0].removeprefix(PROMPT))[:-1]  # the last may be cut off
     known = set(re.findall(r"[a-z]{3,}", text))
-    assert len(words) >= 10
+    assert len(words) >= 5
     assert np.mean([word in known for word in words]) > 0.8, texts[0]
 
 

@@ -81,10 +81,10 @@ def tiny_data(folder: Path) -> Path:
 
     path = folder / "tiny_tokens.bin"
     if not path.exists():
-        text = "\n\n".join(list(pydoc_data.topics.topics.values())[:60])
-        tokenizer = Tokenizer.learn(text, TINY.vocab_size)
+        texts = [part for _, text in sorted(pydoc_data.topics.topics.items())[:30] for part in text.split("\n\n")]
+        tokenizer = Tokenizer.learn("\n".join(texts), TINY.vocab_size)
         tokenizer.save(folder / "tiny_tokenizer.bin")
-        save_tokens(folder / "tiny_tokens.partial", tokenizer.encode(text))
+        save_tokens(folder / "tiny_tokens.partial", [number for text in texts for number in tokenizer.encode(text)])
         os.replace(folder / "tiny_tokens.partial", path)
     return path
 
