@@ -1,5 +1,6 @@
 """llama2.c's model in torch, from the names of its own export, for the tests of examples/stories110m."""
 
+import pydoc_data.topics
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ sys.path.insert(0, str(ROOT / "examples" / "stories110m"))
 
 import generate  # noqa: E402, F401 - the path first
 import train  # noqa: E402, F401
+from stories_config import TINY  # noqa: E402
+from stories_data import save_tokens  # noqa: E402
+from stories_tokenizer import Tokenizer  # noqa: E402
 
 
 def logits(config, w, tokens):
@@ -61,3 +65,25 @@ def parameters(config, weights):
     """In float64, with gradients."""
     given = file_order(config, weights)
     return {name: torch.tensor(value, dtype=torch.float64, requires_grad=True) for name, value in given.items()}
+
+
+def torch_gradients(config, weights, tokens, targets):
+    """(the loss, the gradients by name), in the order of a model file."""
+    given = parameters(config, weights)
+    made = loss(config, given, tokens, targets)
+    return made.item(), dict(zip(given, torch.autograd.grad(made, list(given.values())), strict=True))
+
+
+def text():
+    """Python's documentation of three statements, and this project's licence: less than 3 KB of English."""
+    topics = ("while", "pass", "break")
+    return "\n\n".join([*(pydoc_data.topics.topics[name] for name in topics), (ROOT / "LICENSE").read_text()])
+
+
+def make_data(folder):
+    """Write d.bin and tokenizer.bin of ``text()`` for models of the size ``TINY``; its tokens."""
+    tokenizer = Tokenizer.learn(text(), TINY.vocab_size)
+    tokenizer.save(folder / "tokenizer.bin")
+    numbers = [number for part in text().split("\n\n") for number in tokenizer.encode(part)]
+    save_tokens(folder / "d.bin", numbers)
+    return numbers

@@ -11,29 +11,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from stories_config import Config, StoriesError
 from stories_model import Model
+from stories_section import Section, Timed, results_of
 
 import anex
 
 PARTS = ("rmsnorm", "classifier", "softmax")  # what --offload names, in the order they run; the layers come first
 ANE_LOSS_SCALE = 1024.0  # gradients of the logits of 32000 tokens are near the least that float16 has
-
-
-@dataclass
-class Section:
-    """Neighbouring parts on one device: a program for the way there, one for the way back, and their results."""
-
-    device: str
-    weights: list[str]
-    forward: anex.Program | None  # None where the loss is made: its one program goes both ways
-    backward: anex.Program
-    made: tuple[anex.Tensor, ...]
-    results: tuple[anex.Tensor, ...]
 
 
 class Step:
@@ -85,7 +73,7 @@ class Step:
         inputs = {"tokens": anex.spec((config.seq_len,), "int32"), "targets": anex.spec((config.seq_len, 1), "int32")}
         program = anex.graph(**inputs, **self._specs(config.shapes()))(loss)
         made = self._compile(anex.value_and_grad(program, config.shapes()), "cpu")
-        results = _results(made)
+        results = results_of(made)
         self.sections = [Section("cpu", list(config.shapes()), None, made, (), results)]
         self.gradients = dict(zip(config.shapes(), results[1:], strict=True))
 
@@ -143,7 +131,7 @@ class Step:
             forward = self._compile(program, device)
             backward = self._compile(anex.vjp(program, ["x", *names]), device)
             # its first output is y once more
-            return Section(device, names, forward, backward, _results(forward), _results(backward)[1:])
+            return Section(device, names, forward, backward, results_of(forward), results_of(backward)[1:])
         rows = (config.seq_len, config.vocab_size) if on_ane else (config.seq_len, 1)  # one-hot, or numbers
         targets = anex.spec(rows, self.dtype if on_ane else "int32")
 
@@ -153,7 +141,7 @@ class Step:
 
         program = anex.graph(x=x, targets=targets, **specs)(loss)
         made = self._compile(anex.value_and_grad(program, ["x", *names], loss_scale=self.loss_scale), device)
-        return Section(device, names, None, made, (), _results(made))
+        return Section(device, names, None, made, (), results_of(made))
 
     def _run_cut(self, tokens: np.ndarray, targets: np.ndarray) -> float:
         with self.timed("io"):
@@ -204,20 +192,3 @@ class Step:
 
     def timed(self, name: str) -> Any:
         return Timed(self.times, name)
-
-
-def _results(program: anex.Program) -> tuple[anex.Tensor, ...]:
-    return tuple(anex.empty(spec.shape, spec.dtype) for spec in program.outputs.values())
-
-
-class Timed:
-    """Adds the milliseconds of a block to a counter."""
-
-    def __init__(self, times: Counter[str], name: str) -> None:
-        self.times, self.name = times, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.times[self.name] += (time.perf_counter() - self.start) * 1e3  # type: ignore[assignment]

@@ -111,6 +111,8 @@ def run(given: argparse.Namespace) -> None:
         print(f"[RESUMED step {trainer.step}, loss={trainer.loss:.4f}]", flush=True)
     else:
         report.header("Tiny" if given.tiny else "Stories110M" if config == STORIES110M else "Llama-2", vars(options))
+    if offload and given.device == "cpu":
+        print("  --offload changes nothing on the cpu: all of the step runs there; see --device ane")
     if given.breakdown:
         trainer.look(tokens)
     train(trainer, tokens, report, given)
