@@ -220,7 +220,7 @@ def test_a_profile_is_one_row_whose_limits_nobody_claims_to_know():
     profile = anex.compile(scaled, device="ane", perf_stats=True).profile(half(1, 4, 1, 5), repeat=3)
     assert [row.op for row in profile.rows] == ["ane"]
     assert profile.rows[0].bound == "unknown"
-    assert "limits of ane: not measured" in str(profile)
+    assert "limits of double: not measured" in str(profile)
 
 
 def test_a_closed_program_says_so_and_gives_everything_back():
