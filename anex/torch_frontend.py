@@ -7,13 +7,23 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _coremltools
 from ._coremltools import coremltools
-from .errors import ArgumentError, CompileError, DTypeError, Error, ShapeError, UnsupportedError
+from .errors import (
+    ArgumentError,
+    CompileError,
+    DTypeError,
+    Error,
+    FormatError,
+    MissingFileError,
+    ShapeError,
+    UnsupportedError,
+)  # fmt: skip
 from .spec import Spec, spec
 
 if TYPE_CHECKING:
@@ -85,6 +95,21 @@ def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None
             _name_outputs(program, flat.names, set(specs))
         _coremltools.validate(program)
         return program
+
+
+def read_exported(path: Path) -> Any:
+    """The ``ExportedProgram`` of a ``.pt2`` file, as ``torch.export.save`` writes it."""
+    try:
+        import torch
+    except ImportError as error:
+        raise UnsupportedError(f"{path} needs torch, which cannot be imported: {error}") from error
+    if not path.is_file():
+        raise MissingFileError(f"{path} does not exist")
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # torch raises whatever its reader meets
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FormatError(f"{path} is no module that torch.export.save wrote: {first}") from error
 
 
 def evaluate(module: Any, given: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:

@@ -367,3 +367,29 @@ def test_what_verify_does_not_take_is_refused_in_one_sentence():
     with pytest.raises(anex.ArgumentError):
         anex.verify(3)
     assert isinstance(anex.verify(program, device="cpu"), Verification)
+
+
+# ---- a module from a file --------------------------------------------------------------------------------------------
+
+
+def test_the_command_compares_an_exported_module_with_what_torch_computes(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    file = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(net, (torch.randn(1, 3, 16, 16),)), file)
+    code, output = command("verify", file, "--against", "torch", "--device", "cpu", "--json")
+    found = json.loads(output)
+    assert code == 0, output
+    assert found["against"] == "torch"
+    (end,) = found["outputs"].values()
+    assert 0 < end["max_relative"] < 0.01  # fp16 beside float32
+
+
+def test_files_that_are_no_exported_module_are_one_clear_line(tmp_path):
+    broken = tmp_path / "broken.pt2"
+    broken.write_bytes(b"PK\x03\x04 no archive")
+    for file, said in ((broken, "no module that torch.export.save wrote"), (tmp_path / "no.pt2", "does not exist")):
+        code, output = command("verify", file, "--against", "torch")
+        assert code == 4
+        assert said in output
+        assert len(output.strip().splitlines()) == 1

@@ -22,7 +22,7 @@ class Unreadable(click.ClickException):
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Choice(REFERENCES), default="cpu-fp32", show_default=True,
-              help="What is right; torch through anex.verify() alone.")  # fmt: skip
+              help="What is right; torch where MODEL is a module.")  # fmt: skip
 @click.option("--device", type=click.Choice(DEVICES), help="What is checked: 'ane' where there is one, else 'cpu-ane'.")
 @click.option("--chip", default="M4", show_default=True, help="Of residency and of cpu-ane; such as 'M4 Max' or h16g.")
 @click.option("--units", type=click.Choice(["CPU_AND_NE", "ALL"]), default="CPU_AND_NE", show_default=True)
@@ -46,23 +46,26 @@ def verify(
 ) -> None:  # fmt: skip
     """Run MODEL op by op against a reference, and say whether it is right, where it parts, and whether it is resident.
 
-    MODEL is a .mlpackage, a .mlmodelc or MIL text. Numbers are measured on the device that is named; residency is
-    simulated from rules.
+    MODEL is a .mlpackage, a .mlmodelc, MIL text, or a torch module: the .pt2 file of torch.export.save. Numbers are
+    measured on the device that is named; residency is simulated from rules.
     """
 
-    if against == "torch":
-        raise click.UsageError("--against torch needs the module: call anex.verify(module, against='torch', x=shape)")
+    is_module = model.suffix == ".pt2"
+    if against == "torch" and not is_module:
+        raise click.UsageError("--against torch needs the module: the .pt2 file that torch.export.save writes of it")
     if (out is not None or calibrate is not None) and quantize is None:
         raise click.UsageError("--out and --calibrate go with --quantize")
     if out is not None and not out.absolute().parent.is_dir():
         raise click.UsageError(f"--out {out}: the folder {out.absolute().parent} does not exist")
     from ..comparison.inputs import read
+    from ..torch_frontend import read_exported
     from .text import lines
     from .verifying import verify as verified
 
     with one_line(Unreadable, misuse=click.UsageError):
         found = verified(
-            model, against=against, device=device, chip=chip, units=units, seed=seed, quantize=quantize,
+            read_exported(model) if is_module else model,
+            against=against, device=device, chip=chip, units=units, seed=seed, quantize=quantize,
             inputs=None if inputs is None else read(inputs), calibrate=None if calibrate is None else read(calibrate),
             max_error=max_error, min_residency=min_residency, function=function, weights=weights,
         )  # fmt: skip
