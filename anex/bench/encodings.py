@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._coremltools import builder
 from ..build import graph
 from ..spec import spec
-from .programs import SEED, builder, weights
+from .programs import SEED, weights
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program, Var

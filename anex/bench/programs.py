@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._coremltools import builder
 from ..build import graph
 from ..spec import spec
 
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
 
 QUANTUM = 2.0**-3  # the scale of activations that are int8 between layers
 SEED = 0
-
-
-def builder() -> Any:
-    from .._coremltools import coremltools
-
-    with coremltools():
-        from coremltools.converters.mil import Builder
-
-        return Builder
 
 
 def weights(random: np.random.Generator, *shape: int) -> np.ndarray:

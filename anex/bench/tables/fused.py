@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..._coremltools import builder
 from ...build import graph
 from ...profiling.text import table as aligned
 from ..columns import MS, TFLOPS, conv_facts, conv_match, share, tflops
-from ..programs import SEED, builder, weights
+from ..programs import SEED, weights
 from ..record import Benchmark, Column, Config, Make, Row, Steps, register
 
 if TYPE_CHECKING:

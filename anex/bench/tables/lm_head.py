@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..._coremltools import builder
 from ...build import graph
 from ...spec import spec
 from ..columns import MIB
-from ..programs import SEED, builder, weights
+from ..programs import SEED, weights
 from ..record import Benchmark, Column, Config, register
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...bench.programs import builder
+from ..._coremltools import builder
 from ...bench.record import Config
 from ...bench.running import measured
 from ...bench.tables.fused import comparisons

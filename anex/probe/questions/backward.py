@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...bench.programs import builder
+from ..._coremltools import builder
 from ...build import graph
 from ..record import Answer, Check, probe
 from ..session import Session, errors, random

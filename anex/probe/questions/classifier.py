@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...bench.programs import builder
+from ..._coremltools import builder
 from ...bench.tables import lm_head
 from ...build import graph
 from ..record import Answer, Check, probe

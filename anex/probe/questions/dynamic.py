@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...bench.programs import builder
+from ..._coremltools import builder
 from ...bench.timing import measure
 from ...build import graph
 from ..record import Answer, Check, probe

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...bench.programs import builder, conv_chain
+from ..._coremltools import builder
+from ...bench.programs import conv_chain
 from ...build import graph
 from ...selftest import runner
 from ...selftest.probes import PROBES as ASKED
@@ -27,6 +28,16 @@ def ask(*ids: str) -> dict[str, Mapping[str, Any]]:
     """The answers of these questions of the self-test, each in a process as fresh as it needs."""
     jobs = [{"kind": "probe", "id": id_, "alone": ASKED[id_].alone} for id_ in ids]
     return {job["id"]: answer for job, answer in runner.perform(jobs)}
+
+
+def asked(*ids: str) -> Answer:
+    """These questions, answered as they are: only one that nobody answers fails."""
+    answers = ask(*ids)
+    return Answer("asked", f"{len(answers)} questions asked.", (unanswered(answers),), told(answers), plain(answers))
+
+
+def plain(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {id_: dict(answer) for id_, answer in answers.items()}
 
 
 def told(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -133,7 +144,7 @@ def weight_patch(session: Session) -> Answer:
     works = [id_ for id_, good in (("load-without-compile", "yes"), ("weights-buffer", "used"), ("multi-input", "yes"))
              if answers[id_].get("key") == good]  # fmt: skip
     return Answer("+".join(works) or "inputs only", f"Ways that work: {', '.join(works) or 'inputs only'}.",
-                  (unanswered(answers),), told(answers), {id_: dict(a) for id_, a in answers.items()})  # fmt: skip
+                  (unanswered(answers),), told(answers), plain(answers))  # fmt: skip
 
 
 @probe(
@@ -184,9 +195,7 @@ def qos(session: Session) -> Answer:
     device="ane",
 )
 def advanced(session: Session) -> Answer:
-    answers = ask("weights-buffer", "procedure-index", "map-surfaces", "real-time", "dispatch-ways", "loaded-state")
-    return Answer("asked", f"{len(answers)} questions asked.", (unanswered(answers),), told(answers),
-                  {id_: dict(a) for id_, a in answers.items()})  # fmt: skip
+    return asked("weights-buffer", "procedure-index", "map-surfaces", "real-time", "dispatch-ways", "loaded-state")
 
 
 @probe(
@@ -197,9 +206,7 @@ def advanced(session: Session) -> Answer:
 )
 def cliffs(session: Session) -> Answer:
     if session.device == "ane":
-        answers = ask("accumulation", "reduce-sum", "matmul-cliff", "slice-cliff", "subnormals", "rounding")
-        return Answer("asked", f"{len(answers)} questions asked.", (unanswered(answers),), told(answers),
-                      {id_: dict(a) for id_, a in answers.items()})  # fmt: skip
+        return asked("accumulation", "reduce-sum", "matmul-cliff", "slice-cliff", "subnormals", "rounding")
     mb, count = builder(), 16384
 
     @graph(x=(1, 1, 1, count))

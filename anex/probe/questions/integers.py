@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...bench.programs import builder
+from ..._coremltools import builder
 from ...bench.record import BENCHMARKS
 from ...bench.running import run
 from ...bench.text import aligned
