@@ -30,13 +30,14 @@ from .errors import (
     ShapeError,
     UnsupportedError,
     ViewError,
+    WorkerError,
 )
 from .spec import Spec, spec
 
 if TYPE_CHECKING:
     from coremltools.converters.mil import Builder as mb
 
-    from . import attention, cache, cost, grad, mil, miltools, optim
+    from . import attention, cache, cost, distributed, grad, mil, miltools, optim
     from ._native import Tensor, get_num_threads, set_num_threads
     from .build import graph
     from .creation import empty, empty_like, from_dlpack, full, ones, tensor, zeros
@@ -82,12 +83,14 @@ __all__ = [
     "UnsupportedError",
     "Verification",
     "ViewError",
+    "WorkerError",
     "__version__",
     "attention",
     "cache",
     "compile",
     "cost",
     "device_info",
+    "distributed",
     "empty",
     "empty_like",
     "explain",
@@ -137,7 +140,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("attention", "cache", "cost", "grad", "mil", "miltools", "optim"):
+    if name in ("attention", "cache", "cost", "distributed", "grad", "mil", "miltools", "optim"):
         return importlib.import_module(f".{name}", __name__)
     if name == "mb":  # coremltools' MIL builder, loaded without its warnings
         return importlib.import_module("._coremltools", __name__).builder()

@@ -37,6 +37,10 @@ class DeviceError(Error, OSError):
     """A device, its driver or its daemon failed while it was used."""
 
 
+class WorkerError(Error, ConnectionError):
+    """Another process of a distributed run was lost, stands still, or does something else."""
+
+
 class CompileLimitError(DeviceError, RuntimeError):
     """This process has compiled as many programs as it may; ``isolate=True`` compiles in another one."""
 

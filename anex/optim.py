@@ -17,12 +17,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from . import _native
 from ._native import Tensor
 from .creation import tensor, zeros
 from .errors import ArgumentError, DTypeError
+
+if TYPE_CHECKING:
+    from .distributed import Group
 
 __all__ = ["SGD", "Adam", "AdamW", "LossScale", "Optimizer", "warmup_cosine", "warmup_linear"]
 
@@ -38,6 +43,9 @@ class Optimizer:
     ``clip_norm``: the most that the norm of all gradients together may be; they are scaled down to it.
     ``check_finite``: look at the gradients first and leave the step out where one is infinite or NaN; by default
     where there is a loss scale or ``clip_norm``. Looking costs one more reading of the gradients.
+    ``group``: of ``anex.distributed.join()``. Gradients are then summed over its processes before anything looks at
+    them, so that all take the same step, or none: float32 gradients in place, in their own memory, others in the
+    sums of ``accumulate``. All processes call ``step`` alike.
 
     Raises ``ArgumentError`` for numbers that make no sense, ``DTypeError`` for params of another dtype.
     """
@@ -53,6 +61,7 @@ class Optimizer:
         weight_decay: Decay = 0.0,
         clip_norm: float | None = None,
         check_finite: bool | None = None,
+        group: Group | None = None,
     ) -> None:
         if not params:
             raise ArgumentError("an optimizer of no parameters")
@@ -64,7 +73,7 @@ class Optimizer:
         if min(decays.values(), default=0.0) < 0:
             raise ArgumentError("weight_decay is below 0")
         self.params = MappingProxyType(dict(params))
-        self.lr, self.clip_norm, self.check_finite = lr, clip_norm, check_finite
+        self.lr, self.clip_norm, self.check_finite, self.group = lr, clip_norm, check_finite, group
         self.steps = 0  # taken; those left out do not count
         self.grad_norm = math.nan  # of the last step that looked, without the loss scale, before clipping
         self._decay = {name: float(decays.get(name, 0.0)) for name in params}
@@ -103,10 +112,7 @@ class Optimizer:
     def accumulate(self, grads: Gradients) -> None:
         """Add gradients to float32 sums; the next ``step()`` without gradients takes their mean."""
         given = self._in_order(grads)
-        if not self._sums:
-            self._sums = {
-                name: zeros(weight.shape, dtype="float32", padded=False) for name, weight in self.params.items()
-            }
+        self._make_sums()
         rows = [(name, self._sums[name], gradient, None, None, None, 0.0) for name, gradient in given.items()]
         _native.optimizer_step("sum", rows, step=self._summed + 1)
         self._summed += 1
@@ -117,15 +123,15 @@ class Optimizer:
         ``grads``: by name, or in the order of the parameters, float32 or float16; left out: the mean of those that
         ``accumulate`` was given. They are divided by ``loss_scale`` first. False where a gradient is not finite and
         that was looked for (``check_finite``): then nothing has changed.
+
+        With a ``group`` the mean is of what all its processes were given: of one of them each, or of all that was
+        accumulated, which may be more on one than on another and nothing on some.
         """
-        scale, sums = 1.0 / loss_scale, grads is None
+        scale = 1.0 / loss_scale
         if not (math.isfinite(scale) and scale > 0):
             raise ArgumentError(f"loss_scale={loss_scale!r} is not a positive number")
-        if sums and not self._summed:
-            raise ArgumentError("step() without gradients, and accumulate() was given none since the last step")
-        given = dict(self._sums) if sums else self._in_order(grads)
-        if sums:
-            scale, self._summed = scale / self._summed, 0
+        given, count = self._all(grads)
+        scale /= count
         rows: list[tuple[str, Any, Any, Any, Any, Any, float]] = []
         for name, gradient in given.items():
             weight, master = self.params[name], self._masters.get(name)
@@ -147,6 +153,36 @@ class Optimizer:
         self.grad_norm = norm
         self.steps += applied
         return applied
+
+    def _all(self, grads: Gradients) -> tuple[dict[str, Any], int]:
+        """The sums of all gradients of a step, over the group too, and of how many they are."""
+        alone = self.group is None or self.group.size == 1
+        if grads is not None:
+            given = self._in_order(grads)
+            if alone:
+                return given, 1
+            if all(np.asarray(gradient).dtype == np.float32 for gradient in given.values()):
+                self.group.all_reduce(given.values())  # type: ignore[union-attr]
+                return given, self.group.size  # type: ignore[union-attr]
+            if self._summed:
+                raise ArgumentError("step(gradients) after accumulate(): accumulate these too, and call step()")
+            self.accumulate(given)
+        count, self._summed = np.array([self._summed]), 0
+        if not alone:
+            self._make_sums()
+            if not count[0]:
+                for each in self._sums.values():
+                    np.asarray(each)[...] = 0
+            self.group.all_reduce([*self._sums.values(), count])  # type: ignore[union-attr]
+        if not count[0]:
+            raise ArgumentError("step() without gradients, and accumulate() was given none since the last step")
+        return dict(self._sums), int(count[0])
+
+    def _make_sums(self) -> None:
+        if not self._sums:
+            self._sums = {
+                name: zeros(weight.shape, dtype="float32", padded=False) for name, weight in self.params.items()
+            }
 
     def _numbers(self) -> dict[str, Any]:
         raise NotImplementedError

@@ -42,6 +42,7 @@ LAYERS = [
     {"load", "torch_frontend", "cache", "submit"},
     {"mil", "ops", "tidy", "agree", "state", "bounds"},
     {"optim"},
+    {"distributed"},
     {"creation"},
     {"_native", "_coremltools", "spec", "published", "power", "commands"},
     {"errors"},

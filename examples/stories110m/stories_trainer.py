@@ -15,11 +15,13 @@ from stories_breakdown import shares, spread
 from stories_checkpoint import Checkpoint
 from stories_config import Config, StoriesError
 from stories_data import Tokens
+from stories_parallel import of_rank_0
 from stories_report import Report, Sums
 from stories_step import Step
 
 import anex
 from anex import optim
+from anex.distributed import Alone, Group
 
 SCHEDULES = {"constant": None, "cosine": optim.warmup_cosine, "linear": optim.warmup_linear}
 
@@ -53,19 +55,28 @@ class Options:
 
 
 class Trainer:
-    """Weights, what changes them, and where the run stands."""
+    """Weights, what changes them, and where the run stands.
+
+    ``group``: the processes that share the steps of each batch, and all have the same weights.
+    """
 
     def __init__(
         self, config: Config, weights: Mapping[str, np.ndarray], options: Options, device: str = "cpu",
-        offload: tuple[str, ...] = (),
+        offload: tuple[str, ...] = (), group: Group | None = None,
     ) -> None:  # fmt: skip
         self.start = time.perf_counter()
-        self.config, self.options = config, options
+        self.config, self.options, self.group = config, options, group or Alone()
+        if options.accum < self.group.size:
+            raise StoriesError(
+                f"--accum {options.accum}: a batch of so few steps is not enough for {self.group.size} workers; "
+                f"--accum {self.group.size} is the least"
+            )
         self.engine = Step(config, weights, device, offload)
         decay = {name: options.weight_decay for name, shape in config.shapes().items() if len(shape) > 1}
         self.optimizer = optim.AdamW(
-            self.engine.weights, lr=options.lr, weight_decay=decay, clip_norm=options.clip or None
-        )
+            self.engine.weights, lr=options.lr, weight_decay=decay, clip_norm=options.clip or None,
+            group=self.group,
+        )  # fmt: skip
         self.step, self.loss, self.skipped = 0, math.nan, 0
         self.sums, self.before = Sums(), Sums()
         self.parts: dict[str, float] = {}
@@ -74,22 +85,32 @@ class Trainer:
 
     @classmethod
     def resume(
-        cls, path: Path, changed: Mapping[str, Any], device: str = "cpu", offload: tuple[str, ...] = ()
-    ) -> Trainer:
-        """Go on from a checkpoint. ``changed``: options that differ from those it has."""
-        saved = Checkpoint.load(path)
+        cls, path: Path, changed: Mapping[str, Any], device: str = "cpu", offload: tuple[str, ...] = (),
+        group: Group | None = None,
+    ) -> Trainer:  # fmt: skip
+        """Go on from a checkpoint. ``changed``: options that differ from those it has. Rank 0 reads the file."""
+        saved = of_rank_0(group or Alone(), lambda: Checkpoint.load(path))
         options = replace(Options(**saved.run["options"]), **changed)
-        made = cls(saved.config, saved.weights, options, device, offload)
+        made = cls(saved.config, saved.weights, options, device, offload, group)
         made._put(saved.weights, saved.state, saved.run["updates"])
         made.step, made.loss, made.skipped = saved.run["step"], saved.run["loss"], saved.run["skipped"]
         made.before = Sums(**saved.run["sums"])
         return made
+
+    def align(self) -> None:
+        """Give every worker the weights and the optimizer's state of rank 0."""
+        self.group.broadcast([*self.engine.weights.values(), *self.optimizer.state.values()])
 
     def weights(self) -> dict[str, Any]:
         """In float32: the masters, where the programs read float16."""
         return {name: self.optimizer.state.get(f"master.{name}", w) for name, w in self.engine.weights.items()}
 
     def save(self, path: Path) -> None:
+        """Rank 0 writes it. Unlike processors may round apart; if they did, all go on with what is saved."""
+        if not self.group.agree(self.engine.weights.values()):
+            self.align()
+        if self.group.rank:
+            return
         state = {name: value for name, value in self.optimizer.state.items() if not name.startswith("master.")}
         run = {
             "options": asdict(self.options), "step": self.step, "loss": self.loss, "skipped": self.skipped,
@@ -107,18 +128,16 @@ class Trainer:
         begin, steps, options = time.perf_counter(), 0, self.options
         times = self.engine.times = Counter()
         while steps < options.accum and self.step < options.steps:
-            self.loss = self.engine(*tokens.step(self.step))
-            if not math.isfinite(self.loss):
-                raise StoriesError(f"the loss of step {self.step} is {self.loss}; a smaller --lr may help")
-            if options.accum > 1:
-                with self.engine.timed("elem"):
-                    self.optimizer.accumulate(self.engine.gradients)
-            steps += 1
+            found = self._round(tokens, min(self.group.size, options.accum - steps, options.steps - self.step))
             spread(times, self.parts)
-            if report:
-                first = not self.sums.steps and steps == 1
-                report.step(self.step, self.loss, times, steps, self.engine.compiles, first)
-            self.step += 1
+            for self.loss in found:
+                if not math.isfinite(self.loss):
+                    raise StoriesError(f"the loss of step {self.step} is {self.loss}; a smaller --lr may help")
+                steps += 1
+                if report:
+                    first = not self.sums.steps and steps == 1
+                    report.step(self.step, self.loss, times, steps, self.engine.compiles, first)
+                self.step += 1
         with self.engine.timed("update"):
             given = None if options.accum > 1 else self.engine.gradients
             rate = options.rate(self.optimizer.steps)
@@ -133,6 +152,18 @@ class Trainer:
         self.sums.steps += steps
         self.sums.batches += 1
         return times
+
+    def _round(self, tokens: Tokens, count: int) -> list[float]:
+        """The losses of the next ``count`` steps, of which each worker does one, the first ``count`` of them."""
+        rank, losses = self.group.rank, np.zeros(count)
+        if rank < count:
+            losses[rank] = self.engine(*tokens.step(self.step + rank))
+            if self.options.accum > 1:
+                with self.engine.timed("elem"):
+                    self.optimizer.accumulate(self.engine.gradients)
+        with self.engine.timed("io"):
+            self.group.all_reduce([losses])
+        return losses.tolist()
 
     def look(self, tokens: Tokens) -> None:
         """Measure where the time of the CPU's program goes."""

@@ -2,6 +2,7 @@
 
 Flags, environment variables, lines and JSON records (on stderr) are those of the published train_large; the program
 is compiled once, since its weights are inputs. ``--tiny`` trains a small model on text that comes with Python.
+Several workers share the steps of a batch: ``torchrun --nproc-per-node 2 train.py``, ``mpirun -n 2 python train.py``.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+from stories_checkpoint import Checkpoint
 from stories_config import STORIES110M, TINY, Config, StoriesError, random_weights
 from stories_data import Tokens, save_tokens
 from stories_llama2c import load, save
+from stories_parallel import check_data, of_rank_0, together
 from stories_report import Report
 from stories_trainer import SCHEDULES, Options, Trainer, compilations
 
 from anex import Error
+from anex.distributed import Alone, Group
 
 TINY_OPTIONS = {"steps": 200, "lr": 3e-3, "accum": 1}
 
@@ -44,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--offload", default="", metavar="PARTS",
                       help="what runs on the ane beside the layers: classifier,softmax,rmsnorm")  # fmt: skip
     made.add_argument("--breakdown", action="store_true", help="measure and print where the time goes")
+    made.add_argument("--timeout", type=float, default=300.0, metavar="S",
+                      help="seconds that workers wait for each other before the run ends (300)")  # fmt: skip
     made.add_argument("--tiny", action="store_true", help="a small model on text that comes with Python")
     return made
 
@@ -84,45 +90,54 @@ def tiny_data(folder: Path) -> Path:
         texts = [part for _, text in sorted(pydoc_data.topics.topics.items())[:30] for part in text.split("\n\n")]
         tokenizer = Tokenizer.learn("\n".join(texts), TINY.vocab_size)
         tokenizer.save(folder / "tiny_tokenizer.bin")
-        save_tokens(folder / "tiny_tokens.partial", [number for text in texts for number in tokenizer.encode(text)])
-        os.replace(folder / "tiny_tokens.partial", path)
+        partial = folder / f"tiny_tokens.{os.getpid()}.partial"
+        save_tokens(partial, [number for text in texts for number in tokenizer.encode(text)])
+        os.replace(partial, path)
     return path
 
 
-def run(given: argparse.Namespace) -> None:
+def run(given: argparse.Namespace, group: Group | None = None) -> None:
+    group = group or Alone()
     offload = tuple(part for part in given.offload.split(",") if part)
     if given.save_every < 1:
         raise StoriesError(f"--save-every {given.save_every}: 1 is the least")
     if given.resume:
-        trainer = Trainer.resume(given.ckpt, changes(given), given.device, offload)
+        trainer = Trainer.resume(given.ckpt, changes(given), given.device, offload, group)
     else:
         given.ckpt.parent.mkdir(parents=True, exist_ok=True)
-        config, weights = beginning(given)
         options = Options(**{**(TINY_OPTIONS if given.tiny else {}), **changes(given)})
-        trainer = Trainer(config, weights, options, given.device, offload)
+        start = of_rank_0(group, lambda: Checkpoint(*beginning(given)))
+        trainer = Trainer(start.config, start.weights, options, given.device, offload, group)
+    trainer.align()
     config, options = trainer.config, trainer.options
     path, _ = chosen(given.data, "ANE_DATA_PATH", "tinystories_data00.bin")
-    tokens = Tokens(
-        tiny_data(given.ckpt.parent) if given.tiny and not given.data else path,
-        config.seq_len, config.vocab_size, options.seed,
-    )  # fmt: skip
+    if given.tiny and not given.data:
+        if group.rank:
+            group.barrier()  # while rank 0 makes it
+        path = tiny_data(given.ckpt.parent)
+        if not group.rank:
+            group.barrier()
+    tokens = Tokens(path, config.seq_len, config.vocab_size, options.seed)
+    check_data(group, tokens)
     report = Report(config, given.device, trainer.engine.offload)
     if given.resume:
         print(f"[RESUMED step {trainer.step}, loss={trainer.loss:.4f}]", flush=True)
     else:
         report.header("Tiny" if given.tiny else "Stories110M" if config == STORIES110M else "Llama-2", vars(options))
+    if group.size > 1:
+        print(f"{group.size} workers share the {options.accum} steps of a batch")
     if offload and given.device == "cpu":
         print("  --offload changes nothing on the cpu: all of the step runs there; see --device ane")
     if given.breakdown:
         trainer.look(tokens)
-    train(trainer, tokens, report, given)
-    if given.export:
+    train(trainer, tokens, None if group.rank else report, given)
+    if given.export and not group.rank:
         save(given.export, config, trainer.weights())
         print(f"[exported: {given.export}]")
 
 
-def train(trainer: Trainer, tokens: Tokens, report: Report, given: argparse.Namespace) -> None:
-    """All batches, with a checkpoint after some and after the last; then the reports."""
+def train(trainer: Trainer, tokens: Tokens, report: Report | None, given: argparse.Namespace) -> None:
+    """All batches, with a checkpoint after some and after the last; then the reports, of rank 0."""
     times, update_ms, begun = trainer.engine.times.copy(), 0.0, None
     while trainer.step < trainer.options.steps:
         found = trainer.batch(tokens, report)
@@ -135,15 +150,17 @@ def train(trainer: Trainer, tokens: Tokens, report: Report, given: argparse.Name
     again = (trainer.engine.compiles - begun[0]) + (compilations() - begun[1]) if begun else 0
     if trainer.skipped:
         print(f"{trainer.skipped} updates were left out: their gradients were not finite")
-    if given.breakdown and begun:
+    if report and given.breakdown and begun:
         report.breakdown(times, update_ms, trainer.sums.steps)
-    report.efficiency(trainer.totals(), again)
+    if report:
+        report.efficiency(trainer.totals(), again)
 
 
 def main() -> None:
     given = parser().parse_args()
     try:
-        run(given)
+        with together(given.timeout, given.ckpt) as group:
+            run(given, group)
     except (StoriesError, Error, OSError) as error:
         raise SystemExit(f"train: {error}") from None
     except KeyboardInterrupt:
