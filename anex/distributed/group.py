@@ -35,9 +35,10 @@ class Group(ABC):
         """Each of ``tensors`` becomes its sum over all processes, in place and with the same bits everywhere.
 
         float16, float32, float64, int32 or int64, anex tensors or numpy arrays. Contiguous ones of a megabyte and
-        more are sent from where they lie; smaller ones are copied into messages of up to 25 MB. float16 is summed in
-        float32 and rounded once. With two processes a sum has the bits of ``a + b``; with more the order of its
-        terms is the library's choice, the same in every run of as many processes.
+        more are sent from where they lie; smaller ones are copied into messages of up to 25 MB, and so are those with
+        gaps, such as padded rows. float16 is summed in float32 and rounded once. With two processes a sum has the
+        bits of ``a + b``; with more the order of its terms is the library's choice, the same in every run of as many
+        processes.
         Raises ``ArgumentError``, ``DTypeError``, ``WorkerError``.
         """
         arrays = views(tensors)

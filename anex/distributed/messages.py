@@ -69,24 +69,28 @@ def views(tensors: Iterable[Tensor | Array]) -> list[Array]:
 
 
 def messages(arrays: Iterable[Array], *, wide: bool) -> list[Message]:
-    """In the order of the arrays, as every rank makes them. ``wide``: float16 travels as float32."""
+    """In an order and of lengths that follow from sizes and dtypes alone: elsewhere, rows may be padded.
+
+    ``wide``: float16 travels as float32.
+    """
     made: list[Message] = []
     small: dict[np.dtype[Any], list[Array]] = {}
 
-    def close(dtype: np.dtype[Any]) -> None:
-        parts = small.pop(dtype)
+    def packed(parts: list[Array], dtype: np.dtype[Any]) -> None:
         message = Message(np.empty(sum(part.size for part in parts), dtype), parts)
         message.pack()
         made.append(message)
 
     for array in arrays:
         dtype = np.dtype(np.float32) if wide and array.dtype == np.float16 else array.dtype
-        if array.nbytes >= LARGE and array.flags.c_contiguous and dtype == array.dtype:
+        if array.nbytes < LARGE:
+            small.setdefault(dtype, []).append(array)
+            if sum(part.size for part in small[dtype]) * dtype.itemsize >= BUCKET:
+                packed(small.pop(dtype), dtype)
+        elif array.flags.c_contiguous and dtype == array.dtype:
             made.append(Message(array.reshape(-1)))
-            continue
-        small.setdefault(dtype, []).append(array)
-        if sum(part.size for part in small[dtype]) * dtype.itemsize >= BUCKET:
-            close(dtype)
-    for dtype in list(small):
-        close(dtype)
+        else:
+            packed([array], dtype)
+    for dtype, parts in small.items():
+        packed(parts, dtype)
     return made
