@@ -1,6 +1,7 @@
 """Train a convolutional network on scikit-learn's handwritten digits. ``python examples/train_digits.py``
 
-Gradients come from one program, AdamW's step is one native pass over weights that stay where they are.
+Gradients come from one program, AdamW's step is one native pass over weights that stay where they are. Under
+``torchrun --nproc-per-node 2`` or ``mpirun -n 2`` each process takes its share of every batch, with the same result.
 """
 
 import numpy as np
@@ -37,9 +38,18 @@ def data():
 
 
 def main(epochs: int = EPOCHS, device: str = "cpu") -> float:
-    specs = {name: anex.spec(shape, "float32") for name, shape in SHAPES.items()}
+    with anex.distributed.join() as group:
+        return train(epochs, device, group)
 
-    @anex.graph(x=anex.spec((BATCH, 1, 8, 8), "float32"), digit=anex.spec((BATCH, 1), "int32"), **specs)
+
+def train(epochs, device, group):
+    """The share of new digits that are right."""
+    specs = {name: anex.spec(shape, "float32") for name, shape in SHAPES.items()}
+    n, odd = divmod(BATCH, group.size)
+    if odd:
+        raise SystemExit(f"batches of {BATCH} images cannot be shared by {group.size} processes")
+
+    @anex.graph(x=anex.spec((n, 1, 8, 8), "float32"), digit=anex.spec((n, 1), "int32"), **specs)
     def loss(x, digit, **weights):
         scores = network(x, **weights)
         right = mb.gather_along_axis(x=scores, indices=digit, axis=1)
@@ -55,20 +65,26 @@ def main(epochs: int = EPOCHS, device: str = "cpu") -> float:
     }  # fmt: skip
     step = anex.compile(anex.value_and_grad(loss, SHAPES), device=device)
     results = tuple(anex.empty(found.shape, found.dtype) for found in step.outputs.values())
-    optimizer = anex.optim.AdamW(weights, lr=3e-3, weight_decay={"conv1": 0.01, "conv2": 0.01, "head": 0.01})
+    optimizer = anex.optim.AdamW(
+        weights, lr=3e-3, weight_decay={"conv1": 0.01, "conv2": 0.01, "head": 0.01}, group=group
+    )
     steps = epochs * (len(images) // BATCH)
     for epoch in range(epochs):
-        order, total = rng.permutation(len(images)), 0.0
-        for chosen in order.reshape(-1, BATCH):
+        order, total = rng.permutation(len(images)), np.zeros(1)
+        for batch in order.reshape(-1, BATCH):
+            chosen = batch[group.rank :: group.size]
             step(x=images[chosen], digit=digits[chosen], **weights, out=results)
             total += float(results[0][0, 0])
             optimizer.step(results[1:], anex.optim.warmup_cosine(optimizer.steps, peak=3e-3, steps=steps, warmup=20))
-        print(f"epoch {epoch + 1:2}  loss {total / (len(images) // BATCH):.4f}")
+        group.all_reduce([total])
+        if group.rank == 0:
+            print(f"epoch {epoch + 1:2}  loss {total[0] / group.size / (len(images) // BATCH):.4f}")
 
     n = len(test_images)
     scores = anex.compile(anex.graph(x=anex.spec((n, 1, 8, 8), "float32"), **specs)(lambda x, **w: network(x, **w)))
     right = float((np.asarray(scores(test_images, **weights)).argmax(1) == test_digits[:, 0]).mean())
-    print(f"{right:.1%} of {n} digits it has not seen are right")
+    if group.rank == 0:
+        print(f"{right:.1%} of {n} digits it has not seen are right")
     return right
 
 
