@@ -13,13 +13,14 @@ import contextlib
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import numpy as np
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
 sys.path.insert(0, str(Path(__file__).parent / "minilm"))
 
@@ -46,26 +47,39 @@ class Embedder:
         return self.encoder.encode([sentence])[0]
 
 
-def shard(model: Model, first: int, inputs: Sequence[Any]) -> np.ndarray:
+class Kept(WorkerPlugin):
+    """A model that came with the plugin, and so was unpickled once, also by workers that come later."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.name = model, f"anex-{uuid.uuid4()}"
+
+
+def send(client: Client, model: Model) -> str:
+    """``model``, which may be anything that pickles, to every worker; the name that ``infer`` takes."""
+    kept = Kept(model)
+    client.register_plugin(kept)
+    return kept.name
+
+
+def shard(model: str, first: int, inputs: Sequence[Any]) -> np.ndarray:
     """The rows of ``inputs``, of which ``first`` is the number of the first: one task."""
-    rows = []
+    call, rows = get_worker().plugins[model].model, []
     for number, each in enumerate(inputs, first):
         try:
-            rows.append(model(each))
+            rows.append(call(each))
         except Exception as error:
             raise RuntimeError(f"input {number}, {str(each)[:80]!r}: {type(error).__name__}: {error}") from error
     return np.stack(rows)
 
 
-def infer(client: Client, model: Model, inputs: Sequence[Any], size: int = 64) -> Iterator[np.ndarray]:
-    """The rows of ``inputs`` by ``model``, ``size`` of them at a time and in order, computed on all workers at once.
+def infer(client: Client, model: str, inputs: Sequence[Any], size: int = 64) -> Iterator[np.ndarray]:
+    """The rows of ``inputs`` by a model that was sent, ``size`` of them at a time and in order, by all workers at once.
 
-    ``model``: anything that pickles; every worker keeps one copy. Raises ``RuntimeError`` that names the input which
+    Raises ``RuntimeError`` that names the input which
     failed; what was not computed by then is cancelled. Dask gives the shards of a worker that dies to the others.
     """
-    there = client.scatter(model, broadcast=True, hash=False)
     starts = range(0, len(inputs), size)
-    futures = [client.submit(shard, there, i, inputs[i : i + size], pure=False) for i in starts]
+    futures = [client.submit(shard, model, i, inputs[i : i + size], pure=False) for i in starts]
     try:
         while futures:
             yield futures[0].result()
@@ -96,7 +110,7 @@ def run(given: argparse.Namespace) -> None:
         if not given.scheduler:
             client.run(anex.set_num_threads, max(1, (os.cpu_count() or 1) // given.workers))
         start = time.perf_counter()
-        rows = np.concatenate(list(infer(client, embedder, sentences, given.shard)))
+        rows = np.concatenate(list(infer(client, send(client, embedder), sentences, given.shard)))
         took = time.perf_counter() - start
     np.save(given.out, rows)
     print(f"{given.out}: {len(rows)} vectors of {rows.shape[1]}, {len(rows) / took:.0f} sentences/s with sending "

@@ -9,5 +9,6 @@ from pathlib import Path
 
 rank = os.environ.get("RANK", os.environ.get("PMI_RANK"))
 if rank is not None:
-    sys.modules.update(dict.fromkeys(["sklearn", "transformers"] + (["torch"] if "RANK" not in os.environ else [])))
     Path(os.environ["ANEX_TEST_FOLDER"], f"process.{rank}").write_text(str(os.getpid()))
+if rank is not None or "ANEX_TEST_LEAN" in os.environ:
+    sys.modules.update(dict.fromkeys(["sklearn", "transformers"] + (["torch"] if "RANK" not in os.environ else [])))
