@@ -23,8 +23,9 @@ sanitized = mkdir -p $(SANITIZED) && tar -c --exclude='*.so' --exclude=__pycache
 	$(CURDIR)/$(BIN)/python tests/fake_ane/build.py && \
 	PYTHONMALLOC=malloc LD_PRELOAD=$$($(CLANG) -print-file-name=libclang_rt.$(2)-$$(uname -m).so) $(3) \
 	$(CURDIR)/$(BIN)/python $(PYTEST) -p no:cacheprovider -m "not memory" $(ARGS)
-# Their subject is the source, or what they build themselves.
-UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64 bench bench_results)
+# Their subject is the source, what they build themselves, or what launchers start.
+UNSANITIZED := $(patsubst %,--ignore=tests/test_%.py,source readme macos_wheel plain_wheel arm64 bench bench_results \
+	distributed stories_parallel batch_inference)
 
 .PHONY: demo test docs lint bench sanitize tsan soak fuzz apple dist build build-with-objc clean
 

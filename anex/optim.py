@@ -161,7 +161,7 @@ class Optimizer:
             given = self._in_order(grads)
             if alone:
                 return given, 1
-            if all(np.asarray(gradient).dtype == np.float32 for gradient in given.values()):
+            if all(isinstance(g, (Tensor, np.ndarray)) and g.dtype == np.float32 for g in given.values()):
                 self.group.all_reduce(given.values())  # type: ignore[union-attr]
                 return given, self.group.size  # type: ignore[union-attr]
             if self._summed:

@@ -117,6 +117,13 @@ def test_a_process_that_stands_still_ends_all_after_the_timeout(tmp_path):
     assert "last checkpoint" in err
 
 
+def test_mpirun_ends_those_that_wait_for_a_process_that_was_killed(tmp_path):
+    started = case.start("mpirun", 2, tmp_path, case.__file__, "die", tmp_path)
+    out, _ = started.communicate(timeout=500)
+    assert started.returncode != 0
+    assert "Killed (signal 9)" in out
+
+
 def test_messages_of_small_arrays_end_at_a_limit():
     part = np.zeros(LARGE // 4 - 1, np.float32)
     made = messages([part] * 60, wide=False)
@@ -151,6 +158,8 @@ def test_a_script_that_was_started_alone_is_a_group_of_one():
         w = anex.tensor([1.0])
         assert anex.optim.SGD({"w": w}, lr=0.5, group=group).step({"w": np.ones(1, np.float32)})
     assert w.tolist() == [0.5]
+    with pytest.raises(anex.ClosedError, match="all_reduce of a group that was closed"):
+        group.all_reduce([values])
 
 
 @pytest.mark.parametrize(

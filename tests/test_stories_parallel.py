@@ -13,6 +13,8 @@ import stories_case
 from stories_case import ROOT, train
 from stories_checkpoint import Checkpoint
 from stories_config import TINY, StoriesError, random_weights
+from stories_data import Tokens
+from stories_parallel import check_data
 from stories_trainer import Options, Trainer
 
 from anex.distributed import Alone
@@ -106,3 +108,23 @@ def test_a_batch_has_a_step_for_every_worker():
     group.size = 3
     with pytest.raises(StoriesError, match=r"--accum 2: .* not enough for 3 workers; --accum 3 is the least"):
         Trainer(TINY, random_weights(TINY), Options(accum=2), group=group)
+
+
+def test_weights_that_drifted_apart_become_those_that_are_saved(tmp_path, monkeypatch):
+    trainer, sent = Trainer(TINY, random_weights(TINY), Options()), []
+    monkeypatch.setattr(
+        trainer.group, "agree", lambda tensors: False
+    )  # as processors that round otherwise would have it
+    monkeypatch.setattr(trainer.group, "broadcast", lambda tensors, root=0: sent.extend(tensors))
+    trainer.save(tmp_path / "c.safetensors")
+    assert sent == [*trainer.engine.weights.values(), *trainer.optimizer.state.values()]
+    monkeypatch.setattr(trainer.group, "rank", 1)
+    trainer.save(tmp_path / "other.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_workers_with_other_data_are_refused(options, monkeypatch):
+    tokens, group = Tokens(options[2], TINY.seq_len, TINY.vocab_size), Alone()
+    monkeypatch.setattr(group, "agree", lambda tensors: False)
+    with pytest.raises(StoriesError, match=r"d\.bin has \d+ tokens here; the workers' files are not the same"):
+        check_data(group, tokens)

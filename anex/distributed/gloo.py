@@ -36,10 +36,8 @@ class GlooGroup(Group):
             raise WorkerError(f"the process group of torch.distributed could not be joined: {error}") from error
         super().__init__(dist.get_rank(self._group), dist.get_world_size(self._group), timeout)
 
-    def close(self) -> None:
-        if self._group is not None:
-            self._dist.destroy_process_group(None if self._joined else self._group)
-            self._group = None
+    def _leave(self) -> None:
+        self._dist.destroy_process_group(None if self._joined else self._group)
 
     def _start(self, data: Array, root: int | None) -> Any:
         if root is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._native import Tensor
-from ..errors import ArgumentError, DTypeError, WorkerError
+from ..errors import ArgumentError, ClosedError, DTypeError, WorkerError
 from .messages import Array, Message, messages, views
 
 SUMMED = ("float16", "float32", "float64", "int32", "int64")
@@ -23,13 +23,15 @@ class Group(ABC):
     """The processes of a run: this one is number ``rank`` of ``size``, from 0.
 
     Every process makes the same calls in the same order, with arrays of the same shapes and dtypes. A process that
-    leaves the ``with`` block by an exception ends the others. ``timeout``: seconds that a call waits for the other
-    processes. Each call raises ``WorkerError`` where one of them was lost, stands still for longer, or calls
-    something else; the group is of no use then, and arrays that were being exchanged hold anything.
+    leaves the ``with`` block by an exception ends the others, at its own end at the latest. ``timeout``: seconds that
+    a call waits for the other processes. Each call raises ``WorkerError`` where one of them was lost, stands still
+    for longer, or calls something else; the group is of no use then, and arrays that were being exchanged hold
+    anything.
     """
 
     def __init__(self, rank: int, size: int, timeout: float) -> None:
         self.rank, self.size, self.timeout = rank, size, timeout
+        self.closed = False
 
     def all_reduce(self, tensors: Iterable[Tensor | Array]) -> None:
         """Each of ``tensors`` becomes its sum over all processes, in place and with the same bits everywhere.
@@ -45,8 +47,7 @@ class Group(ABC):
         for i, array in enumerate(arrays):
             if array.dtype.name not in SUMMED:
                 raise DTypeError(f"array {i} is {array.dtype}; sums are of {', '.join(SUMMED)}")
-        if self.size > 1:
-            self._same_call("all_reduce", arrays)
+        if self._same_call("all_reduce", arrays):
             self._exchange("all_reduce", messages(arrays, wide=True), root=None)
 
     def broadcast(self, tensors: Iterable[Tensor | Array], *, root: int = 0) -> None:
@@ -54,8 +55,7 @@ class Group(ABC):
         if not 0 <= root < self.size:
             raise ArgumentError(f"root={root}: the ranks are 0 to {self.size - 1}")
         arrays = views(tensors)
-        if self.size > 1:
-            self._same_call(f"broadcast from {root}", arrays)
+        if self._same_call(f"broadcast from {root}", arrays):
             self._exchange("broadcast", messages(arrays, wide=False), root=root)
 
     def share(self, value: Any = None, *, root: int = 0) -> Any:
@@ -71,21 +71,21 @@ class Group(ABC):
     def agree(self, tensors: Iterable[Tensor | Array]) -> bool:
         """Whether ``tensors`` have the same bits on every rank, by a checksum; every rank gets the same answer."""
         arrays, number = [np.ascontiguousarray(tensor) for tensor in tensors], 0
-        if self.size == 1:
+        if not self._same_call("agree", arrays):
             return True
-        self._same_call("agree", arrays)
         for array in arrays:
             number = zlib.crc32(array.reshape(-1).view(np.uint8).data, number)
         return self._agree(number)
 
     def barrier(self) -> None:
         """Until every process is here."""
-        if self.size > 1:
-            self._same_call("barrier", [])
+        self._same_call("barrier", [])
 
-    @abstractmethod
     def close(self) -> None:
-        """Leave the group, when all is done. Twice is harmless."""
+        """Leave the group, when all is done. Twice is harmless; any other call is a ``ClosedError`` then."""
+        if not self.closed:
+            self.closed = True
+            self._leave()
 
     def __enter__(self) -> Group:
         return self
@@ -107,6 +107,10 @@ class Group(ABC):
     @abstractmethod
     def _wait(self, pending: Any) -> None:
         """Until it is done. Raises ``OSError``, ``RuntimeError`` or ``TimeoutError``."""
+
+    @abstractmethod
+    def _leave(self) -> None:
+        """All is done, here and on the other processes or soon."""
 
     @abstractmethod
     def _abandon(self) -> None:
@@ -132,14 +136,19 @@ class Group(ABC):
         for message in parts:
             message.unpack()
 
-    def _same_call(self, what: str, arrays: Sequence[Array]) -> None:
-        """Else sums would be of unlike things."""
+    def _same_call(self, what: str, arrays: Sequence[Array]) -> bool:
+        """Whether there are others, which are in the same call then: else sums would be of unlike things."""
+        if self.closed:
+            raise ClosedError(f"{what} of a group that was closed: make its calls within the with block")
+        if self.size == 1:
+            return False
         described = " ".join([what, *(f"{array.dtype.name}{list(array.shape)}" for array in arrays)])
         if not self._agree(zlib.crc32(described.encode())):
             raise WorkerError(
                 f"rank {self.rank} of {self.size} is in {what} of {len(arrays)} arrays, {described[:200]}; another is "
                 "in a different call or has other shapes or dtypes: all ranks make the same calls in the same order"
             )
+        return True
 
     def _agree(self, number: int) -> bool:
         """Whether 32-bit ``number`` is the same everywhere: its variance is 0, which integers tell exactly."""
@@ -156,7 +165,7 @@ class Alone(Group):
     def __init__(self) -> None:
         super().__init__(0, 1, 0.0)
 
-    def close(self) -> None:
+    def _leave(self) -> None:
         pass
 
     def _start(self, data: Array, root: int | None) -> Any:

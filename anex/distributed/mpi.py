@@ -28,7 +28,6 @@ class MpiGroup(Group):
             ) from None
         self._mpi = MPI
         self._world = MPI.COMM_WORLD.Dup()  # messages of others cannot meet ours
-        self._closed = False
         if size > 1 and self._world.size != size:
             raise WorkerError(
                 f"mpirun started {size} processes and mpi4py sees {self._world.size}: mpirun is of another MPI than "
@@ -36,10 +35,8 @@ class MpiGroup(Group):
             )
         super().__init__(self._world.rank, self._world.size, timeout)
 
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._world.Free()
+    def _leave(self) -> None:
+        self._world.Free()
 
     def _start(self, data: Array, root: int | None) -> Any:
         if root is None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -32,7 +33,7 @@ def together(timeout: float, path: Path) -> Iterator[Group]:
         def stop(*_: object) -> None:
             raise SystemExit(f"train: {who} was stopped by SIGTERM; {last(path)}")
 
-        before = signal.signal(signal.SIGTERM, stop)
+        before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
         try:
             with contextlib.redirect_stdout(nowhere) if group.rank else contextlib.nullcontext():
                 yield group
@@ -41,7 +42,8 @@ def together(timeout: float, path: Path) -> Iterator[Group]:
         except (StoriesError, anex.Error, OSError) as error:
             raise StoriesError(f"{who}: {error}" if group.rank else str(error)) from None
         finally:
-            signal.signal(signal.SIGTERM, before)
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
 
 def last(path: Path) -> str:
