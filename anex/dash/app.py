@@ -12,12 +12,11 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer
 
 from ..errors import Error
-from .panels import Ended, Hardware, Log, Loss, Model, Panel, Sample_, Speed, Status
+from .panels import SHORT, TINY, Ended, Hardware, Log, Loss, Model, Panel, Sample_, Speed, Status
 from .session import Session
 from .sources import Child
 
 FRAME = 0.25  # seconds
-SHORT = 30  # rows
 
 
 class Dash(App[None]):
@@ -26,8 +25,8 @@ class Dash(App[None]):
     CSS_PATH = "dash.tcss"
     TITLE = "anex dash"
     ENABLE_COMMAND_PALETTE = False
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (72, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (18, "-short"), (SHORT, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (72, "-wide")]  # noqa: RUF012 - as App declares it
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (TINY, "-short"), (SHORT, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar = [
         Binding("r", "restart", "resume or restart"),
         Binding("g", "generate", "generate now"),
@@ -45,12 +44,12 @@ class Dash(App[None]):
             with Vertical(id="left"):
                 yield Loss()
                 yield Ended()
+                yield Sample_()
                 yield Log(wrap=True, min_width=0, max_lines=self.session.run.log.maxlen)
             with Vertical(id="right"):
                 yield Model()
                 yield Speed()
                 yield Hardware()
-                yield Sample_()
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -70,9 +69,8 @@ class Dash(App[None]):
         self.call_after_refresh(self.show)
 
     def show(self) -> None:
-        short = self.size.height < SHORT
         for panel in self.query(Panel):
-            panel.show(self.session, short)
+            panel.show(self.session, self.size.height)
         self.query_one(Loss).show(self.session)
         self.query_one(Log).show(self.session.run)
 

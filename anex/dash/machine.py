@@ -61,9 +61,7 @@ class Machine:
             except psutil.Error:  # it ended just now
                 del found[number]
         self.known = found
-        if not found:
-            self.run_percent.clear()
-            self.run_bytes.clear()
+        if not held:  # it ended; its last numbers stay
             return
         self.run_bytes.append(held)
         if not new:

@@ -15,6 +15,10 @@ from .machine import Machine
 from .run import LogLine, Run
 from .session import Session
 
+SHORT, TINY = 30, 18
+"""Rows of a screen below which less is shown."""
+SIZES = ("dim", "hidden", "heads", "layers", "seq", "vocab")
+CELL = 13  # characters, of a size of the model
 COLOURS = {
     "ane": "#5fafff", "io": "#ffaf5f", "cls": "#af87ff", "elem": "#5fd7af", "rms": "#ff87af", "cblas_wait": "#d7d75f",
     "other": "#808080",
@@ -89,17 +93,17 @@ def watts(sample: Sample) -> list[Part]:
 
 
 class Panel(Static):
-    """A box with a title. ``short``: there is little height; what is left out then matters less."""
+    """A box with a title. ``height``: rows of the whole screen; with few of them, what matters less is left out."""
 
     TITLE = ""
 
     def on_mount(self) -> None:
         self.border_title = self.TITLE
 
-    def show(self, session: Session, short: bool) -> None:
-        self.update(lines(self.rows(session, short)))
+    def show(self, session: Session, height: int) -> None:
+        self.update(lines(self.rows(session, height)))
 
-    def rows(self, session: Session, short: bool) -> list[Sequence[Part]]:
+    def rows(self, session: Session, height: int) -> list[Sequence[Part]]:
         raise NotImplementedError
 
     @property
@@ -111,9 +115,10 @@ class Panel(Static):
 class Status(Panel):
     """One row above all: which run, and how far it is."""
 
-    def rows(self, session: Session, short: bool) -> list[Sequence[Part]]:
+    def rows(self, session: Session, height: int) -> list[Sequence[Part]]:
         run, told = session.run, session.run.told
-        colour = "$error" if session.died else "$success" if session.source.pid else "$warning"
+        waits = session.source.state.startswith("waiting")
+        colour = "$error" if session.died else "$warning" if waits else "$success"
         row: list[Part] = [("● ", colour), (session.source.state, f"bold {colour}")]
         if told.curve.last is not None:
             step = f"step {told.curve.last[0]}" + (f" of {run.steps}" if run.steps else "")
@@ -128,17 +133,19 @@ class Status(Panel):
 class Model(Panel):
     TITLE = "model"
 
-    def rows(self, session: Session, short: bool) -> list[Sequence[Part]]:
+    def rows(self, session: Session, height: int) -> list[Sequence[Part]]:
         facts = session.run.facts
         if not facts:
             return [[("not told by this run", MUTED)]]
         rows: list[Sequence[Part]] = []
-        for names in (("dim", "hidden", "heads"), ("layers", "seq", "vocab")):
+        across = max(1, self.room // CELL) if height >= SHORT else len(SIZES)
+        sizes = [name for name in SIZES if name in facts]
+        for i in range(0, len(sizes), across):
             row: list[Part] = []
-            for name in names:
-                if name in facts:
-                    row += [(f"{name} ", MUTED), f"{facts[name]:<{12 - len(name)}}"]
-            rows += [row] if row else []
+            for name in sizes[i : i + across]:
+                row += [(f"{name} ", MUTED), f"{facts[name]:<{CELL - len(name) - 1}}" if height >= SHORT else
+                        f"{facts[name]}  "]  # fmt: skip
+            rows.append(row)
         if "params" in facts:
             parts = f"  {facts['transformer']:g} layers, {facts['embed']:g} embedding"
             rows.append([f"{facts['params']:g} M", (" weights", MUTED), (parts if self.room > 50 else "", MUTED)])
@@ -152,31 +159,33 @@ class Model(Panel):
 class Speed(Panel):
     TITLE = "speed"
 
-    def rows(self, session: Session, short: bool) -> list[Sequence[Part]]:
+    def rows(self, session: Session, height: int) -> list[Sequence[Part]]:
         run = session.run
         ms, share, parts = run.told.ms_per_step, run.compile_share, run.components()
         first: list[Part] = [("no batch yet", MUTED)]
         if ms is not None:
-            first = [(f"{milliseconds(ms)} ms/step", "bold")]
-            first += [(f"  {1e3 / ms:.1f} steps/s", MUTED)] if ms > 0 else []
+            first[:] = [(f"{milliseconds(ms)} ms/step", "bold")]
+            first += [(f"  {1e3 / ms:.1f} steps/s", MUTED)] if ms > 0 and height >= TINY else []
         rows: list[Sequence[Part]] = [first]
-        if parts and short:
-            rows += [self.stacked(parts), self.legend(parts)]
+        if parts and height < SHORT:
+            rows += [self.stacked(parts), *([self.legend(parts)] if height >= TINY else [])]
         elif parts:
             rows += self.table(parts)
         last: list[Part] = []
         if share is not None:
-            last += [("compile ", MUTED), f"{100 * share:.1f} % of the time"]
+            last += [("compile ", MUTED), f"{100 * share:.1f} %"]
         elif reported := run.summary.get("Compile time") or run.summary.get("Compile"):
             last += [("compile ", MUTED), reported]
         elif "compiled_ms" in run.facts:
             last += [("compile ", MUTED), f"{run.facts['compiled_ms']} ms, once"]
-        if run.compiles is not None:
-            last += [(f"  {run.compiles} compiled", MUTED)]
-        rows += [last] if last else []
-        if run.speed is not None:
-            rows.append([("ANE ", MUTED), f"{run.speed.tflops:.2f} TFLOPS",
-                         (f"  {run.speed.percent:.1f} % of 15.8", MUTED)])  # fmt: skip
+        if run.compiles is not None and height >= TINY:
+            last += [(f"{'  ' if last else ''}compiles {run.compiles}", MUTED)]
+        if height < TINY:
+            first += ["  ", *last]
+        else:
+            rows += [last] if last else []
+        if run.speed is not None and height >= TINY:
+            rows.append([("ANE ", MUTED), f"{run.speed.tflops:.2f} TFLOPS", (f"  {run.speed.percent:.1f} %", MUTED)])
         return rows
 
     def table(self, parts: dict[str, float]) -> list[Sequence[Part]]:
@@ -216,10 +225,10 @@ def colours(parts: Iterable[str]) -> list[str]:
 class Hardware(Panel):
     TITLE = "machine"
 
-    def rows(self, session: Session, short: bool) -> list[Sequence[Part]]:
+    def rows(self, session: Session, height: int) -> list[Sequence[Part]]:
         machine = session.machine
         if machine is None:
-            return [[("not measured: the lines of this run are from a file", MUTED)]]
+            return [[("not measured: read from a file", MUTED)]]
         rows: list[Sequence[Part]] = []
         room = max(0, self.room - 24)
         if machine.run_percent and machine.run_bytes:
@@ -231,11 +240,12 @@ class Hardware(Panel):
                  (sparkline(machine.run_bytes, room, max(machine.run_bytes)), COLOURS["cls"])],
             ]  # fmt: skip
         if machine.percent:
-            rows.append([("all cpu ", MUTED), f"{machine.percent[-1]:7.0f} %  ",
-                         (sparkline(machine.percent, room, 100.0), COLOURS["elem"]),
-                         (f" {machine.cores} cores" if not short else "", MUTED)])  # fmt: skip
-            rows.append([("all mem ", MUTED), f"{gib(machine.used):>9}", (f"  of {gib(machine.total)}",
-                         MUTED)])  # fmt: skip
+            known = f"  of {gib(machine.total)}, {machine.cores} cores"
+            rows += [
+                [("all cpu ", MUTED), f"{machine.percent[-1]:7.0f} %  ",
+                 (sparkline(machine.percent, room, 100.0), COLOURS["elem"])],
+                [("all mem ", MUTED), f"{gib(machine.used):>9}", (known, MUTED)],
+            ]  # fmt: skip
         return [*rows, self.power(machine)]
 
     def power(self, machine: Machine) -> list[Part]:
@@ -249,7 +259,7 @@ class Hardware(Panel):
 class Sample_(Panel):  # noqa: N801 - Sample is of power
     TITLE = "sample"
 
-    def rows(self, session: Session, short: bool) -> list[Sequence[Part]]:
+    def rows(self, session: Session, height: int) -> list[Sequence[Part]]:
         generator = session.generator
         self.border_title = self.TITLE
         if generator is None:
@@ -257,16 +267,16 @@ class Sample_(Panel):  # noqa: N801 - Sample is of power
         if generator.step is not None:
             self.border_title = f"{self.TITLE} of step {generator.step}"
         state: list[Part] = [(generator.state, MUTED)] if generator.state else []
-        return [row for row in (state, [generator.text] if generator.text else []) if row]
+        return [row for row in (state, [" ".join(generator.text.split())] if generator.text else []) if row]
 
 
 class Ended(Panel):
     """Only of a run that died: how, and what it said last."""
 
-    def rows(self, session: Session, short: bool) -> list[Sequence[Part]]:
+    def rows(self, session: Session, height: int) -> list[Sequence[Part]]:
         self.display = session.died is not None
         self.border_title = f"the run died: {session.died}"
-        said = list(session.run.errors)[-3 if short else -6 :]
+        said = list(session.run.errors)[-3 if height < SHORT else -6 :]
         return [[line] for line in said] or [[("it wrote nothing to stderr", MUTED)]]
 
 
@@ -301,8 +311,8 @@ class Loss(PlotextPlot):  # type: ignore[misc]  # it has no types
         plot.plot(*means, marker="braille", color=CURVE)
         low, high, first, last = min(dots[1]), max(dots[1]), curve.steps[0], curve.steps[-1]
         plot.yticks(*ticks(low, high, min(6, max(2, height // 3)), "{:.2f}" if high - low > 0.05 else "{:.4f}"))
-        plot.xticks(*ticks(first, last, min(5, max(2, width // 14)), "{:.0f}"))
-        plot.xaxes(True, False)
+        plot.xticks(*(ticks(first, last, min(5, max(2, width // 14)), "{:.0f}") if height > 4 else ([], [])))
+        plot.xaxes(height > 4, False)
         plot.yaxes(True, False)
         drawn: RenderResult = super().render()
         return drawn

@@ -220,10 +220,10 @@ class Child:
 
     async def end(self) -> None:
         """Interrupt it and all that it started; then more firmly."""
-        self.ending = True
         process = self.process
         if process is None or process.returncode is not None:
             return
+        self.ending = True
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, each)
