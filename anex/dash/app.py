@@ -16,7 +16,7 @@ from .panels import SHORT, TINY, Ended, Hardware, Log, Loss, Model, Panel, Sampl
 from .session import Session
 from .sources import Child
 
-FRAME = 0.25  # seconds
+FRAME = 0.5  # seconds from one to the next, at least
 
 
 class Dash(App[None]):
@@ -37,6 +37,7 @@ class Dash(App[None]):
     def __init__(self, session: Session, live: bool = True) -> None:
         super().__init__()
         self.session, self.live = session, live
+        self.shown: object = None
 
     def compose(self) -> ComposeResult:
         yield Status()
@@ -60,13 +61,19 @@ class Dash(App[None]):
         self.run_worker(self.follow(), group="source")
         self.run_worker(self.session.watch())
         self.run_worker(self.session.generate())
-        self.set_interval(FRAME, self.show)
+        self.set_interval(FRAME, self.show_what_is_new)
 
     def on_ready(self) -> None:
         self.show()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.show)
+
+    def show_what_is_new(self) -> None:
+        known = self.session.version
+        if known != self.shown:
+            self.show()
+        self.shown = known
 
     def show(self) -> None:
         for panel in self.query(Panel):
@@ -98,9 +105,13 @@ class Dash(App[None]):
 
     async def action_leave(self) -> None:
         """End what was started, and this."""
-        self.show()
         await self.session.end()
         self.exit()
+
+    async def on_unmount(self) -> None:
+        """Also where the dashboard itself fails."""
+        if self.live:
+            await self.session.end()
 
 
 async def frame(session: Session, width: int, height: int) -> tuple[str, str]:

@@ -21,6 +21,7 @@ class Generator:
         self.text = ""
         self.step: int | None = None
         self.state = f"when {checkpoint} is there"
+        self.ending = False
         self.process: asyncio.subprocess.Process | None = None
         self.of: float | None = None  # which checkpoint the text is of: when that was written
 
@@ -57,8 +58,10 @@ class Generator:
             self.state = f"cannot run {self.command[0]}: {error.strerror}"
             return
         finally:
-            await self.end()
+            await self._stop()
             self.process = None
+        if self.ending:
+            return
         if code:
             said = errors.decode(errors="replace").strip().splitlines()
             self.state = clean(said[-1]) if said else f"it failed: exit code {code}"
@@ -67,6 +70,10 @@ class Generator:
         self.step, self.state = step, "" if self.text else "an empty text"
 
     async def end(self) -> None:
+        self.ending = True
+        await self._stop()
+
+    async def _stop(self) -> None:
         if self.process is not None and self.process.returncode is None:
             with suppress(ProcessLookupError):
                 self.process.kill()

@@ -30,6 +30,7 @@ class Machine:
     watts: Sample | None = None
     used: int = 0  # bytes of memory
     total: int = 0
+    looks: int = 0
     known: dict[int, psutil.Process] = field(default_factory=dict)  # psutil counts from one look to the next
 
     @property
@@ -41,6 +42,7 @@ class Machine:
 
     def look(self, pid: int | None) -> None:
         """At all, and at a run and what it started."""
+        self.looks += 1
         self.percent.append(psutil.cpu_percent())
         memory = psutil.virtual_memory()
         self.used, self.total = memory.total - memory.available, memory.total

@@ -82,6 +82,7 @@ class Run:
     records: Told = field(default_factory=Told)
     lines: Told = field(default_factory=Told)
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOGGED))
+    read_lines: int = 0
     logged: int = 0  # lines that ever were in it
     unknown: int = 0
     errors: deque[str] = field(default_factory=lambda: deque(maxlen=20))  # what it last wrote to stderr, but records
@@ -116,6 +117,7 @@ class Run:
     def read(self, line: str, stream: str = "file") -> None:
         """A line that is whole."""
         event, text = read(line), clean(line)
+        self.read_lines += 1
         is_record = event is not None and line.lstrip().startswith("{")
         if event is not None:
             self._take(event, self.records if is_record else self.lines)

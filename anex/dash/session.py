@@ -31,6 +31,13 @@ class Session:
         """How the run ended, where it did not end well."""
         return self.source.state if isinstance(self.source, Child) and self.source.died else None
 
+    @property
+    def version(self) -> tuple[object, ...]:
+        """Another one as soon as there is something new to show."""
+        machine, generator = self.machine, self.generator
+        return (self.run.read_lines, self.run.logged, self.source.state, machine and machine.looks,
+                generator and (generator.state, generator.text))  # fmt: skip
+
     async def watch(self) -> None:
         """Look at the machine until cancelled."""
         if self.machine is None:

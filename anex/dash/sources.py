@@ -195,12 +195,15 @@ class Child:
         readers = [asyncio.create_task(self._read(process.stdout, "stdout")),
                    asyncio.create_task(self._read(process.stderr, "stderr"))]  # fmt: skip
         try:
-            await process.wait()
+            await _exit_of(process)
             before = -1
             while before != self.bytes:  # what it wrote; somebody whom it started may hold the pipes for ever
                 before = self.bytes
                 if not (await asyncio.wait(readers, timeout=1))[1]:
                     break
+            else:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGTERM)
         finally:
             for reader in readers:
                 reader.cancel()
@@ -228,8 +231,14 @@ class Child:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, each)
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(process.wait(), PATIENCE)
+                await asyncio.wait_for(_exit_of(process), PATIENCE)
                 return
+
+
+async def _exit_of(process: asyncio.subprocess.Process) -> None:
+    """Its own: ``process.wait`` of some versions of Python waits for everybody who has its pipes."""
+    while process.returncode is None:
+        await asyncio.sleep(0.05)
 
 
 def exit_text(code: int) -> str:
