@@ -13,6 +13,7 @@ from .bench.commands import bench
 from .calibration import calibrate
 from .commands import one_line
 from .cost.commands import cost
+from .dash.commands import dash
 from .miltools.commands import mil
 from .placement.advising import command as advise
 from .placement.commands import explain
@@ -46,6 +47,7 @@ main.add_command(advise)
 main.add_command(bench)
 main.add_command(calibrate)
 main.add_command(cost)
+main.add_command(dash)
 main.add_command(explain)
 main.add_command(mil)
 main.add_command(probe)

@@ -20,7 +20,7 @@ NATIVE = sorted(path for pattern in ("*.c", "*.h", "*.inc") for path in (ROOT / 
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"suite"},
+    {"suite", "dash"},
     {"probe"},
     {"bench"},
     {"selftest", "calibration"},

@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, help="of the places in the data (42)")
     made.add_argument("--model", type=Path, metavar="FILE",
                       help="weights to begin with, llama2.c's (ANE_MODEL_PATH, or stories110M.bin)")  # fmt: skip
+    made.add_argument("--scratch", action="store_true", help="begin with random weights, whatever files there are")
     made.add_argument("--data", type=Path, metavar="FILE",
                       help="uint16 tokens (ANE_DATA_PATH, or tinystories_data00.bin)")  # fmt: skip
     made.add_argument("--ckpt", type=Path, default=Path("ane_stories110M_ckpt.safetensors"), metavar="FILE")
@@ -71,11 +72,11 @@ def beginning(given: argparse.Namespace) -> tuple[Config, dict[str, Any]]:
     path, named = chosen(given.model, "ANE_MODEL_PATH", "stories110M.bin")
     if given.tiny and not given.model:
         return TINY, random_weights(TINY)
-    if path.exists() or named:
+    if not given.scratch and (path.exists() or named):
         config, weights = load(path)
         print(f"  Loaded pretrained weights ({'shared embed/cls' if config.shared else 'separate cls'}) of {path}")
         return config, weights
-    print(f"  There is no {path}: using random init")
+    print("  Using random init" if given.scratch else f"  There is no {path}: using random init")
     return STORIES110M, random_weights(STORIES110M)
 
 
