@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .report import Report, profile
     from .state import State
     from .torch_frontend import from_torch
+    from .torch_trainable import torch_weights
     from .verification import Verification, verify
 
 __version__ = "0.1.0"
@@ -113,6 +114,7 @@ __all__ = [
     "set_num_threads",
     "spec",
     "tensor",
+    "torch_weights",
     "training_step",
     "value_and_grad",
     "verify",
@@ -135,6 +137,7 @@ _MODULES = {
     "report": ("Report", "profile"),
     "state": ("State",),
     "torch_frontend": ("from_torch",),
+    "torch_trainable": ("torch_weights",),
     "verification": ("Verification", "verify"),
 }
 

@@ -132,14 +132,20 @@ def restart_names() -> None:
         Builder.name_count.clear()
 
 
-def check_input_names(names: Iterable[str]) -> None:
-    """Raise ``ArgumentError`` for a name that MIL text cannot hold: coremltools would change it."""
+def legal_name(name: str) -> str:
+    """The name of a tensor that coremltools would make of ``name`` where MIL text cannot hold it."""
     from coremltools.converters.mil.mil.passes.defs.preprocess import NameSanitizer
 
+    legal: str = NameSanitizer(prefix="var_").sanitize_name(name)
+    return legal
+
+
+def check_input_names(names: Iterable[str]) -> None:
+    """Raise ``ArgumentError`` for a name that MIL text cannot hold: coremltools would change it."""
     from .errors import ArgumentError
 
     for name in names:
-        legal = NameSanitizer(prefix="var_").sanitize_name(name)
+        legal = legal_name(name)
         if legal != name:
             raise ArgumentError(f"input {name!r}: a word of MIL, or not plain ASCII; {legal!r} would do")
 

@@ -25,6 +25,8 @@ from .errors import (
     UnsupportedError,
 )  # fmt: skip
 from .spec import Spec, spec
+from .torch_plain import plain_layers, plain_losses
+from .torch_trainable import in_place_of_parameters, mended, parameters_of
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 _INPUT_DTYPES = ("float16", "float32", "int32", "bool")  # what coremltools' converter takes
 
 
-def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None, **example: Any) -> Program:
+def from_torch(
+    module: Any, /, *, precision: str = "float16", target: Any = None, trainable: bool = False, **example: Any
+) -> Program:
     """The MIL program of a torch module, traced with inputs of the shapes in ``example``.
 
     ``module``: an ``nn.Module`` (traced in eval mode, and left as it was), a ``ScriptModule``, or a
@@ -45,6 +49,10 @@ def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None
     Integers become int32, as always in Core ML, whose tensors know no int64: larger values do not fit.
     Outputs are named ``output``, or ``output_0``, ``output_1``, ... when there are several, or as the
     keys of the dict the module returns. ``target`` as in ``anex.graph``.
+
+    ``trainable``: the module's parameters become inputs, behind the others, as ``anex.value_and_grad`` wants what it
+    differentiates; ``anex.torch_weights(module)`` has their names and values. Buffers stay constants, and layers are
+    those of eval mode: no dropout, batch norm by its running statistics.
 
     Raises ``CompileError`` with torch's or coremltools' reason for a module that cannot be traced or
     converted, ``ArgumentError``, ``ShapeError`` or ``DTypeError`` for examples that do not fit.
@@ -68,14 +76,17 @@ def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None
     if exported:
         example = _exported_inputs(module, example)
     specs = {name: _spec(name, given, precision, torch) for name, given in example.items()}
+    weights = _trainable(module, specs, torch) if trainable else {}
+    example = {**example, **weights}
+    specs |= {name: spec(tuple(value.shape), precision) for name, value in weights.items()}
     with coremltools() as ct, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's, about the user's own lines
         wanted = _coremltools.target(ct, target)
         _coremltools.check_input_names(specs)
         with _refused(f"{where} cannot be run and traced"):
             callee = module.module() if exported else module
-            with _evaluated(callee, enabled=not exported), _plain_attention(torch):
-                flat = _flat(callee, list(specs), torch, exported=exported)
+            with _evaluated(callee, enabled=not exported), _plain_attention(torch), plain_losses(torch):
+                flat = _flat(callee, list(specs), torch, exported=exported, weights=weights)
                 tensors = [_tensor(specs[name], given, callee, torch) for name, given in example.items()]
                 outputs = flat(*tensors)
                 if not outputs:
@@ -83,7 +94,8 @@ def from_torch(module: Any, /, *, precision: str = "float16", target: Any = None
                 source = module if exported else torch.jit.trace(flat, tuple(tensors), check_trace=False)
             if exported and module.dialect == "TRAINING":
                 source = module.run_decompositions({})
-        with _refused(f"{where} cannot be converted"):
+        builder = ct.converters.mil.Builder
+        with _refused(f"{where} cannot be converted"), mended(builder, trainable=trainable):
             program = ct.convert(
                 source,
                 convert_to="milinternal",
@@ -239,19 +251,56 @@ def _tensor(wanted: Spec, given: Any, module: Any, torch: Any) -> Any:
     return given.detach().cpu()
 
 
-def _flat(module: Any, names: Sequence[str], torch: Any, *, exported: bool) -> Any:
-    """A module that takes positions and returns a tuple; ``names`` are its outputs' after a run."""
+def _trainable(module: Any, specs: Mapping[str, Spec], torch: Any) -> dict[str, Any]:
+    """The parameters by the names of their inputs."""
+    if isinstance(module, (torch.jit.ScriptModule, torch.export.ExportedProgram)):
+        raise ArgumentError(
+            f"trainable: {type(module).__name__} has its parameters built in; give the nn.Module itself"
+        )
+    found = parameters_of(module)
+    if not found:
+        raise ArgumentError("trainable: the module has no floating parameters")
+    if both := sorted(found.keys() & specs.keys()):
+        raise ArgumentError(
+            f"trainable: {', '.join(both)} is a parameter too; give the examples in order, under others"
+        )
+    for name, parameter in found.items():
+        if not parameter.dim():
+            raise ShapeError(f"trainable: parameter {name!r} has rank 0, which Core ML does not take; make it (1,)")
+    return found
+
+
+def _flat(
+    module: Any, names: Sequence[str], torch: Any, *, exported: bool, weights: Mapping[str, Any] | None = None
+) -> Any:
+    """A module that takes positions and returns a tuple; ``names`` are its outputs' after a run.
+
+    The last of ``names`` are those of ``weights``, which stand in the place of the module's own.
+    """
+    places = [id(parameter) for parameter in (weights or {}).values()]
+    names = names[: len(names) - len(places)]
     keywords = not exported and _keywords(module, names, torch)
 
     class Flat(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.module = module
+            # as a submodule its parameters would be traced as attributes
+            self.inner = (module,) if places else None
+            self.module = None if places else module
             self.names: list[str] = []
             self.training = False
 
+        def run(self, tensors: Sequence[Any]) -> Any:
+            given = tensors[: len(names)]
+            call = partial(module, **dict(zip(names, given, strict=True))) if keywords else partial(module, *given)
+            if not places:
+                return call()
+            stand_ins = dict(zip(places, tensors[len(names) :], strict=True))
+            with in_place_of_parameters(module, stand_ins), plain_layers(torch):
+                return call()
+
         def forward(self, *tensors: Any) -> tuple[Any, ...]:
-            result = self.module(**dict(zip(names, tensors, strict=True))) if keywords else self.module(*tensors)
+            result = self.run(tensors)
             outputs: list[tuple[str, Any]] = []
             _collect(result, "", outputs, torch)
             self.names = [name for name, _ in outputs]

@@ -38,12 +38,14 @@ Contender = Callable[[Setting], Work]
 class Goal:
     """``peer``'s time / ``ours`` is to be at least ``ratio``; of several peers the fastest of each round counts.
 
-    Either name may be "limit KIND": the time that the work takes at that limit of the machine.
+    Either name may be "limit KIND": the time that the work takes at that limit of the machine. ``of``: "time", or
+    "memory", the peak of the process while it computed, of cases that measure it.
     """
 
     ours: str
     peer: str | tuple[str, ...]
     ratio: float
+    of: str = "time"
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -85,6 +87,7 @@ class Case:
     tolerance: float = 0.02  # of the largest magnitude of our answer
     device: str = "cpu"  # or "double": the stand-in of the Neural Engine's framework, whose times are no device's
     files: Mapping[str, File] = field(default_factory=dict)  # what goes into ``Setting.folder``: "model.onnx"
+    memory: bool = False  # whether the peak memory of each process is shown
 
 
 def normal(shape: Sequence[int], seed: int = 0, scale: float = 1.0) -> np.ndarray:

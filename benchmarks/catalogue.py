@@ -46,6 +46,8 @@ CASES: dict[str, Callable[[], Case]] = {
     **{f"gpt2-prefill-{length}": _from("gpt2", "prefill", length) for length in (32, 128, 512, 1024)},
     "gpt2-decode": _from("gpt2", "decode"),
     "gpt2-decode-int8": _from("gpt2", "decode_int8"),
+    "train-step": _from("cases.training", "step"),
+    "train-adamw": _from("cases.training", "adamw"),
     "call": _from("cases.double", "call_to_framework"),
 }
 

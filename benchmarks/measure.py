@@ -100,6 +100,8 @@ def _rounds(result: Result, players: dict[str, Player], rounds: int) -> None:
                 continue
             if name != MACHINE:
                 seconds[name].append(said["seconds"])
+                if "memory" in said:
+                    result.memory.setdefault(name, []).append(said["memory"])
                 continue
             for found, kept in ((said["rates"], result.rates), (said["state"], result.state)):
                 for kind, value in found.items():

@@ -32,13 +32,14 @@ def spread(values: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``peer``'s time / ``ours``, round by round; above 1 we are faster."""
+    """``peer``'s time (or memory) / ``ours``, round by round; above 1 we are faster (or smaller)."""
 
     ours: str
     peer: str
     ratio: Spread | None  # None: who is missing stands in ``why``
     goal: float | None = None
     why: str = ""
+    of: str = "time"  # or "memory"
 
     @property
     def verdict(self) -> str:
@@ -62,6 +63,7 @@ class Result:
     seconds: dict[str, list[float]] = field(default_factory=dict)  # by contender, of each round the median call
     rates: dict[str, list[float]] = field(default_factory=dict)  # by kind of limit, FLOP/s or bytes/s of each round
     state: dict[str, list[float]] = field(default_factory=dict)  # of the machine, see machine.state
+    memory: dict[str, list[int]] = field(default_factory=dict)  # by contender: peak bytes, of cases that measure it
     left_out: dict[str, str] = field(default_factory=dict)  # by contender: why it has no times
     unchecked: list[str] = field(default_factory=list)  # contenders whose answer nobody compared
     limits: list[Limit] = field(default_factory=list)
@@ -78,8 +80,10 @@ class Result:
         """``first``; None where it has no times."""
         return self.first if self.first in self.seconds else None
 
-    def times(self, name: str) -> list[float] | None:
+    def times(self, name: str, of: str = "time") -> Sequence[float] | None:
         """Seconds of each round; of "limit KIND": what the work would take at the rate of that round."""
+        if of == "memory":
+            return self.memory.get(name)
         if not name.startswith(LIMIT):
             return self.seconds.get(name)
         kind = name.removeprefix(LIMIT)
@@ -87,10 +91,10 @@ class Result:
         rates = self.rates.get(kind)
         return [amount / rate for rate in rates] if amount is not None and rates else None
 
-    def ratio(self, ours: str, peers: Sequence[str]) -> Spread | None:
+    def ratio(self, ours: str, peers: Sequence[str], of: str = "time") -> Spread | None:
         """(the fastest peer's time) / (ours), of each round; None where ours or all peers are missing."""
-        mine = self.times(ours)
-        theirs = [times for peer in peers if (times := self.times(peer))]
+        mine = self.times(ours, of)
+        theirs = [times for peer in peers if (times := self.times(peer, of))]
         if not mine or not theirs:
             return None
         return spread([min(each) / own for own, *each in zip(mine, *theirs, strict=True)])
@@ -108,21 +112,21 @@ class Result:
 
     def comparisons(self) -> list[Comparison]:
         """Everybody with ours, in order; then the goals that say something else."""
-        goals = {(goal.ours, goal.peers): goal.ratio for goal in self.goals}
+        goals = {(goal.ours, goal.peers, goal.of): goal.ratio for goal in self.goals}
         found = []
         if self.ours and self.device == "cpu":
             for name in self.seconds:
                 if name != self.ours:
-                    goal = goals.pop((self.ours, (name,)), None)
+                    goal = goals.pop((self.ours, (name,), "time"), None)
                     found.append(Comparison(self.ours, name, self.ratio(self.ours, [name]), goal))
-        for (ours, peers), goal in goals.items():
-            missing = [name for name in (ours, *peers) if not self.times(name)]
+        for (ours, peers, of), goal in goals.items():
+            missing = [name for name in (ours, *peers) if not self.times(name, of)]
             here = [peer for peer in peers if peer not in missing]
             label = here[0] if len(here) == 1 else f"best of {', '.join(here or peers)}"
             why = f"without {', '.join(missing)}" if missing else ""
             if len(peers) == 1:
                 label = peers[0]
-            found.append(Comparison(ours, label, self.ratio(ours, peers), goal, why))
+            found.append(Comparison(ours, label, self.ratio(ours, peers, of), goal, why, of))
         return found
 
     def as_json(self) -> dict[str, Any]:
@@ -130,7 +134,8 @@ class Result:
             **asdict(self),
             "comparisons": [
                 {
-                    "ours": each.ours, "peer": each.peer, "goal": each.goal, "verdict": each.verdict, "why": each.why,
+                    "ours": each.ours, "peer": each.peer, "of": each.of, "goal": each.goal, "verdict": each.verdict,
+                    "why": each.why,
                     "ratio": each.ratio._asdict() if each.ratio else None,
                 }
                 for each in self.comparisons()
@@ -142,7 +147,7 @@ class Result:
         given = {name: value for name, value in data.items() if name != "comparisons"}
         given["limits"] = [Limit(each["kind"], each["amount"], tuple(each["of"])) for each in data["limits"]]
         given["goals"] = [
-            Goal(each["ours"], each["peer"] if isinstance(each["peer"], str) else tuple(each["peer"]), each["ratio"])
+            Goal(**{**each, "peer": each["peer"] if isinstance(each["peer"], str) else tuple(each["peer"])})
             for each in data["goals"]
         ]
         return cls(**given)

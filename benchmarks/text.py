@@ -36,7 +36,8 @@ def goal_in_words(each: Comparison) -> str:
 
 def against(each: Comparison, first: str) -> str:
     """Who is compared; ours is named where it is another than the case's first."""
-    return each.peer if each.ours == first else f"{each.peer} / {each.ours}"
+    who = each.peer if each.ours == first else f"{each.peer} / {each.ours}"
+    return who if each.of == "time" else f"{who}: {each.of}"
 
 
 def limits_in_words(result: Result) -> str:
@@ -55,19 +56,31 @@ def state_in_words(result: Result) -> str:
     return f"{machine.state_in_words(scaling)} (a second thread: x{scaling:.2f}; signal and back {signal * 1e9:.0f} ns)"
 
 
+def columns(result: Result) -> list[str]:
+    """What is told of each contender, beside its name."""
+    found = ["median", "more than the first" if result.device == "double" else "of the limit"]
+    return [*found, "peak memory"] if result.memory else found
+
+
+def memory_in_words(result: Result, name: str) -> list[str]:
+    """A cell, of cases that measure it."""
+    found = result.memory.get(name)
+    return [f"{spread(found).median / 2**20:.0f} MiB" if found else ""] if result.memory else []
+
+
 def show(result: Result, console: Console) -> None:
     console.print(f"\n[bold]{result.case}[/]: {result.title}; {result.threads} thread(s), device {result.device}")
     table = Table(box=None, pad_edge=False, padding=(0, 2))
     double = result.device == "double"
     table.add_column("", no_wrap=True)
-    for name in ("median", "more than the first" if double else "of the limit"):
+    for name in columns(result):
         table.add_column(name, justify="right", no_wrap=True)
     for name, seconds in result.seconds.items():
         last = of_limit_in_words(result, name)
         if double:
             more = result.more(name)
             last = f"{more.median * 1e6:.3f} us ({more.low * 1e6:.3f} to {more.high * 1e6:.3f})"
-        table.add_row(name, time_in_words(spread(seconds).median), last)
+        table.add_row(name, time_in_words(spread(seconds).median), last, *memory_in_words(result, name))
     console.print(table)
     if comparisons := result.comparisons():
         table = Table(box=None, pad_edge=False, padding=(0, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 
 from . import machine
 from .case import Case, Setting, Work
+from .memory import forget_peak, peak
 from .runtimes import runtime_of
 
 MACHINE = "machine"  # the contender that measures the limits
@@ -31,7 +33,15 @@ def prepare(case: Case, contender: str, setting: Setting) -> tuple[Turn, np.ndar
     work.call()  # what happens at first use only is nobody's time
     first = time.perf_counter() - start
     answer = None if work.answer is None else np.array(work.answer(), np.float32)
-    return lambda seconds: {"seconds": timed(work, seconds, warm=first < LONG)}, answer
+    if case.memory:
+        gc.collect()
+        forget_peak()  # of what building it took
+
+    def turn(seconds: float) -> dict[str, Any]:
+        said: dict[str, Any] = {"seconds": timed(work, seconds, warm=first < LONG)}
+        return {**said, "memory": peak()} if case.memory else said
+
+    return turn, answer
 
 
 def timed(work: Work, seconds: float, *, warm: bool = True) -> float:

@@ -19,7 +19,15 @@ import numpy as np
 
 from .case import Setting
 from .catalogue import CASES
+from .runtimes import runtime_of
 from .turn import folder_of, prepare
+
+
+def _without_frameworks() -> None:
+    """As `anex train` runs: coremltools would load torch where it is installed, and that would count as our memory."""
+    from anex._coremltools import keep_frameworks_out
+
+    keep_frameworks_out()
 
 
 def main() -> None:
@@ -39,6 +47,8 @@ def main() -> None:
             say(ready=True)
             return
         threads, folder = int(rest[0]), Path(rest[1])
+        if case.memory and runtime_of(contender) == "anex":
+            _without_frameworks()
         turn, answer = prepare(case, contender, Setting(threads, folder))
         if answer is not None:
             np.save(folder_of(folder, contender), answer)

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import gpt2, machine, measure, runtimes
 from benchmarks.__main__ import main
 from benchmarks.case import Case, Goal, Limit, Setting, Work, normal
-from benchmarks.cases import bandwidth, blocks, chain, compiling, conversion, networks, tiny
+from benchmarks.cases import bandwidth, blocks, chain, compiling, conversion, networks, tiny, training
 from benchmarks.catalogue import CASES, matching
 from benchmarks.processes import Process, Refused
 from benchmarks.turn import timed
@@ -44,8 +44,13 @@ SMALL = {
        for length in (32, 128, 512, 1024)},
     "gpt2-decode": functools.partial(gpt2.decode, SMALL_GPT2),
     "gpt2-decode-int8": functools.partial(gpt2.decode_int8, SMALL_GPT2),
+    "train-step": lambda: training.step(training.small()),
+    "train-adamw": lambda: training.adamw(training.small()),
 }  # fmt: skip
-SLOW = ("resnet", "mobilenet", "encoder")  # to convert
+SLOW = {  # contenders that take seconds to convert or to compile, of cases that have others
+    "resnet": ("anex fp32", "last"), "mobilenet": ("anex fp32", "last"), "encoder": ("anex fp32", "last"),
+    "train-step": ("torch compile",),
+}  # fmt: skip
 SAME = (  # as others are, when small
     "gpt2-prefill-128", "gpt2-prefill-512", "gpt2-prefill-1024", "minilm-128", "ffn-256", "attention-64", "product-256",
     "widen-memory", "narrow-memory",
@@ -77,7 +82,7 @@ def test_each_case_of_the_catalogue_has_a_small_one_here():
 def test_a_case_gives_the_answers_of_its_peers_and_takes_some_time(name, tmp_path):
     case = SMALL[name]()
     if name in SLOW:
-        kept = {each: made for each, made in case.contenders.items() if each != "anex fp32" and "last" not in each}
+        kept = {n: made for n, made in case.contenders.items() if not any(slow in n for slow in SLOW[name])}
         case = dataclasses.replace(case, contenders=kept)
     result = play(case, tmp_path)
     wanted = {each for each in case.contenders if each.split()[0] in ("anex", "numpy", "torch", "coremltools")}

@@ -65,6 +65,18 @@ def test_goals_stand_beside_what_was_measured():
     assert found["openvino fp32"].why == "without openvino fp32"
 
 
+def test_peak_memory_has_a_column_and_goals_where_it_is_measured():
+    mega = 1 << 20
+    memory = {"anex fp16": [10 * mega] * 3, "torch fp32": [15 * mega] * 3, "onnxruntime fp32": [8 * mega] * 3}
+    goals = [Goal("anex fp16", "torch fp32", 1.0), Goal("anex fp16", "torch fp32", 1.25, "memory")]
+    result = made_up(memory=memory, goals=goals)
+    (time, space) = (each for each in result.comparisons() if each.goal)
+    assert (time.ratio.median, space.ratio.median, space.verdict) == (3.0, 1.5, "met")
+    text = PAGE["text"](report(result))
+    assert "| torch fp32: memory | 1.50x | 1.50 to 1.50 | 1.25 met |" in text
+    assert "| anex fp16 | 1.00 s | 80% of fma | 10 MiB |" in text
+
+
 def test_on_the_stand_in_differences_are_shown():
     result = made_up(device="double")
     assert result.more("torch fp32") == spread([2.0, 4.0, 1.0])
@@ -82,7 +94,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
     assert data["schema"] == SCHEMA
     assert data["version"] == 1
     assert data["results"][0]["comparisons"][0] == {
-        "ours": "anex fp16", "peer": "torch fp32", "goal": 3.2, "verdict": "within noise", "why": "",
+        "ours": "anex fp16", "peer": "torch fp32", "of": "time", "goal": 3.2, "verdict": "within noise", "why": "",
         "ratio": {"median": 3.0, "low": 2.5, "high": 3.0},
     }  # fmt: skip
 

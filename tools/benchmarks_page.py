@@ -13,8 +13,10 @@ from benchmarks.plot import draw
 from benchmarks.results import Report, Result, spread
 from benchmarks.text import (
     against,
+    columns,
     goal_in_words,
     limits_in_words,
+    memory_in_words,
     of_limit_in_words,
     quartiles,
     state_in_words,
@@ -54,7 +56,7 @@ def times(result: Result) -> Iterator[tuple[str, ...]]:
         if result.device == "double":
             more = result.more(name)
             last = f"+{more.median * 1e6:.3f} us ({more.low * 1e6:.3f} to {more.high * 1e6:.3f})"
-        yield name, time_in_words(spread(seconds).median), last
+        yield name, time_in_words(spread(seconds).median), last, *memory_in_words(result, name)
 
 
 def ratios(result: Result) -> Iterator[tuple[str, ...]]:
@@ -81,7 +83,7 @@ def goal_rows(report: Report) -> Iterator[tuple[str, ...]]:
             if each.goal is not None:
                 mark = {"met": "**", "within noise": "", "missed": ""}.get(each.verdict, "")
                 told = f"{mark}{three_digits(each.ratio.median)}x{mark} {each.verdict}" if each.ratio else each.why
-                key = (result.case, f"{each.peer} / {each.ours}", each.goal)
+                key = (result.case, against(each, ""), each.goal)
                 found.setdefault(key, {})[result.threads] = told
     for (case, names, goal), told in found.items():
         yield case, names, f"{goal:g}x", *(told.get(threads, "") for threads in counts)
@@ -96,8 +98,7 @@ def of_result(result: Result) -> Iterator[str]:
     yield ""
     yield f"{result.title}; device {result.device}; {result.date[:16].replace('T', ' ')} UTC."
     yield ""
-    yield from table(("", "median", "more than the first" if result.device == "double" else "of the limit"),
-                     times(result))  # fmt: skip
+    yield from table(("", *columns(result)), times(result))
     if result.comparisons():
         yield ""
         yield from table((f"time / {result.first}", "ratio", "quartiles", "goal"), ratios(result))

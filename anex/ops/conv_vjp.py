@@ -14,17 +14,11 @@ def conv(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
     """x [n, in, ..], weight [out, in / groups, ..], y [n, out, ..]; the bias is a constant, train with ``add``."""
     groups, weight_shape = int(use.value("groups", 1)), use.shape("weight")
     out, per_group, *kernel = weight_shape
-    _, channels, *extents = use.shape("x")
+    _, _, *extents = use.shape("x")
     space = windows(use, extents, use.output_shape[2:], kernel)
 
     def x() -> Any:
-        # [groups, out / groups, in / groups, taps] with the channels exchanged and the taps reversed
-        turned = mb.reshape(x=use["weight"], shape=[groups, out // groups, per_group, math.prod(kernel)])
-        turned = mb.transpose(x=turned, perm=[0, 2, 1, 3])
-        if math.prod(kernel) > 1:
-            turned = mb.reverse(x=turned, axes=[3])
-        turned = mb.reshape(x=turned, shape=[channels, out // groups, *kernel])
-        return over_all(mb, dy, turned, space, groups)
+        return over_all(mb, dy, turned(mb, use["weight"], groups), space, groups)
 
     def weight() -> Any:
         """For each tap dy [out, n positions] times what it took of x [in, n positions]."""
@@ -41,6 +35,17 @@ def conv(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
         return mb.reshape(x=together, shape=list(weight_shape))
 
     return {"x": x, "weight": weight}
+
+
+def turned(mb: Any, weight: Any, groups: int) -> Any:
+    """[out, in / groups, taps..] as [in, out / groups, taps..] with the taps reversed: what ``over_all`` takes."""
+    out, per_group, *kernel = (int(n) for n in weight.shape)
+    # [groups, out / groups, in / groups, taps] with the channels exchanged
+    given = mb.reshape(x=weight, shape=[groups, out // groups, per_group, math.prod(kernel)])
+    given = mb.transpose(x=given, perm=[0, 2, 1, 3])
+    if math.prod(kernel) > 1:
+        given = mb.reverse(x=given, axes=[3])
+    return mb.reshape(x=given, shape=[groups * per_group, out // groups, *kernel])
 
 
 def _channels_first(mb: Any, x: Any) -> Any:
