@@ -14,7 +14,7 @@ import numpy as np
 from .._native import get_num_threads, set_num_threads
 from ..cost import predict
 from ..creation import empty, tensor
-from ..errors import Error
+from ..errors import brief
 from ..power import Sampler, reading, sampler
 from ..program import compile
 from . import peers
@@ -105,19 +105,19 @@ def measured(config: Config, device: str, effort: Effort, chip: str, meter: Samp
                 outputs[name] = [np.array(each) for each in results]
                 row.stats[name] = dict(programs[0].stats())
         except Exception as error:  # whatever it is, the other rows go on
-            row.failed[name] = f"{stage}: {_first_line(error)}"
+            row.failed[name] = f"{stage}: {brief(error)}"
     if config.peers and not config.programs and not peers.AVAILABLE:
         row.skipped = peers.WHY_NOT
     for name, peer in config.peers.items() if peers.AVAILABLE else ():
         try:
             row.timings[name] = measure(peer(), effort)
         except Exception as error:
-            row.failed[name] = f"{name}: {_first_line(error)}"
+            row.failed[name] = f"{name}: {brief(error)}"
     if config.check and not row.failed:
         try:
             row.found.update(config.check(outputs))
         except Exception as error:
-            row.failed["check"] = f"check: {_first_line(error)}"
+            row.failed["check"] = f"check: {brief(error)}"
     return row
 
 
@@ -167,9 +167,3 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         set_num_threads(before)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    first = f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
-    return first if isinstance(error, (Error, MemoryError)) else f"{type(error).__name__}: {first}"

@@ -97,20 +97,20 @@ def everything(
 
 
 @click.command("merge")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("several", metavar="FILES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A .json, to merge again, or a .md table.")
-def merge(files: Sequence[Path], out: Path) -> None:
+def merge(several: Sequence[Path], out: Path) -> None:
     """Put the JSON reports FILES of several machines, or files merged before, into one."""
+    from .. import files
     from ..errors import Error
     from . import community, reports
-    from .writing import atomically
 
-    writers: dict[str, Any] = {".json": lambda found: json.dumps(found, indent=1) + "\n", ".md": community.markdown}
+    writers: dict[str, Any] = {".json": lambda found: files.as_json(found) + "\n", ".md": community.markdown}
     if out.suffix not in writers:
         raise click.UsageError(f"--out {out}: the name ends in .json or .md")
     try:
-        found = community.merged(map(reports.load, files))
-        atomically(out, writers[out.suffix](found))
-    except (Error, OSError) as error:
+        found = community.merged(map(reports.load, several))
+        files.write(out, writers[out.suffix](found))
+    except Error as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{out}: {len(found['reports'])} report(s)")

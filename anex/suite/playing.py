@@ -14,7 +14,7 @@ from ..bench.record import BENCHMARKS, Benchmark
 from ..bench.running import Run, run
 from ..bench.timing import QUICK, Effort
 from ..devices.info import label
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
 from .outcome import SECTIONS, Outcome
 from .training import TRAININGS, Training, play
 
@@ -71,18 +71,13 @@ def outcomes(plan: Plan, listener: Callable[[str], Listener]) -> Iterator[Outcom
         except KeyboardInterrupt:
             plan.interrupted = True
         except Exception as error:  # whatever it is, the others go on
-            found = Outcome(section, name, "FAIL", time.perf_counter() - begun, [said(error)], data={"name": name})
+            found = Outcome(section, name, "FAIL", time.perf_counter() - begun, [brief(error)], data={"name": name})
             yield found
             continue
         else:
             yield found
         if plan.interrupted:
             return
-
-
-def said(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
 
 
 def trained(training: Training, plan: Plan, listener: Listener) -> Outcome:
@@ -103,12 +98,13 @@ def probed(probe: Probe, plan: Plan, listener: Listener) -> Outcome:
     from .. import answers
     from ..probe import asking
     from ..probe.commands import text as told
+    from ..probe.record import EXPECTED
 
     begun = time.perf_counter()
     answer = asking.answer(probe, plan.device, QUICK if plan.quick else PROBING, small=plan.quick)
-    if answer["status"] != "SKIP" and not plan.quick:
-        answers.save(plan.device, {probe.name: answer})
-    status = "PASS" if answer["status"] == "FAIL (expected)" else answer["status"]
+    if not plan.quick:
+        answers.save(plan.device, answers.by_name([answer]))
+    status = "PASS" if answer["status"] == EXPECTED else answer["status"]
     reasons = [] if answer["status"] == "PASS" else [answer["verdict"]]
     lines = "\n".join(told(answer)).rstrip()
     return Outcome("probes", probe.name, status, time.perf_counter() - begun, reasons, lines, answer)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import json
-import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..bench.machine import facts
 from ..bench.report import SCHEMA
 from .outcome import SECTIONS, Outcome, counted
@@ -48,9 +47,9 @@ class Report:
 
     def write(self) -> None:
         """Both files, each whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        atomically(self.text_file, self.text() + "\n")
-        atomically(self.json_file, json.dumps(self.as_json(), indent=1) + "\n")
+        files.folder(self.folder, "--out")
+        files.write(self.text_file, self.text() + "\n")
+        files.write(self.json_file, files.as_json(self.as_json()) + "\n")
 
     def head(self) -> list[str]:
         known = facts(self.plan.device)
@@ -95,9 +94,3 @@ class Report:
             "finished": self.finished, "summary": counted(self.outcomes),
             **{section: of(section) for section in SECTIONS},
         }  # fmt: skip
-
-
-def atomically(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from . import attention, backward, classifier, dynamic, framework, inputs, integers  # noqa: F401
+from . import attention, backward, chaining, classifier, dynamic, framework, inputs, integers  # noqa: F401
