@@ -10,11 +10,10 @@ from ..bench.progress import Listener
 from ..bench.timing import Effort
 from ..devices.info import label
 from ..errors import AneWarning, ArgumentError, brief
-from . import questions
-from .record import PROBES, Probe
+from .questions import PROBES
+from .record import Probe
 from .session import Session
 
-del questions  # it registers them
 EMPTY: Mapping[str, Any] = {"lines": [], "checks": [], "data": {}}
 
 

@@ -44,7 +44,7 @@ def probe(
     from ..bench.machine import default, facts
     from ..errors import Error
     from . import asking, immutability
-    from .record import PROBES
+    from .questions import PROBES
 
     if listed:
         for each in PROBES.values():

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..bench import report, tables, text
+from ..bench import report, text
 from ..bench.progress import Listener
-from ..bench.record import BENCHMARKS, Benchmark
+from ..bench.record import Benchmark
 from ..bench.running import Run, run
+from ..bench.tables import BENCHMARKS
 from ..bench.timing import QUICK, Effort
 from ..devices.info import label
 from ..errors import ArgumentError, brief
@@ -21,7 +22,6 @@ from .training import TRAININGS, Training, play
 if TYPE_CHECKING:
     from ..probe.record import Probe
 
-del tables  # it registers them
 PROBING = Effort(5, 100, 2.0)
 
 
@@ -45,10 +45,8 @@ Item = tuple[str, str, Callable[[Plan, Listener], Outcome]]
 
 def items(plan: Plan) -> list[Item]:
     """Section, name and what runs it. Names that nothing has are refused."""
-    from ..probe import asking
-    from ..probe.record import PROBES
+    from ..probe.questions import PROBES
 
-    del asking  # it registers them
     known: dict[str, list[Item]] = {
         "training": [("training", each.name, partial(trained, each)) for each in TRAININGS],
         "probes": [("probes", each.name, partial(probed, each)) for each in PROBES.values()],

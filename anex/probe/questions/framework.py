@@ -186,13 +186,11 @@ def perf_stats(session: Session) -> Answer:
     answers={"M4 Max, M5": "no measurable effect", "M3 Pro": "background 0.143 ms, default 0.248 ms"},
 )
 def qos(session: Session) -> Answer:
-    from ...bench import tables
-    from ...bench.record import BENCHMARKS
     from ...bench.running import run
+    from ...bench.tables import benchmark
     from ...bench.text import aligned
 
-    del tables
-    done = run(BENCHMARKS["qos"], session.device, {}, session.effort)
+    done = run(benchmark("qos"), session.device, {}, session.effort)
     columns = done.benchmark.columns
     table = [[*(c.title for c in columns), "", ""], *([*(c.text(row) for c in columns), "", ""] for row in done.rows)]
     times = [row.ms() for row in done.rows if row.timings]
