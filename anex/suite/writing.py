@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..bench.machine import facts
 from ..bench.report import SCHEMA
 from .outcome import SECTIONS, Outcome, counted
 from .playing import Plan
+from .prerequisites import Prerequisite, prerequisites
 
 
 def now() -> datetime.datetime:
@@ -28,6 +29,10 @@ class Report:
     begun: datetime.datetime = field(default_factory=now)
     outcomes: list[Outcome] = field(default_factory=list)
     finished: bool = False
+    needs: list[Prerequisite] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.needs = prerequisites(self.plan.device, self.folder)
 
     @property
     def stem(self) -> str:
@@ -60,7 +65,7 @@ class Report:
         lines = [f"{name}: {value}" for name, value in said.items()]
         if self.plan.quick:
             lines.append("Quick: a selection of the configurations, the smallest; few calls of each")
-        return lines
+        return [*lines, "", "=== PREREQUISITES ===", *(each.line for each in self.needs)]
 
     def state(self) -> str:
         if self.plan.interrupted:
@@ -75,6 +80,8 @@ class Report:
                 continue
             lines += ["", f"=== {title} ===", *(each.line for each in found)]
             lines += [f"\n{each.text}" for each in found if each.text]
+            lines += [f"\nAneWarning ({each.name}): {warned.line}" for each in found if section != "benchmarks"
+                      for warned in each.warned]  # fmt: skip
         lines += ["", *self.total()]
         return "\n".join([*lines, *filter(None, [self.state()])])
 
@@ -84,13 +91,15 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         def of(section: str) -> list[dict[str, Any]]:
             return [{**each.data, "status": each.data.get("status", each.status), "seconds": each.seconds,
-                     "result": each.status, "reasons": list(each.reasons)}
+                     "result": each.status, "reasons": list(each.reasons),
+                     "warnings": [asdict(warned) for warned in each.warned]}
                     for each in self.outcomes if each.section == section]  # fmt: skip
 
         return {
             "schema_version": SCHEMA, "date": self.begun.isoformat(timespec="seconds"),
             "system": {**facts(self.plan.device), "macos": platform.mac_ver()[0]},
             "quick": self.plan.quick, "steps": self.plan.steps, "interrupted": self.plan.interrupted,
+            "prerequisites": [asdict(each) for each in self.needs],
             "finished": self.finished, "summary": counted(self.outcomes),
             **{section: of(section) for section in SECTIONS},
         }  # fmt: skip
