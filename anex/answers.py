@@ -7,10 +7,11 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import files
 from .devices.info import device_info, label
 
 SCHEMA = 1
@@ -40,15 +41,28 @@ def load(device: str) -> dict[str, Mapping[str, Any]]:
         answers = known["answers"] if known["schema_version"] == SCHEMA else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return answers if isinstance(answers, dict) else {}
+    return {name: each for name, each in answers.items() if isinstance(each, dict)} if isinstance(answers, dict) else {}
+
+
+def by_name(found: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Probes' answers as they are kept: without those that were not asked, and apart from the questions of the
+    self-test that they put (``asked``), which are kept as ``selftest/NAME``."""
+    kept: dict[str, Mapping[str, Any]] = {}
+    for answer in found:
+        if answer["status"] != "SKIP":
+            kept[answer["name"]] = {key: value for key, value in answer.items() if key != "asked"}
+            kept.update(of_selftest(answer.get("asked", {}).values()))
+    return kept
+
+
+def of_selftest(found: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Answers to questions of the self-test as they are kept; where none was given an older one stays."""
+    return {f"selftest/{each['id']}": each for each in found if each["status"] == "answered"}
 
 
 def save(device: str, answers: Mapping[str, Mapping[str, Any]]) -> Path:
     """Add these to what is known; whole or not at all."""
     file = path(device)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"schema_version": SCHEMA, "answers": {**load(device), **answers}}, indent=1)
-    draft = file.with_suffix(f".{os.getpid()}")
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(file)
+    files.folder(file.parent, "ANEX_HOME")
+    files.write(file, files.as_json({"schema_version": SCHEMA, "answers": {**load(device), **answers}}) + "\n")
     return file

@@ -78,10 +78,12 @@ def selftest(output: Path | None, quick: bool, only: tuple[str, ...], force: boo
 
     Exits with 1 if something failed. The file of --output is what to attach to an issue.
     """
+    from . import answers, files
     from .selftest import report
 
-    if output is not None and not output.absolute().parent.is_dir():
-        raise click.ClickException(f"--output {output}: the folder {output.absolute().parent} does not exist")
+    with one_line():
+        if output is not None:
+            files.writable(output, "--output")
 
     def progress(name: str, done: int, total: int) -> None:
         if sys.stderr.isatty():
@@ -89,8 +91,10 @@ def selftest(output: Path | None, quick: bool, only: tuple[str, ...], force: boo
 
     with one_line():
         found = report.run(quick=quick, only=only, force=force, listener=progress)
-    if output is not None:
-        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        if output is not None:
+            files.write(output, files.as_json(found) + "\n")
+        if kept := answers.of_selftest(found["probes"]):
+            answers.save("ane", kept)
     click.echo(report.text(found))
     if output is not None:
         click.echo(f"The report is in {output}.")

@@ -61,6 +61,19 @@ class ViewError(Error, BufferError):
     """A tensor cannot be closed or resized while views of its memory are alive."""
 
 
+def brief(error: BaseException) -> str:
+    """The first line of what it says; with its class before that, where it is none of anex's.
+
+    >>> brief(ArgumentError("no x\\nmore")), brief(ZeroDivisionError("division by zero")), brief(KeyError())
+    ('no x', 'ZeroDivisionError: division by zero', 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    first = f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    return first if isinstance(error, (Error, MemoryError)) else f"{type(error).__name__}: {first}"
+
+
 class AneWarning(UserWarning):
     """The Neural Engine may refuse, get wrong or run slowly what a program does; the text says who found so.
 

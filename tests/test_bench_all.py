@@ -5,25 +5,34 @@ from __future__ import annotations
 import builtins
 import copy
 import json
+import os
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from functools import partial
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from needs_ane import needs_ane
 
-from anex import answers
+from anex import AneWarning, answers
+from anex.bench import packages
 from anex.bench import progress as bars
 from anex.bench.columns import MS, TFLOPS, conv_facts
 from anex.bench.programs import conv_chain
-from anex.bench.record import BENCHMARKS, Benchmark, Column, Config
+from anex.bench.record import Benchmark, Column, Config
+from anex.bench.report import SCHEMA
 from anex.bench.running import run
+from anex.bench.tables import BENCHMARKS, benchmark
 from anex.bench.timing import Effort
 from anex.cli import main
 from anex.errors import ArgumentError, FormatError
 from anex.suite import community, gallery, gate, reports, training
+from anex.suite.outcome import SECTIONS
 from anex.suite.training import Training
 
+ROOT = Path(__file__).parent.parent
 ONCE = Effort(0, 1, 0.0)
 SMALL = {depth: partial(conv_chain, depth, 16, 1, 32) for depth in (1, 2, 4)}
 COLUMNS = (Column("config", "Config", "{}", lambda row: row.config.label), MS, TFLOPS)
@@ -98,7 +107,8 @@ def test_one_section_alone_can_be_asked_for(tmp_path, monkeypatch, option, secti
     assert invoke(tmp_path, option, *names).exit_code == 0
     text, data = written(tmp_path)
     assert [name for name in ("training", "probes", "benchmarks") if data[name]] == [section]
-    assert text.count("=== ") - 1 - text.count("=== The benchmark") == 1
+    titles = [line.strip("= ") for line in text.splitlines() if line.startswith("=== ") and "benchmark" not in line]
+    assert titles == ["PREREQUISITES", SECTIONS[section]]
 
 
 def test_a_row_that_fails_says_why_and_the_others_go_on(tmp_path, monkeypatch):
@@ -151,6 +161,93 @@ def test_the_report_is_whole_after_each_part(tmp_path, monkeypatch):
     assert [each["name"] for each in data["benchmarks"]] == ["first"]
     assert not data["finished"]
     assert "Still running, or ended by force" in text
+
+
+INTERRUPTED = """
+import os, sys, signal, threading, time
+from anex.cli import main
+from anex.bench import running
+from anex.selftest import runner
+where, kind = sys.argv[1:]
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+def soon(call):
+    def wrapped(*args, **kwargs):
+        threading.Timer(0.05, interrupt).start()
+        return call(*args, **kwargs)
+    return wrapped
+names = ["causal-attn", "rules" if kind == "child" else "dispatch", "depth"]
+if kind == "call":  # while a native call runs: the exception comes when it ends
+    running.measure = soon(running.measure)
+elif kind == "child":  # while a worker process answers
+    runner.Worker.ask = soon(runner.Worker.ask)
+else:  # where somebody's code takes every exception
+    real = running.values
+    def values(*args):
+        try:
+            interrupt()
+            time.sleep(5)
+        except BaseException:
+            pass
+        return real(*args)
+    running.values = values
+device = "ane" if kind == "child" else "cpu"
+main(["bench", "all", "--quick", "--device", device, "--out", where, *sum((["--name", n] for n in names), [])])
+"""
+
+
+@pytest.mark.parametrize("kind", ["call", "swallowed", pytest.param("child", marks=needs_ane)])
+def test_ctrl_c_in_a_native_call_in_a_child_process_or_swallowed_leaves_a_whole_report(tmp_path, kind):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, str(tmp_path), kind], env=environment,
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    text, data = written(tmp_path)
+    assert data["interrupted"]
+    assert reports.defect_of(data) == ""
+    assert "depth" not in [each["name"] for each in data["benchmarks"]]
+    assert [each["name"] for each in data["probes"]] == ["causal-attn"]
+    assert text.rstrip().endswith("Interrupted: what is above is whole, and more was to come")
+
+
+@needs_ane
+def test_what_the_rules_warn_of_stands_in_the_report_and_not_between_its_lines(tmp_path, recwarn):
+    done = CliRunner().invoke(main, ["bench", "all", "--device", "ane", "--quick", "--out", str(tmp_path), "--steps",
+                                     "2", "--name", "train-mlp", "--name", "matmul"])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert not [each for each in recwarn if issubclass(each.category, AneWarning)]
+    text, data = written(tmp_path)
+    found = {warned["rule"] for each in data["training"] + data["benchmarks"] for warned in each["warnings"]}
+    assert all(f"[{rule}]" in text for rule in found)
+    assert "[matmul-k32]" in text  # the stand-in is an M1 unless told otherwise, and the MLP's products are of 2
+
+
+def test_the_report_begins_with_what_the_run_needs_and_what_is_missing(tmp_path, monkeypatch):
+    report = report_of(monkeypatch, tmp_path)
+    found = {each["name"]: each for each in report["prerequisites"]}
+    assert not found["Core ML"]["is_there"]
+    assert "Core ML is part of macOS" in found["Core ML"]["found"]
+    assert found["coremltools"]["is_there"]
+    assert found["packages"]["found"].startswith("0 of 13 in ")
+    text, _ = written(tmp_path)
+    assert text.index("=== PREREQUISITES ===") < text.index("=== ROOT-LEVEL ===")
+    assert "without it: the columns of Core ML's own path" in text
+
+
+def test_the_tools_of_one_convolution_read_the_generated_packages(tmp_path):
+    done = CliRunner().invoke(main, ["bench", "gen-sram", "--out", str(tmp_path), "--largest", "512"])
+    assert done.exit_code == 0, done.output
+    names = [f"ane_sram_{channels}ch_64sp.mlpackage" for channels in (256, 512)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    config = next(iter(benchmark("inmem").configs(packages=tmp_path)))
+    weights = next((tmp_path / names[0]).rglob("weight.bin"))
+    before = weights.stat().st_mtime_ns
+    (conv,) = config.programs["eval"]().find_ops(op_type="conv")
+    assert conv.weight.shape == (256, 256, 1, 1)
+    assert weights.stat().st_mtime_ns == before  # read, not written anew
+    assert [size for size in packages.SIZES if size[1] == 32] == [(8192, 32)]
+    assert len(packages.SIZES) == 13
 
 
 @pytest.mark.parametrize(("body", "reason"), [
@@ -223,6 +320,30 @@ def test_what_passed_before_and_fails_now_is_a_regression(tmp_path, monkeypatch)
     assert found.broken == ["small 2 passed before: compile: no"]
 
 
+def test_what_is_skipped_that_passed_before_fails_and_what_only_one_report_has_is_named(tmp_path, monkeypatch):
+    base = report_of(monkeypatch, tmp_path)
+    now = copy.deepcopy(base)
+    first, second, third = now["benchmarks"][0]["rows"]
+    first.update(status="SKIP", skipped="no such device", values=dict.fromkeys(first["values"]))
+    second["config"] = "new"
+    found = gate.compare(base, now, 0.15)
+    assert found.failed
+    assert found.broken == ["small 1 passed before and is skipped: no such device"]
+    assert found.missing == {"in the base": ["small 2"], "in this run": ["small new"]}
+    assert {"Only in the base: small 2", "Only in this run: small new"} <= {*found.lines()}
+    assert {change.config for change in found.changes} == {third["config"]}
+
+
+def test_trainings_are_compared_by_their_steps(tmp_path, monkeypatch):
+    base = report_of(monkeypatch, tmp_path)
+    ran = {"name": "mine", "status": "PASS", "ms_per_step": 2.0, "result": "PASS", "reasons": []}
+    failed = {"name": "other", "status": "FAIL", "result": "FAIL", "reasons": ["the loss of step 1 is nan"]}
+    before = {**base, "training": [ran, {**failed, "status": "PASS"}]}
+    found = gate.compare(before, {**base, "training": [{**ran, "ms_per_step": 3.0}, failed]}, 0.15)
+    assert [change.line for change in found.regressions] == ["training mine: ms/step 2 to 3 ms, 50% worse"]
+    assert found.broken == ["training other passed before: the loss of step 1 is nan"]
+
+
 def test_a_change_smaller_than_the_spread_of_the_calls_is_said_to_be_noise(tmp_path, monkeypatch):
     base = report_of(monkeypatch, tmp_path)
     for row in base["benchmarks"][0]["rows"]:
@@ -235,6 +356,8 @@ def test_other_devices_merged_files_and_reports_without_a_common_row_are_refused
     base = report_of(monkeypatch, tmp_path)
     with pytest.raises(ArgumentError, match="of device 'ane' and this run of 'cpu'"):
         gate.compare({**base, "system": {**base["system"], "device": "ane"}}, base, 0.1)
+    with pytest.raises(ArgumentError, match="of chip 'Apple M4' and this run of"):
+        gate.compare({**base, "system": {**base["system"], "chip": "Apple M4"}}, base, 0.1)
     with pytest.raises(ArgumentError, match="no configuration in common"):
         gate.compare({**base, "benchmarks": []}, base, 0.1)
     with pytest.raises(ArgumentError, match="merged from several machines"):
@@ -261,6 +384,46 @@ def test_files_that_are_no_reports_are_refused(tmp_path, text, why):
     file.write_text(text)
     with pytest.raises(FormatError, match=why):
         reports.load(file)
+
+
+@pytest.mark.parametrize(("spoil", "why"), [
+    (lambda row: row.pop("values"), "values"), (lambda row: row.update(values=[]), "values"),
+    (lambda row: row.update(values={"ms": {}}), "values"), (lambda row: row.update(status="fine"), "status"),
+    (lambda row: row.update(config=3), "config"), (lambda row: row.update(facts={"n": "many"}), "facts"),
+    (lambda row: row["timings"]["eval"].pop("p90_ms"), "p90_ms"), (lambda row: row.update(timings=3), "timings"),
+])  # fmt: skip
+def test_a_base_with_a_defect_is_refused_with_its_place(tmp_path, monkeypatch, spoil, why):
+    report = report_of(monkeypatch, tmp_path)
+    spoil(report["benchmarks"][0]["rows"][1])
+    file = tmp_path / "base.json"
+    for broken in (report, {"schema_version": 1, "kind": "community", "reports": [report]}):
+        file.write_text(json.dumps(broken))
+        with pytest.raises(FormatError, match=rf"rows\[1\].*{why}"):
+            reports.load(file)
+    done = invoke(tmp_path / "out", "--name", "small", "--compare", file)
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: {file} is no whole report")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["date", "system", "benchmarks", "schema_version"])
+def test_a_report_that_lacks_a_field_is_refused(tmp_path, monkeypatch, missing):
+    report = report_of(monkeypatch, tmp_path)
+    del report[missing]
+    (tmp_path / "base.json").write_text(json.dumps(report))
+    with pytest.raises(FormatError):
+        reports.load(tmp_path / "base.json")
+
+
+def test_what_is_written_is_as_the_schema_describes_it_and_every_field_is_described(tmp_path, monkeypatch):
+    report = report_of(monkeypatch, tmp_path)
+    one = CliRunner().invoke(main, ["bench", "matmul", "--sizes", "4", "--quick", "--device", "cpu", "--json"])
+    for each in (report, json.loads(one.output), community.merged([report])):
+        assert reports.defect_of(each) == ""
+    described = json.loads(reports.FILE.read_text())
+    assert described["properties"]["schema_version"]["const"] == SCHEMA
+    assert {*report} <= {*described["definitions"]["machine"]["properties"], "schema_version"}
+    assert {*report["benchmarks"][0]["rows"][0]} <= {*described["definitions"]["row"]["properties"]}
 
 
 # ---- merging --------------------------------------------------------------------------------------------------------

@@ -12,14 +12,18 @@ import anex
 from anex import answers, mb
 from anex.bench.timing import Effort
 from anex.devices.info import device_info
-from anex.ops import OPS, Measured
-from anex.placement.catalogue import PROGRAM
+from anex.ops import OPS, Measured, family
+from anex.ops.rules import GENERIC
+from anex.placement import measured
+from anex.placement.catalogue import CATALOGUE, PROGRAM, entry, lines
 from anex.placement.measured import preferred
+from anex.placement.settling import SETTLEMENTS, settled
 from anex.probe import asking
 from anex.probe.record import PROBES
+from anex.selftest.probes import PROBES as ASKED
 
 SHAPE = (1, 2, 64, 64)
-SETTLED = [rule for op in OPS.values() for rule in op.ane if rule.probe] + [rule for rule in PROGRAM if rule.probe]
+RULES = {rule.id for op in OPS.values() for rule in op.ane} | {rule.id for rule in (*PROGRAM, *GENERIC)}
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +51,66 @@ def finding(program, chip):
     return found
 
 
-def test_each_rule_that_a_probe_can_settle_names_one_that_is_there():
-    assert {rule.id for rule in SETTLED} == {"sdpa-mask", "weights-baked", "quantised-per-tensor"}
-    assert {rule.probe for rule in SETTLED} <= {*PROBES}
-    assert all(not {*rule.holds} & {*rule.lifted} for rule in SETTLED)
+def test_each_settlement_joins_a_rule_and_a_question_that_are_there():
+    assert {each.rule for each in SETTLEMENTS} <= RULES
+    assert {each.question for each in SETTLEMENTS} <= {*PROBES} | {f"selftest/{name}" for name in ASKED}
+    for rule in {each.rule for each in SETTLEMENTS}:  # at most one for each family
+        families = [family for each in SETTLEMENTS if each.rule == rule for family in each.families]
+        assert len(families) == len({*families}), rule
+
+
+def test_each_named_constraint_that_a_machine_can_be_asked_about_is_settled_by_an_answer():
+    settled_ = {each.rule for each in SETTLEMENTS}
+    unsettled = {entry.name for entry in CATALOGUE if not settled_ & {*entry.rules}}
+    # shapes are fixed by the form of the language, and nobody has a question about gather alone
+    assert unsettled == {"R-STATIC", "R-GATHER"}
+
+
+@pytest.mark.parametrize(("rule", "family", "key", "trials", "holds"), [
+    ("compile-limit", "h16", "119", {}, True), ("compile-limit", "h16", "none", {}, False),
+    ("compile-limit", "h16", "refused", {}, None),
+    ("chaining", "h17", "code 15", {}, True), ("chaining", "h17", "yes", {}, False),
+    ("surface-floor", "h16", "rows-of-64, floor larger", {}, True),
+    ("surface-floor", "h16", "rows-of-64, floor none", {}, False),
+    ("row-stride", "h16", "padded", {}, True), ("row-stride", "h16", "otherwise", {}, None),
+    ("axis-extent", "h13", "depends", {"width 16385": "refused at compile", "width 65537": "right"}, True),
+    ("axis-extent", "h16", "depends", {"width 16385": "refused at compile", "width 65537": "right"}, False),
+    ("kernel-width", "h13", "depends", {"15 wide": "refused at compile", "16 wide": "refused at compile"}, True),
+    ("kernel-width", "h16", "depends", {"15 wide": "right", "16 wide": "right"}, False),
+    ("conv-bias", "h16", "depends", {"without": "right", "with bias": "refused at load"}, True),
+    ("matmul-k32", "h13", "depends", {"K=32": "right", "K=33": "wrong"}, True),
+    ("matmul-k32", "h13", "depends", {"K=32": "right", "K=33": "refused at compile"}, None),
+    ("sum-range", "h14", "narrow", {}, True), ("sum-range", "h14", "wide", {}, False),
+    ("slice-range", "h13", "4096", {}, True), ("matmul-range", "h14", "40000", {}, None),
+    ("subnormal", "h16", "depends", {}, None),
+])  # fmt: skip
+def test_an_answer_says_that_its_rule_holds_or_not_or_leaves_it_open(rule, family, key, trials, holds):
+    question = next(each.question for each in SETTLEMENTS if each.rule == rule)
+    answer = {"key": key, "verdict": "Tried.", "data": {name: {"status": status} for name, status in trials.items()}}
+    found = settled({question: answer}, family, "ane").get(rule)
+    assert (None if found is None else found.holds) == holds
+
+
+@pytest.mark.parametrize(
+    "broken", [{}, {"key": None}, {"key": ["right"]}, {"data": {"width 65537": "right"}}, {"data": {}}]
+)
+def test_answers_of_another_form_leave_every_rule_open(broken):
+    known = {each.question: broken for each in SETTLEMENTS}
+    assert settled(known, "h16", "ane") == {}
+
+
+@needs_ane
+def test_asking_about_the_rules_settles_those_that_wait_for_the_self_test_and_tells_each():
+    answer = asking.answer(PROBES["rules"], "ane", Effort(0, 1, 0.0))
+    assert answer["status"] == "PASS", answer["verdict"]
+    answers.save("ane", answers.by_name([answer]))
+    known = measured.here()
+    family_ = family(device_info().architecture)
+    waiting = {each.rule for each in SETTLEMENTS if each.question.startswith("selftest/") and family_ in each.families}
+    assert {*known} == waiting == {*answer["data"]}
+    assert {each.device for each in known.values()} == {"double"}
+    for name, rule in (("R-COMPILE-119", "compile-limit"), ("R-CHAINING", "chaining"), ("R-DIM-16K", "axis-extent")):
+        assert any(known[rule].said in line for line in lines(entry(name))), name
 
 
 @needs_ane
@@ -91,7 +151,7 @@ def test_a_contested_refusal_that_was_measured_here_refuses_and_a_sure_one_that_
     sure = replace(contested, rule=replace(rule, confidence="high"))
     assert [each.refuses for each in (contested, sure)] == [False, True]
     for key, refuses in (("ignored", True), ("heeded", False)):
-        known = {"sdpa-mask": {"key": key, "verdict": "v"}}
+        known = settled({"sdpa-mask": {"key": key, "verdict": "v"}}, "h16", "ane")
         assert [preferred(each, known).refuses for each in (contested, sure)] == [refuses, refuses]
 
 

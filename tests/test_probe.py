@@ -20,7 +20,7 @@ from anex.probe.session import Session
 ONCE = Effort(0, 1, 0.0)
 NAMED = """
 basic api rmsnorm-bwd classifier weight-reload weight-patch perf-stats qos advanced causal-attn sdpa-mask conv-attn
-dynamic-matmul fused-attn fused-bwd fused-qkv multi-input decode-attn ffn-seq1 lm-head chaining cliffs w8a8 quant
+dynamic-matmul fused-attn fused-bwd fused-qkv multi-input decode-attn ffn-seq1 lm-head chaining cliffs w8a8 quant rules
 """.split()  # noqa: SIM905
 FRAMEWORK = {name for name, probe in PROBES.items() if probe.device == "ane"}
 

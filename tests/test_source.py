@@ -45,7 +45,7 @@ LAYERS = [
     {"optim"},
     {"distributed"},
     {"creation"},
-    {"_native", "_coremltools", "spec", "published", "power", "commands"},
+    {"_native", "_coremltools", "spec", "published", "power", "commands", "files"},
     {"errors"},
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .machine import peak_tflops
 from .record import Column, Row
 
@@ -43,6 +45,7 @@ def estimated_mhz(row: Row) -> float:
 
 
 WEIGHTS = Column("weight_mb", "W(MB)", "{:.1f}", lambda row: row["weight_mb"], "MiB")
+WEIGHTS_ALONE = replace(WEIGHTS, title="W (MB)")  # as the tools of one convolution head it
 GFLOP = Column("gflop", "GFLOP", "{:.2f}", lambda row: row["gflop"], "GFLOP")
 MS = Column("ms", "ms/eval", "{:.3f} ms", lambda row: row.ms(), "ms")
 TFLOPS = Column("tflops", "TFLOPS", "{:.2f}", tflops, "TFLOPS")

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import files
 from ..devices.info import label
 from ..errors import ArgumentError
 from . import published
@@ -31,6 +32,17 @@ def figure(panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
         raise ArgumentError("drawing needs matplotlib, which is not installed: pip install 'anex[plot]'") from error
     made = Figure(figsize=(8, 4.5 * panels), layout="constrained")
     return made, list(made.subplots(panels, squeeze=False)[:, 0])
+
+
+def drawable(path: Path) -> None:
+    """ArgumentError where a picture cannot be written there."""
+    made, _ = figure()
+    known = made.canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in known:
+        raise ArgumentError(
+            f"--plot {path}: the name ends in none of {', '.join(f'.{each}' for each in sorted(known))}"
+        )
+    files.writable(path, "--plot")
 
 
 def save(made: Figure, path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .timing import Timing
+from .timing import Effort, Timing
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program
@@ -32,7 +32,8 @@ class Config:
     when it is their turn; ``match``: columns of a published row of the same configuration; ``inputs``: arrays by name,
     where they matter; ``options``: of ``anex.compile``, by the program's name; ``peers``: other software's way
     of the same, each something that makes a call; ``threads``: of the CPU, all of them where 0; ``device``: the only
-    one that has what it is about; ``check``: numbers that follow from the outputs of all programs."""
+    one that has what it is about; ``missing``: why nothing has it; ``check``: numbers that follow from the outputs of
+    all programs."""
 
     label: str
     facts: Mapping[str, float]
@@ -43,6 +44,7 @@ class Config:
     peers: Mapping[str, Callable[[], Callable[[], object]]] = field(default_factory=dict)
     threads: int = 0
     device: str = ""
+    missing: str = ""
     check: Callable[[Mapping[str, Any]], Mapping[str, float]] | None = None
 
 
@@ -98,7 +100,8 @@ class Benchmark:
     """One published tool. ``source`` in words, and source and table in ``anex.published``; ``configs`` takes its own
     options; ``before`` and ``notes`` are lines above and below the table, the latter of all rows together; ``x``: the
     fact on the x axis of its picture; ``powered``: what the engine draws is read too, as ``found["power"]``;
-    ``quick``: options of ``configs`` for a run that has little time, of which ``quick_rows`` are run, the smallest."""
+    ``quick``: options of ``configs`` for a run that has little time, of which ``quick_rows`` are run, the smallest;
+    ``usual``: how often the published tool calls."""
 
     name: str
     title: str
@@ -112,6 +115,7 @@ class Benchmark:
     powered: bool = False
     quick: Mapping[str, Any] = field(default_factory=dict)
     quick_rows: int = 3
+    usual: Effort = field(default_factory=Effort)
 
 
 BENCHMARKS: dict[str, Benchmark] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ..devices.info import label
@@ -38,6 +39,7 @@ def run_as_json(run: Run) -> dict[str, Any]:
         "columns": [{"key": c.key, "title": c.title, "unit": c.unit} for c in run.benchmark.columns],
         "rows": [_row(run, row) for row in run.rows],
         "notes": list(run.notes),
+        "warnings": [asdict(each) for each in run.warned],
     }
 
 

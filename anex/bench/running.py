@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,22 +15,28 @@ import numpy as np
 from .._native import get_num_threads, set_num_threads
 from ..cost import predict
 from ..creation import empty, tensor
-from ..errors import Error
-from ..power import Sampler, reading, sampler
+from ..errors import brief
+from ..power import Sampler, drawn, reading, sampler
 from ..program import compile
 from . import peers
 from .progress import Listener
 from .record import Benchmark, Config, Row, Steps
 from .timing import Effort, measure
+from .warned import Warned, by_rule, gathered
 
 if TYPE_CHECKING:
     from .._native import Tensor
     from ..program import Program
 
 
+MIB, GIB = 2**20, 2**30
+BUILDING = 6  # times the size of weights and data: float32 random numbers, their float16 form, MIL's copy, the engine's
+
+
 @dataclass
 class Run:
-    """All rows of one benchmark on one device. ``interrupted``: what is there is whole, and more was to come."""
+    """All rows of one benchmark on one device. ``interrupted``: what is there is whole, and more was to come.
+    ``warned``: what the rules warned of while the programs were compiled."""
 
     benchmark: Benchmark
     device: str
@@ -38,6 +45,7 @@ class Run:
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    warned: Sequence[Warned] = ()
 
     @property
     def failures(self) -> list[Row]:
@@ -56,13 +64,17 @@ def run(
     configs = smallest(known, most) if most else known
     meter = sampler() if benchmark.powered and device == "ane" else None
     done = Run(benchmark, device, chip, options)
-    try:
-        for number, config in enumerate(configs):
-            if listener:
-                listener(config.label, number, len(configs))
-            done.rows.append(measured(config, device, effort, chip, meter))
-    except KeyboardInterrupt:
-        done.interrupted = True
+    with gathered() as warnings:
+        try:
+            if meter is not None:
+                done.notes += idle(meter)
+            for number, config in enumerate(configs):
+                if listener:
+                    listener(config.label, number, len(configs))
+                done.rows.append(measured(config, device, effort, chip, meter))
+        except KeyboardInterrupt:
+            done.interrupted = True
+    done.warned = by_rule(warnings)
     if listener:
         listener("", len(done.rows), len(configs))
     done.notes += benchmark.notes(done.rows)
@@ -71,6 +83,12 @@ def run(
         done.notes.append(f"A selection for a quick run: {len(configs)} of {len(known)} configurations, the smallest"
                           + (f", with {with_}" if with_ else ""))  # fmt: skip
     return done
+
+
+def idle(meter: Sampler) -> list[str]:
+    """What the engine draws while nothing runs."""
+    watts = drawn(meter)
+    return [] if watts is None else [f"Idle: {1e3 * watts:.0f} mW ({meter.name})"]
 
 
 def smallest(configs: Sequence[Config], most: int) -> list[Config]:
@@ -82,6 +100,12 @@ def smallest(configs: Sequence[Config], most: int) -> list[Config]:
 def measured(config: Config, device: str, effort: Effort, chip: str, meter: Sampler | None = None) -> Row:
     """One row. What fails is told in it, with the stage it failed at. With a ``meter`` also what it draws."""
     row = Row(config)
+    if config.missing:
+        row.skipped = config.missing
+        return row
+    if large := too_large(config):
+        row.failed["size"] = large
+        return row
     if config.device and config.device != device:
         row.skipped = f"only device={config.device!r} has this, and the run is on {device!r}"
         return row
@@ -105,20 +129,29 @@ def measured(config: Config, device: str, effort: Effort, chip: str, meter: Samp
                 outputs[name] = [np.array(each) for each in results]
                 row.stats[name] = dict(programs[0].stats())
         except Exception as error:  # whatever it is, the other rows go on
-            row.failed[name] = f"{stage}: {_first_line(error)}"
+            row.failed[name] = f"{stage}: {brief(error)}"
     if config.peers and not config.programs and not peers.AVAILABLE:
         row.skipped = peers.WHY_NOT
     for name, peer in config.peers.items() if peers.AVAILABLE else ():
         try:
             row.timings[name] = measure(peer(), effort)
         except Exception as error:
-            row.failed[name] = f"{name}: {_first_line(error)}"
+            row.failed[name] = f"{name}: {brief(error)}"
     if config.check and not row.failed:
         try:
             row.found.update(config.check(outputs))
         except Exception as error:
-            row.failed["check"] = f"check: {_first_line(error)}"
+            row.failed["check"] = f"check: {brief(error)}"
     return row
+
+
+def too_large(config: Config) -> str:
+    """Why building it is not even begun: what would end the process ends one row. Empty where it fits."""
+    facts = config.facts
+    held = BUILDING * MIB * max(facts.get(name, 0.0) for name in ("total_mb", "working_set_mb", "weight_mb"))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"about {held / GIB:.3g} GiB would be needed, and this machine has {memory / GIB:.3g}" \
+        if held > memory else ""  # fmt: skip
 
 
 def prepared(
@@ -167,9 +200,3 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         set_num_threads(before)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    first = f"{lines[0]} {lines[1].strip()}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
-    return first if isinstance(error, (Error, MemoryError)) else f"{type(error).__name__}: {first}"

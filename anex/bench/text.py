@@ -52,7 +52,7 @@ def text(run: Run) -> str:
 
 
 def below_the_table(run: Run) -> list[str]:
-    lines = [*run.notes]
+    lines = [*run.notes, *(f"AneWarning: {each.line}" for each in run.warned)]
     if any(not timing.steady for row in run.rows for timing in row.timings.values()):
         lines.append("not steady after the warm-up: " + ", ".join(
             row.config.label for row in run.rows if not all(t.steady for t in row.timings.values())))  # fmt: skip

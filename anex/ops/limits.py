@@ -184,8 +184,7 @@ MATMUL += (replace(CONTEXT, check=long_scores),)
 ATTENTION = (
     Rule("sdpa-mask", "the op ignores its mask", "W", "high", has_mask,
          ("MDX: M4 and M5", "ORI: M4 Max", "S03", "FRG: per-head masks misapplied"),
-         "write matmul, add, softmax and matmul", path=("private",), cure="sdpa_decompose",
-         probe="sdpa-mask", holds=("ignored", "some"), lifted=("heeded",)),
+         "write matmul, add, softmax and matmul", path=("private",), cure="sdpa_decompose"),
     Rule("sdpa-extent", "the fused layer is right up to 2048 tokens and below 512 on one of its axes", "W", "high",
          long_attention, ("FRG",), "write matmul, add, softmax and matmul", cure="sdpa_decompose"),
 )  # fmt: skip

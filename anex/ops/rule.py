@@ -61,8 +61,8 @@ class Rule:
     ``check(op, family)`` says what was found against it, None when nothing was. ``confidence`` is low
     where sources contradict each other. ``cure`` names the pass (anex.passes) that rewrites what the
     rule is about. ``cliff``: what it says of values, for ``ane_numerics=True`` of ``device="cpu"``.
-    ``os``: the systems its sources ran, as far as they say. ``probe``: of ``anex probe``, which asks whether it
-    ``holds`` here, by which answers, or by which it is ``lifted``; others leave it open.
+    ``os``: the systems its sources ran, as far as they say. Which question to a machine settles it stands in
+    ``anex.placement.settling``.
     """
 
     id: str
@@ -77,9 +77,6 @@ class Rule:
     cure: str = ""
     cliff: Cliff | None = None
     os: str = "macOS 15 to 26"
-    probe: str = ""
-    holds: tuple[str, ...] = ()
-    lifted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.source or not self.fix or not self.statement:
@@ -100,9 +97,13 @@ class Measured:
     verdict: str
     device: str
 
-    def __str__(self) -> str:
+    @property
+    def said(self) -> str:
         how = "it holds" if self.holds else "it does not hold"
-        return f"measured here ({self.device}): {how}: {self.verdict.rstrip('.')}; published: "
+        return f"measured here ({self.device}): {how}: {self.verdict.rstrip('.')}"
+
+    def __str__(self) -> str:
+        return f"{self.said}; published: "
 
 
 @dataclass(frozen=True)

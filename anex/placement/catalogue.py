@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import ArgumentError
@@ -17,6 +17,7 @@ from ..ops.acceptance import never
 from ..ops.record import nbytes, shape
 from ..ops.rule import SEVERITIES, chips
 from ..ops.rules import GENERIC, is_static
+from .measured import here
 
 SURFACE_FLOOR = 49152
 ROW = 32
@@ -56,14 +57,17 @@ def by_channel(function: Any, chip: str) -> str | None:
     return f"{found} weights with a scale for each channel or block" if found else None
 
 
+def several_inputs(function: Any, chip: str) -> str | None:
+    return f"{len(function.inputs)} inputs" if len(function.inputs) > 1 else None
+
+
 PRIVATE = ("private",)
 PROGRAM = (
     Rule("weights-baked", "weights are frozen when the program compiles: rewriting their file, or a buffer over them, "
          "changes nothing", "I", "medium", baked,
          ("S03: file swap and weightsBuffer ignored on M5", "MDX", "LIB: measured",
           "ORI: says that unload, rewrite and load works"),
-         "make weights inputs of the program, or compile again", path=PRIVATE,
-         probe="weight-reload", holds=("baked",), lifted=("reloaded",)),
+         "make weights inputs of the program, or compile again", path=PRIVATE),
     Rule("compile-limit", "a process compiles about 119 programs, then the compiler fails", "E", "high", never,
          ("S03", "MDX: restarts with exec at 100", "ORI", "FRG: reports none on e5rt"),
          "let anex.cache reuse programs, pass isolate=True, or restart the process", path=PRIVATE),
@@ -82,7 +86,12 @@ PROGRAM = (
          ("S04: per tensor and symmetric only", "S03: per-channel int8 compiles and runs",
           "FRG: per-channel int8 and 4-bit palettes stream"),
          "quantise per tensor where Core ML before macOS 15 matters", path=("private", "e5rt", "coreml"),
-         os="Core ML 7 (S04); macOS 15 and later (S03, FRG)", probe="quant", lifted=("all",)),
+         os="Core ML 7 (S04); macOS 15 and later (S03, FRG)"),
+    Rule("several-inputs", "programs of several inputs fail with status 0x1D for one project and evaluate for four",
+         "I", "low", several_inputs,
+         ("MDX: status 0x1D", "S03: three programs of 2 to 4 inputs pass",
+          "H3, TRN, CGT: bound in the order of the symbols"),
+         "pack the inputs along one axis and slice them apart", path=PRIVATE),
 )  # fmt: skip
 
 
@@ -150,7 +159,8 @@ def entry(name: str) -> Entry:
 
 
 def lines(of: Entry) -> Iterator[str]:
-    """One entry as text."""
+    """One entry as text, with what this machine's Neural Engine answered."""
+    known = here()
     yield f"{of.name}: {of.provenance}" + (f"; ask a Mac: anex selftest --only {of.probe}" if of.probe else "")
     for rule in of.found:
         sure = "contested" if rule.confidence == "low" else f"{rule.confidence} confidence"
@@ -158,10 +168,14 @@ def lines(of: Entry) -> Iterator[str]:
         yield f"    {SEVERITIES[rule.severity]} on {chips(rule.chips)}; {sure}; paths {', '.join(rule.path)}; {rule.os}"
         yield f"    sources: {'; '.join(rule.source)}"
         yield f"    way out: {rule.fix}"
+        if rule.id in known:
+            yield f"    {known[rule.id].said}"
 
 
 def as_dict(of: Entry) -> dict[str, Any]:
+    known = here()
     rules = [{"rule": r.id, "statement": r.statement, "severity": r.severity, "confidence": r.confidence,
-              "sources": list(r.source), "fix": r.fix, "chips": list(r.chips), "paths": list(r.path), "os": r.os}
+              "sources": list(r.source), "fix": r.fix, "chips": list(r.chips), "paths": list(r.path), "os": r.os,
+              "here": asdict(known[r.id]) if r.id in known else None}
              for r in of.found]  # fmt: skip
     return {"name": of.name, "provenance": of.provenance, "probe": of.probe, "ops": list(of.ops), "rules": rules}

@@ -22,7 +22,7 @@ from ..ops.record import is_list
 from ..program import Program as Compiled
 from .advice import advice
 from .catalogue import PROGRAM
-from .measured import Answers, of_this_machine, preferred
+from .measured import Known, of_this_machine, preferred
 from .report import ON_ANE, Explanation, OpPlacement, Segment, Transfers, speaks_against
 
 if TYPE_CHECKING:
@@ -129,14 +129,14 @@ Placed = tuple[str, tuple[Finding, ...], tuple[str, ...]]
 """The unit, what the rules found, and why it is not the one asked for."""
 
 
-def _program_notes(function: Any, chip: Chip, path: str, known: Answers) -> tuple[Finding, ...]:
+def _program_notes(function: Any, chip: Chip, path: str, known: Known) -> tuple[Finding, ...]:
     """What the rules about whole programs say."""
     found = ((rule, rule.check(function, chip.family)) for rule in PROGRAM
              if chip.family in rule.chips and path in rule.path)  # fmt: skip
     return tuple(preferred(Finding(rule, text, "program", "main"), known) for rule, text in found if text is not None)
 
 
-def _ane(chip: Chip, path: str, units: str, contested: bool, known: Answers) -> Callable[[Operation], Placed]:
+def _ane(chip: Chip, path: str, units: str, contested: bool, known: Known) -> Callable[[Operation], Placed]:
     # anex rewrites what it compiles itself; Core ML gives e5rt's compiler what the model has
     cures = passes.chosen(None, chip.family) if path == "private" else ()
     paths = ("e5rt", "coreml") if path == "coreml" else (path,)

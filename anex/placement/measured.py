@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from .. import answers
 from ..cost.chips import Chip
 from ..devices.info import device_info, label
 from ..ops import Finding, Measured, family
+from .settling import settled
 
-Answers = Mapping[str, Mapping[str, Any]]
+Known = Mapping[str, Measured]
+"""By rule."""
 
 
-def of_this_machine(chip: Chip, path: str) -> Answers:
-    """The answers of its Neural Engine, by probe, if it is of that chip's family; the probes go the private way."""
-    here = device_info()
-    if path != "private" or not here.available or family(here.architecture) != family(chip.family):
+def here() -> Known:
+    """What the Neural Engine of this machine answered; nothing where there is none."""
+    found = device_info()
+    if not found.available or not found.architecture:
         return {}
-    return answers.load("ane")
+    return settled(answers.load("ane"), family(found.architecture), label("ane"))
 
 
-def preferred(finding: Finding, known: Answers) -> Finding:
+def of_this_machine(chip: Chip, path: str) -> Known:
+    """The same where it speaks of that chip's family and that path; the probes go the private way."""
+    found = device_info()
+    if path != "private" or not found.available or family(found.architecture) != family(chip.family):
+        return {}
+    return here()
+
+
+def preferred(finding: Finding, known: Known) -> Finding:
     """With what was measured here, where a probe settled its rule."""
-    rule = finding.rule
-    answer = known.get(rule.probe, {})
-    key = answer.get("key")
-    if key not in (*rule.holds, *rule.lifted):
-        return finding
-    return replace(finding, here=Measured(key in rule.holds, str(answer.get("verdict", key)), label("ane")))
+    return replace(finding, here=known[finding.rule.id]) if finding.rule.id in known else finding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .meter import Reading, Sampler, reading, sampler, why_none
+from .meter import Reading, Sampler, drawn, reading, sampler, why_none
 from .sample import Sample
 
-__all__ = ["Reading", "Sample", "Sampler", "reading", "sampler", "why_none"]
+__all__ = ["Reading", "Sample", "Sampler", "drawn", "reading", "sampler", "why_none"]

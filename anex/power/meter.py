@@ -73,6 +73,15 @@ def reading(
     return of(by.stop(), calls, spent, by.name)
 
 
+def drawn(by: Sampler, seconds: float = SECONDS) -> float | None:
+    """Mean watts of the Neural Engine for ``seconds`` in which this process rests; None where nobody tells."""
+    by.start()
+    time.sleep(seconds)
+    samples = by.stop()
+    energy, covered = joules(samples), sum(sample.seconds for sample in samples)
+    return None if energy is None or not covered else energy / covered
+
+
 def of(samples: Sequence[Sample], calls: int, seconds: float, by: str) -> Reading | None:
     energy, covered = joules(samples), sum(sample.seconds for sample in samples)
     if not energy or not covered:

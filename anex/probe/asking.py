@@ -9,12 +9,11 @@ from typing import Any
 from ..bench.progress import Listener
 from ..bench.timing import Effort
 from ..devices.info import label
-from ..errors import AneWarning, ArgumentError
-from . import questions
-from .record import PROBES, Probe
+from ..errors import AneWarning, ArgumentError, brief
+from .questions import PROBES
+from .record import Probe
 from .session import Session
 
-del questions  # it registers them
 EMPTY: Mapping[str, Any] = {"lines": [], "checks": [], "data": {}}
 
 
@@ -47,24 +46,16 @@ def answer(asked: Probe, device: str, effort: Effort, *, small: bool = False) ->
     }  # fmt: skip
     if asked.device and asked.device != device:
         why = f"it is about device={asked.device!r}, and this run is on {device!r}"
-        return {
-            **known,
-            "status": "SKIP",
-            "key": "",
-            "verdict": f"Not asked: {why}.",
-            "lines": [],
-            "checks": [],
-            "data": {},
-        }
+        return {**known, **EMPTY, "status": "SKIP", "key": "", "verdict": f"Not asked: {why}."}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AneWarning)  # contested rules are what probes are about
-            found = asked.run(Session(device, effort, small))
+            session = Session(device, effort, small)
+            found = asked.run(session)
     except Exception as error:  # whatever it is, the other probes go on
-        first = (str(error).strip().splitlines() or [""])[0]
-        return {**known, **EMPTY, "status": "FAIL", "key": "failed", "verdict": f"{type(error).__name__}: {first}"}
+        return {**known, **EMPTY, "status": "FAIL", "key": "failed", "verdict": brief(error)}
     return {
         **known, "status": found.status, "key": found.key, "verdict": found.verdict, "lines": list(found.lines),
         "checks": [{"what": c.what, "found": c.found, "limit": c.limit, "passed": c.passed} for c in found.checks],
-        "data": dict(found.data),
+        "data": dict(found.data), "asked": session.asked,
     }  # fmt: skip

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from .session import Session
 
 
+EXPECTED = "FAIL (expected)"
+
+
 @dataclass(frozen=True)
 class Check:
     """One number against a limit that it may not pass."""
@@ -42,7 +45,7 @@ class Answer:
     @property
     def status(self) -> str:
         if self.expected:
-            return "FAIL (expected)"
+            return EXPECTED
         return "PASS" if all(check.passed for check in self.checks) else "FAIL"
 
 

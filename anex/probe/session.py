@@ -41,12 +41,13 @@ class Ran:
 @dataclass
 class Session:
     """``device`` and how often calls are timed. ``small``: smaller sizes, where the published ones take long;
-    ``compiled`` counts compilations."""
+    ``compiled`` counts compilations; ``asked``: answers to questions of the self-test, by id."""
 
     device: str
     effort: Effort = field(default_factory=lambda: Effort(5, 100, 2.0))
     small: bool = False
     compiled: int = 0
+    asked: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def run(
         self, program: Program, inputs: Mapping[str, np.ndarray], *, timed: bool = True, without: Sequence[str] = ()

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import files
+from ..bench.options import CHIP, DEVICE
 from ..bench.progress import progress
+from ..commands import one_line
+
+if TYPE_CHECKING:
+    from .playing import Plan
 
 
 def percent(context: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -24,6 +33,24 @@ def percent(context: click.Context, parameter: click.Parameter, text: str) -> fl
     return found
 
 
+@contextlib.contextmanager
+def heeded(plan: Plan) -> Iterator[None]:
+    """Ctrl-C ends the run though somebody's code swallows the exception: the plan knows of it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        plan.interrupted = True
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @click.command("all")
 @click.option("--quick", is_flag=True, help="A selection of small configurations, few calls: minutes, not an hour.")
 @click.option("--training-only", "only", flag_value="training", help="Of the three sections the trainings.")
@@ -35,8 +62,8 @@ def percent(context: click.Context, parameter: click.Parameter, text: str) -> fl
 @click.option("--compare", "base", type=click.Path(path_type=Path), help="Fail if slower than this JSON report.")
 @click.option("--fail-above", default="15%", callback=percent, show_default=True, help="By more than so much.")
 @click.option("--gallery", type=click.Path(path_type=Path, file_okay=False), help="Draw pictures and a page there.")
-@click.option("--device", type=click.Choice(["ane", "cpu"]), help="ane where there is one, else cpu.")
-@click.option("--chip", default="M4", show_default=True, help="Whose times to predict.")
+@DEVICE
+@CHIP
 @click.option("--json", "as_json", is_flag=True, help="The JSON report instead of the summary.")
 def everything(
     quick: bool, only: str | None, names: Sequence[str], steps: int, out: Path, base: Path | None, fail_above: float,
@@ -48,7 +75,6 @@ def everything(
     allows, or was interrupted.
     """
     from ..bench import machine, plots
-    from ..errors import Error
     from . import gate, reports
     from .outcome import SECTIONS
     from .playing import Plan, items, outcomes
@@ -56,18 +82,18 @@ def everything(
 
     sections = (only,) if only else tuple(SECTIONS)
     plan = Plan(device or machine.default(), chip, quick, steps, sections, names)
-    report = Report(plan, out)
-    try:  # what would end the run at its end ends it here
+    with one_line():  # what would end the run at its end ends it here
         before = None if base is None else reports.load(base)
         if gallery is not None:
             plots.figure()
         if not items(plan):
             raise click.UsageError(f"no --name is in the section {only}")
+        if gallery is not None:
+            files.folder(gallery, "--gallery")
+        report = Report(plan, out)
         report.write()
-    except (Error, OSError) as error:
-        raise click.ClickException(str(error)) from error
     try:
-        with progress() as listener:
+        with heeded(plan), progress() as listener:
             for outcome in outcomes(plan, listener):
                 report.outcomes.append(outcome)
                 report.write()
@@ -79,7 +105,7 @@ def everything(
     report.write()
     failed = report.failed
     lines = [*report.total(), report.state(), f"The reports are {report.text_file} and {report.json_file}."]
-    try:
+    with one_line():
         if before is not None:
             compared = gate.compare(before, report.as_json(), fail_above)
             lines += compared.lines()
@@ -88,29 +114,24 @@ def everything(
             from .gallery import draw
 
             lines.append(f"The pictures are in {draw(plan.runs, gallery, plan.device)[-1]}.")
-    except Error as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(report.as_json(), indent=1) if as_json else "\n".join(filter(None, lines)))
+    click.echo(files.as_json(report.as_json()) if as_json else "\n".join(filter(None, lines)))
     if as_json and before is not None:
         click.echo("\n".join(compared.lines()), err=True)
     sys.exit(1 if failed else 0)
 
 
 @click.command("merge")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("several", metavar="FILES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A .json, to merge again, or a .md table.")
-def merge(files: Sequence[Path], out: Path) -> None:
+def merge(several: Sequence[Path], out: Path) -> None:
     """Put the JSON reports FILES of several machines, or files merged before, into one."""
-    from ..errors import Error
     from . import community, reports
-    from .writing import atomically
 
-    writers: dict[str, Any] = {".json": lambda found: json.dumps(found, indent=1) + "\n", ".md": community.markdown}
+    writers: dict[str, Any] = {".json": lambda found: files.as_json(found) + "\n", ".md": community.markdown}
     if out.suffix not in writers:
         raise click.UsageError(f"--out {out}: the name ends in .json or .md")
-    try:
-        found = community.merged(map(reports.load, files))
-        atomically(out, writers[out.suffix](found))
-    except (Error, OSError) as error:
-        raise click.ClickException(str(error)) from error
+    with one_line():
+        files.writable(out, "--out")
+        found = community.merged(map(reports.load, several))
+        files.write(out, writers[out.suffix](found))
     click.echo(f"{out}: {len(found['reports'])} report(s)")

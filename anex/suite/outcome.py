@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..bench.warned import Warned
+
 SECTIONS = {"training": "TRAINING", "probes": "PROBE", "benchmarks": "ROOT-LEVEL"}
 """By name in JSON, as the published script heads them, in its order."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """``status``: PASS, FAIL or SKIP; ``reasons`` of the latter two; ``text``: its table; ``data``: that as JSON."""
+    """``status``: PASS, FAIL or SKIP; ``reasons`` of the latter two; ``text``: its table; ``data``: that as JSON;
+    ``warned``: what the rules warned of."""
 
     section: str
     name: str
@@ -21,6 +24,7 @@ class Outcome:
     reasons: Sequence[str] = ()
     text: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+    warned: Sequence[Warned] = ()
 
     @property
     def line(self) -> str:

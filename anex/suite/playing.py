@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..bench import report, tables, text
+from ..bench import report, text
+from ..bench.packages import usual_folder
 from ..bench.progress import Listener
-from ..bench.record import BENCHMARKS, Benchmark
+from ..bench.record import Benchmark
 from ..bench.running import Run, run
+from ..bench.tables import BENCHMARKS
 from ..bench.timing import QUICK, Effort
+from ..bench.warned import by_rule, gathered
 from ..devices.info import label
-from ..errors import ArgumentError
+from ..errors import ArgumentError, brief
 from .outcome import SECTIONS, Outcome
 from .training import TRAININGS, Training, play
 
 if TYPE_CHECKING:
     from ..probe.record import Probe
 
-del tables  # it registers them
 PROBING = Effort(5, 100, 2.0)
+FROM_PACKAGES = ("inmem", "sram", "sram-fine")  # whose published tools read what the script generates
 
 
 @dataclass
@@ -45,10 +48,8 @@ Item = tuple[str, str, Callable[[Plan, Listener], Outcome]]
 
 def items(plan: Plan) -> list[Item]:
     """Section, name and what runs it. Names that nothing has are refused."""
-    from ..probe import asking
-    from ..probe.record import PROBES
+    from ..probe.questions import PROBES
 
-    del asking  # it registers them
     known: dict[str, list[Item]] = {
         "training": [("training", each.name, partial(trained, each)) for each in TRAININGS],
         "probes": [("probes", each.name, partial(probed, each)) for each in PROBES.values()],
@@ -66,23 +67,17 @@ def outcomes(plan: Plan, listener: Callable[[str], Listener]) -> Iterator[Outcom
     """Each as soon as it is there. Ctrl-C ends it after what is done, and ``plan.interrupted`` says so."""
     for section, name, perform in items(plan):
         begun = time.perf_counter()
-        try:
-            found = perform(plan, listener(name))
-        except KeyboardInterrupt:
-            plan.interrupted = True
-        except Exception as error:  # whatever it is, the others go on
-            found = Outcome(section, name, "FAIL", time.perf_counter() - begun, [said(error)], data={"name": name})
-            yield found
-            continue
-        else:
-            yield found
+        with gathered() as warnings:
+            try:
+                found = perform(plan, listener(name))
+            except KeyboardInterrupt:
+                plan.interrupted = True
+                return
+            except Exception as error:  # whatever it is, the others go on
+                found = Outcome(section, name, "FAIL", time.perf_counter() - begun, [brief(error)], data={"name": name})
+        yield replace(found, warned=found.warned or by_rule(warnings))
         if plan.interrupted:
             return
-
-
-def said(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
 
 
 def trained(training: Training, plan: Plan, listener: Listener) -> Outcome:
@@ -103,12 +98,13 @@ def probed(probe: Probe, plan: Plan, listener: Listener) -> Outcome:
     from .. import answers
     from ..probe import asking
     from ..probe.commands import text as told
+    from ..probe.record import EXPECTED
 
     begun = time.perf_counter()
     answer = asking.answer(probe, plan.device, QUICK if plan.quick else PROBING, small=plan.quick)
-    if answer["status"] != "SKIP" and not plan.quick:
-        answers.save(plan.device, {probe.name: answer})
-    status = "PASS" if answer["status"] == "FAIL (expected)" else answer["status"]
+    if not plan.quick:
+        answers.save(plan.device, answers.by_name([answer]))
+    status = "PASS" if answer["status"] == EXPECTED else answer["status"]
     reasons = [] if answer["status"] == "PASS" else [answer["verdict"]]
     lines = "\n".join(told(answer)).rstrip()
     return Outcome("probes", probe.name, status, time.perf_counter() - begun, reasons, lines, answer)
@@ -117,14 +113,16 @@ def probed(probe: Probe, plan: Plan, listener: Listener) -> Outcome:
 def benched(benchmark: Benchmark, plan: Plan, listener: Listener) -> Outcome:
     """Fails where a row does, each with its reason; skipped where every row is."""
     begun = time.perf_counter()
-    options = benchmark.quick if plan.quick else {}
+    options = dict(benchmark.quick if plan.quick else {})
+    if benchmark.name in FROM_PACKAGES:
+        options |= {"by": "mlpackage", "packages": usual_folder()}
     most = benchmark.quick_rows if plan.quick else 0
-    done = run(benchmark, plan.device, options, QUICK if plan.quick else Effort(), plan.chip, listener, most)
+    done = run(benchmark, plan.device, options, QUICK if plan.quick else benchmark.usual, plan.chip, listener, most)
     plan.runs.append(done)
     plan.interrupted = plan.interrupted or done.interrupted
     status, reasons = judged(done)
     return Outcome("benchmarks", benchmark.name, status, time.perf_counter() - begun, reasons, text.text(done),
-                   report.run_as_json(done))  # fmt: skip
+                   report.run_as_json(done), done.warned)  # fmt: skip
 
 
 def judged(done: Run) -> tuple[str, Sequence[str]]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import json
-import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..bench.machine import facts
 from ..bench.report import SCHEMA
 from .outcome import SECTIONS, Outcome, counted
 from .playing import Plan
+from .prerequisites import Prerequisite, prerequisites
 
 
 def now() -> datetime.datetime:
@@ -29,6 +29,10 @@ class Report:
     begun: datetime.datetime = field(default_factory=now)
     outcomes: list[Outcome] = field(default_factory=list)
     finished: bool = False
+    needs: list[Prerequisite] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.needs = prerequisites(self.plan.device, self.folder)
 
     @property
     def stem(self) -> str:
@@ -48,9 +52,9 @@ class Report:
 
     def write(self) -> None:
         """Both files, each whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        atomically(self.text_file, self.text() + "\n")
-        atomically(self.json_file, json.dumps(self.as_json(), indent=1) + "\n")
+        files.folder(self.folder, "--out")
+        files.write(self.text_file, self.text() + "\n")
+        files.write(self.json_file, files.as_json(self.as_json()) + "\n")
 
     def head(self) -> list[str]:
         known = facts(self.plan.device)
@@ -61,7 +65,7 @@ class Report:
         lines = [f"{name}: {value}" for name, value in said.items()]
         if self.plan.quick:
             lines.append("Quick: a selection of the configurations, the smallest; few calls of each")
-        return lines
+        return [*lines, "", "=== PREREQUISITES ===", *(each.line for each in self.needs)]
 
     def state(self) -> str:
         if self.plan.interrupted:
@@ -76,6 +80,8 @@ class Report:
                 continue
             lines += ["", f"=== {title} ===", *(each.line for each in found)]
             lines += [f"\n{each.text}" for each in found if each.text]
+            lines += [f"\nAneWarning ({each.name}): {warned.line}" for each in found if section != "benchmarks"
+                      for warned in each.warned]  # fmt: skip
         lines += ["", *self.total()]
         return "\n".join([*lines, *filter(None, [self.state()])])
 
@@ -85,19 +91,15 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         def of(section: str) -> list[dict[str, Any]]:
             return [{**each.data, "status": each.data.get("status", each.status), "seconds": each.seconds,
-                     "result": each.status, "reasons": list(each.reasons)}
+                     "result": each.status, "reasons": list(each.reasons),
+                     "warnings": [asdict(warned) for warned in each.warned]}
                     for each in self.outcomes if each.section == section]  # fmt: skip
 
         return {
             "schema_version": SCHEMA, "date": self.begun.isoformat(timespec="seconds"),
             "system": {**facts(self.plan.device), "macos": platform.mac_ver()[0]},
             "quick": self.plan.quick, "steps": self.plan.steps, "interrupted": self.plan.interrupted,
+            "prerequisites": [asdict(each) for each in self.needs],
             "finished": self.finished, "summary": counted(self.outcomes),
             **{section: of(section) for section in SECTIONS},
         }  # fmt: skip
-
-
-def atomically(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

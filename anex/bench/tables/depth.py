@@ -34,9 +34,10 @@ register(
             GFLOP,
             MS,
             TFLOPS,
-            share("of_peak", "% of 19 TFLOPS", PUBLISHED_PEAK),
+            share("of_peak", "% peak", PUBLISHED_PEAK),
         ),
         configs,
+        lambda **_: [f"% peak is of the {PUBLISHED_PEAK:g} TFLOPS of M4 that were published"],
         x="depth",
     )
 )

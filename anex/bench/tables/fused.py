@@ -15,6 +15,7 @@ from ...profiling.text import table as aligned
 from ..columns import MS, TFLOPS, conv_facts, conv_match, share, tflops
 from ..programs import SEED, weights
 from ..record import Benchmark, Column, Config, Make, Row, Steps, register
+from ..timing import Effort
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program, Var
@@ -146,6 +147,7 @@ register(
         ),
         shapes,
         notes=peaks,
+        usual=Effort(10, 500),
     )
 )
 

@@ -27,9 +27,11 @@ def configs(*, batch: int = 1, sp: str = "64", relu: bool = False) -> Iterator[C
         )
 
 
-def before(*, relu: bool = False, **_: object) -> list[str]:
+def before(*, batch: int = 1, sp: str = "64", relu: bool = False) -> list[str]:
     layer = "conv(W8) → relu" if relu else "conv(W8)"
+    height, width = size(sp)
     return [
+        f"batch={batch}, sp={height}x{width}",
         f"FP16 peak: {peak_tflops():.2f} TFLOPS/cluster (derived)",
         f"INT8 peak (if native): {2 * peak_tflops():.2f} TOPS/cluster (derived)",
         f"Data: fp16(in) → [{layer} → quant → dequant] × N → {layer} → fp16(out)",

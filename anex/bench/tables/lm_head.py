@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Program, Var
 
 ROWS, WIDTH = 50257, 768
+LINE, COLUMN = (1, WIDTH), (WIDTH, 1)
 
 
 @functools.lru_cache(1)
@@ -33,9 +34,10 @@ def given() -> np.ndarray:
 
 
 def product(dtype: str, form: str, rows: int = ROWS) -> Program:
-    """x . head, weights in ``dtype``: as ``linear``, as a 1x1 convolution, or as ``matmul`` of head and column."""
+    """x . head, weights in ``dtype``: as ``linear``, as a 1x1 convolution, as ``matmul`` of head and column, or as the
+    sums of what ``mul`` gives of its rows."""
     mb, weight = builder(), head(rows).astype(dtype)
-    shape = {"linear": (1, WIDTH), "conv": (1, WIDTH, 1, 1), "column": (WIDTH, 1)}[form]
+    shape = {"linear": LINE, "dot": LINE, "conv": (1, WIDTH, 1, 1), "column": COLUMN}[form]
 
     @graph(x=spec(shape, dtype))
     def logits(x: Var) -> Var:
@@ -43,6 +45,8 @@ def product(dtype: str, form: str, rows: int = ROWS) -> Program:
             return mb.linear(x=x, weight=weight)
         if form == "conv":
             return mb.conv(x=x, weight=weight[:, :, None, None])
+        if form == "dot":
+            return mb.reduce_sum(x=mb.mul(x=weight, y=x), axes=[1])
         return mb.matmul(x=weight, y=x)
 
     return logits
@@ -76,27 +80,36 @@ def way(name: str, dtype: str, form: str, shape: tuple[int, ...], bytes_per_weig
     return name, lambda rows: product(dtype, form, rows), shape, bytes_per_weight, threads
 
 
-LINE, COLUMN = (1, WIDTH), (WIDTH, 1)
-CPU: tuple[Way, ...] = (  # as the published comparisons order them
-    way("row dots, fp32, 1 thread", "float32", "linear", LINE, 4, 1),
-    way("row dots, fp16 widened, 1 thread", "float16", "linear", LINE, 2, 1),
-    way("row dots, fp32, all threads", "float32", "linear", LINE, 4, 0),
-    way("row dots, fp16, all threads", "float16", "linear", LINE, 2, 0),
-    way("gemm with n=1, fp16, all threads", "float16", "column", COLUMN, 2, 0),
-    ("row dots, int8 codes, all threads", int8, LINE, 1, 0),
+CPU: tuple[Way, ...] = (  # as test_lm_head_fast orders them, and int8
+    way("gemv, fp32, 1 thread", "float32", "linear", LINE, 4, 1),
+    way("gemv, fp16 widened, 1 thread", "float16", "linear", LINE, 2, 1),
+    way("gemv, fp32, all threads", "float32", "linear", LINE, 4, 0),
+    way("gemv, fp16 widened, all threads", "float16", "linear", LINE, 2, 0),
+    way("gemm with n=1, fp32, all threads", "float32", "column", COLUMN, 4, 0),
+    way("row dots by mul and sum, fp32, all threads", "float32", "dot", LINE, 4, 0),
+    ("gemv, int8 codes, all threads", int8, LINE, 1, 0),
 )
+SIMD: tuple[Way, ...] = (  # as test_lm_head_neon has them, as far as this engine does so
+    way("fp16 weights, fp32 accumulators, 1 thread", "float16", "linear", LINE, 2, 1),
+    way("fp16 weights, fp32 accumulators, all threads", "float16", "linear", LINE, 2, 0),
+)
+NARROW = ("fp16 weights, fp16 accumulators, 1 thread", "fp16 weights, fp16 accumulators, all threads")
 
 
-def configs(*, cpu: bool = False, rows: int = ROWS) -> Iterator[Config]:
-    """Without ``cpu`` the one row of the device, with it the CPU's ways."""
+def configs(*, cpu: bool = False, simd: bool = False, rows: int = ROWS) -> Iterator[Config]:
+    """Without ``cpu`` and ``simd`` the one row of the device, with them the CPU's ways."""
     engine = way(f"conv {rows}x{WIDTH}, fp16", "float16", "conv", (1, WIDTH, 1, 1), 2, 0)
-    for number, (name, make, shape, bytes_per_weight, threads) in enumerate(CPU if cpu else (engine,)):
+    ways = (*(CPU if cpu else ()), *(SIMD if simd else ())) or (engine,)
+    for number, (name, make, shape, bytes_per_weight, threads) in enumerate(ways):
         yield Config(
             f"[{number + 1}] {name}",
             {"weight_mb": rows * WIDTH * bytes_per_weight / MIB, "gflop": 2 * rows * WIDTH / 1e9},
             {"eval": partial(make, rows)}, inputs={"x": given().reshape(shape)}, check=partial(error, rows),
             threads=threads,
         )  # fmt: skip
+    for number, name in enumerate(NARROW if simd else (), len(ways) + 1):
+        yield Config(f"[{number}] {name}", {"gflop": 2 * rows * WIDTH / 1e9}, {},
+                     missing="the CPU engine adds in float32, with every instruction set")  # fmt: skip
 
 
 register(

@@ -12,6 +12,7 @@ import numpy as np
 from ..columns import MIB, MS, TFLOPS, tflops
 from ..programs import SEED, matmul, matmul_as_conv, weights
 from ..record import Benchmark, Column, Config, Row, register
+from ..timing import Effort
 
 SIZES = (256, 512, 1024, 2048, 4096)
 DISPATCH_LIMITED = 1.0  # ms: below, what a call costs by itself is a large part
@@ -32,13 +33,16 @@ def configs(*, sizes: Sequence[int] = SIZES) -> Iterator[Config]:
 
 
 def knee(rows: Sequence[Row]) -> list[str]:
-    """Marks rows that are all dispatch, and says where the rate falls for the first time."""
-    done = [row for row in rows if row.timings]
+    """Marks rows that are all dispatch, and says where the rate first falls: what is larger does not fit."""
+    done = sorted((row for row in rows if row.timings), key=lambda row: row["n"])
     for row in done:
+        row.found["fits"] = "yes"
         if row.ms() < DISPATCH_LIMITED:
             row.marks.append("dispatch-limited")
-    for before, after in itertools.pairwise(done):
+    for number, (before, after) in enumerate(itertools.pairwise(done), 1):
         if tflops(after) < 0.9 * tflops(before):
+            for row in done[number:]:
+                row.found["fits"] = "no"
             sets = (f"{each['working_set_mb']:.0f} MB ({tflops(each):.2f} TFLOPS)" for each in (before, after))
             return [f"The rate falls between working sets of {' and '.join(sets)}"]
     return ["No working set of these is too large: the rate never falls by a tenth"] if len(done) > 1 else []
@@ -47,6 +51,7 @@ def knee(rows: Sequence[Row]) -> list[str]:
 N = Column("n", "n", "{}", lambda row: row.config.label)
 GFLOP3 = Column("gflop", "GFLOP", "{:.3f}", lambda row: row["gflop"], "GFLOP")
 SET = Column("working_set_mb", "MB", "{:.1f}", lambda row: row["working_set_mb"], "MiB")
+FITS = Column("fits", "fits?", "{}", lambda row: row.found["fits"])
 P90 = Column("p90_ms", "p90", "{:.3f} ms", lambda row: 1e3 * row.timings["matmul"].p90, "ms")
 register(
     Benchmark(
@@ -54,10 +59,11 @@ register(
         "Square matmul scaling (FP16)",
         "matmul scaling and SRAM cliff (seed 001)",
         ("seed001", "matmul"),
-        (N, GFLOP3, SET, MS, P90, TFLOPS),
+        (N, GFLOP3, MS, P90, TFLOPS, SET, FITS),
         configs,
         notes=knee,
         x="n",
+        usual=Effort(10, 100),
     )
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..columns import MIB, MS, TFLOPS, conv_facts, conv_match
 from ..encodings import ENCODINGS, Encoding, convolution, reference, weight_only_chain
 from ..programs import conv_chain, int8_chain
 from ..record import Benchmark, Column, Config, Row, register
+from ..timing import Effort
 
 SHAPES = ((768, 768), (2048, 768), (768, 2048), (1024, 1024), (2048, 2048))  # out, in
 SPATIAL = 64
@@ -56,10 +58,10 @@ def compared(rows: Sequence[Row]) -> list[str]:
 register(
     Benchmark(
         "quant", "Weights in five encodings, five shapes", "quant_probe (seed 003)", ("seed003", "quant"),
-        (Column("name", "name", "{}", lambda row: row.config.label), MS, TFLOPS,
+        (Column("name", "name", "{}", lambda row: row.config.label), replace(MS, title="ms"), TFLOPS,
          Column("ratio", "x fp16", "{:.2f}x", lambda row: row.found["ratio"]),
          Column("max_error", "max error", "{:.1e}", lambda row: row.found["max_error"])),
-        configs, notes=compared, quick={"shapes": SHAPES[:1]}, quick_rows=len(ENCODINGS),
+        configs, notes=compared, quick={"shapes": SHAPES[:1]}, quick_rows=len(ENCODINGS), usual=Effort(5, 100),
     )
 )  # fmt: skip
 

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from pathlib import Path
 
-from ..columns import CONFIG, MS, TFLOPS, WEIGHTS, conv_facts, conv_match, tflops
-from ..programs import conv_chain
+from ..columns import CONFIG, MS, TFLOPS, WEIGHTS_ALONE, conv_facts, conv_match, tflops
+from ..packages import SIZES, convolution
 from ..record import Benchmark, Column, Config, Row, register
 
-# (channels, spatial): the widest at half the spatial size, as the published tool has it
-COARSE = (*tuple((c, 64) for c in (256, 512, 1024, 2048, 3072, 4096, 5120, 6144)), (8192, 32))
-FINE = (*tuple((c, 64) for c in (256, 512, 1024, 1536, 2048, 2560, 3072, 3584, 4096, 4608, 5120, 6144)), (8192, 32))
+FINE = SIZES
+COARSE = tuple(size for size in FINE if size[0] not in (1536, 2560, 3584, 4608))
 SPILLING, CATASTROPHIC = 100.0, 10.0  # GFLOPS per MiB of weights
 
 
-def config(channels: int, width: int, label: str) -> Config:
+def config(channels: int, width: int, label: str, by: str, packages: Path | None) -> Config:
     return Config(
-        label, conv_facts(1, channels, 1, width), {"eval": partial(conv_chain, 1, channels, 1, width)},
+        label, conv_facts(1, channels, 1, width), {"eval": convolution(channels, width, by, packages)},
         conv_match(1, channels, 1, width, 1, "fp16"),
     )  # fmt: skip
 
 
-def coarse() -> Iterator[Config]:
+def coarse(*, by: str = "mil", packages: Path | None = None) -> Iterator[Config]:
     for channels, width in COARSE:
-        yield config(channels, width, f"{channels}ch x {width}sp")
+        yield config(channels, width, f"{channels}ch x {width}sp", by, packages)
 
 
-def fine() -> Iterator[Config]:
+def fine(*, by: str = "mil", packages: Path | None = None) -> Iterator[Config]:
     for channels, width in FINE:
-        yield config(channels, width, f"{channels} ch")
+        yield config(channels, width, f"{channels} ch", by, packages)
 
 
 def efficiency(row: Row) -> float:
@@ -77,7 +76,7 @@ SRAM = register(
         "SRAM probe, coarse (channels and spatial)",
         "sram_bench (seed 002)",
         ("seed002", "sram_bench"),
-        (CONFIG, WEIGHTS, ACT, TOTAL, MS, TFLOPS),
+        (CONFIG, WEIGHTS_ALONE, ACT, TOTAL, MS, TFLOPS),
         coarse,
     )
 )
@@ -89,7 +88,7 @@ FINE_TABLE = register(
         ("seed002", "sram_probe"),
         (
             Column("channels", "Channels", "{}", lambda row: row.config.label),
-            WEIGHTS,
+            WEIGHTS_ALONE,
             MS,
             TFLOPS,
             Column("gflops_per_mb", "GFLOPS/MB", "{:.1f}", efficiency, "GFLOPS/MiB"),

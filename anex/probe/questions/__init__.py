@@ -1,5 +1,8 @@
-"""The probes, by what they are about; importing registers them."""
+"""The probes, by what they are about; each file registers its own."""
 
 from __future__ import annotations
 
-from . import attention, backward, classifier, dynamic, framework, inputs, integers  # noqa: F401
+from ..record import PROBES
+from . import attention, backward, chaining, classifier, dynamic, framework, inputs, integers  # noqa: F401
+
+__all__ = ["PROBES"]

@@ -11,6 +11,7 @@ import numpy as np
 from ..._coremltools import builder
 from ...bench.tables import lm_head
 from ...build import graph
+from ...errors import CompileError, brief
 from ..record import Answer, Check, probe
 from ..session import Session, errors, random
 
@@ -114,7 +115,11 @@ def classifier(session: Session) -> Answer:
 def head(session: Session) -> Answer:
     rows = SMALL_HEAD if session.small else lm_head.ROWS
     weight, x = lm_head.head(rows), lm_head.given().astype(np.float16)
-    ran = session.run(lm_head.product("float16", "conv", rows), {"x": x.reshape(1, -1, 1, 1)})
+    try:
+        ran = session.run(lm_head.product("float16", "conv", rows), {"x": x.reshape(1, -1, 1, 1)})
+    except CompileError as error:
+        return Answer("refused", f"A convolution of {rows} rows does not compile: {brief(error)}.",
+                      (Check("compilations that fail", 1, 0),))  # fmt: skip
     wide = weight.astype(np.float32)
     start = time.perf_counter()
     wanted = wide @ x[0].astype(np.float32)

@@ -5,7 +5,8 @@ On the CPU the ones about weights are answered for the engine, and the others sk
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ...bench.programs import conv_chain
 from ...build import graph
 from ...selftest import runner
 from ...selftest.probes import PROBES as ASKED
+from .. import runtime
 from ..record import Answer, Check, probe
 from ..session import Session, random
 
@@ -24,15 +26,19 @@ if TYPE_CHECKING:
 CHANNELS, WIDTH = 256, 64
 
 
-def ask(*ids: str) -> dict[str, Mapping[str, Any]]:
+def ask(session: Session, *ids: str) -> dict[str, Mapping[str, Any]]:
     """The answers of these questions of the self-test, each in a process as fresh as it needs."""
     jobs = [{"kind": "probe", "id": id_, "alone": ASKED[id_].alone} for id_ in ids]
-    return {job["id"]: answer for job, answer in runner.perform(jobs)}
+    answers: dict[str, Mapping[str, Any]] = {
+        job["id"]: {"id": job["id"], **answer} for job, answer in runner.perform(jobs)
+    }
+    session.asked.update(answers)
+    return answers
 
 
-def asked(*ids: str) -> Answer:
+def asked(session: Session, *ids: str) -> Answer:
     """These questions, answered as they are: only one that nobody answers fails."""
-    answers = ask(*ids)
+    answers = ask(session, *ids)
     return Answer("asked", f"{len(answers)} questions asked.", (unanswered(answers),), told(answers), plain(answers))
 
 
@@ -125,11 +131,16 @@ def is_baked(session: Session) -> Answer:
 def weight_reload(session: Session) -> Answer:
     if session.device != "ane":
         return is_baked(session)
-    answers = ask("weight-reload")
-    key = str(answers["weight-reload"].get("key"))
+    answers = ask(session, "weight-reload")
+    answer = answers["weight-reload"]
+    key, data = str(answer.get("key")), answer.get("data", {})
     verdict = {"baked": "FAIL (expected)", "reloaded": "SUCCESS"}.get(key, "PARTIAL")
+    lines = [
+        f"A, as compiled: output {data['before']:g}; B, file overwritten and reloaded: output {data['after']:g}",
+        ", ".join(f"{name} {data[f'{name}_ms']:.3f} ms" for name in ("compile", "unload", "reload")),
+    ] if "after" in data else []  # fmt: skip
     (line,) = told(answers)
-    return Answer(key, f"{verdict}. {line}", (unanswered(answers),), expected=key == "baked")
+    return Answer(key, f"{verdict}. {line}", (unanswered(answers),), lines, dict(data), expected=key == "baked")
 
 
 @probe(
@@ -140,7 +151,7 @@ def weight_reload(session: Session) -> Answer:
 )
 def weight_patch(session: Session) -> Answer:
     ids = ("weight-reload", "load-without-compile", "compiled-cache", "weights-buffer", "multi-input")
-    answers = ask(*ids)
+    answers = ask(session, *ids)
     works = [id_ for id_, good in (("load-without-compile", "yes"), ("weights-buffer", "used"), ("multi-input", "yes"))
              if answers[id_].get("key") == good]  # fmt: skip
     return Answer("+".join(works) or "inputs only", f"Ways that work: {', '.join(works) or 'inputs only'}.",
@@ -161,8 +172,10 @@ def perf_stats(session: Session) -> Answer:
         program(random("x", 1, CHANNELS, 1, WIDTH))
         stats = dict(program.stats())
     told_ = {name: stats[name] for name in ("hardware_ns", "counters") if stats.get(name)}
-    return Answer("told" if told_ else "silent", f"Counters of the hardware: {told_ or 'none'}.", (),
-                  [f"{name}: {value}" for name, value in stats.items()], stats)  # fmt: skip
+    listed = [line for name in runtime.classes(f"{runtime.PREFIX}PerformanceStats") for line in runtime.described(name)]
+    return Answer("told" if told_ else "silent", f"Counters of the hardware: {told_ or 'none'}.",
+                  (Check("classes of statistics that are missing", int(not listed), 0),),
+                  [*listed, *(f"{name}: {value}" for name, value in stats.items())], stats)  # fmt: skip
 
 
 @probe(
@@ -173,13 +186,11 @@ def perf_stats(session: Session) -> Answer:
     answers={"M4 Max, M5": "no measurable effect", "M3 Pro": "background 0.143 ms, default 0.248 ms"},
 )
 def qos(session: Session) -> Answer:
-    from ...bench import tables
-    from ...bench.record import BENCHMARKS
     from ...bench.running import run
+    from ...bench.tables import benchmark
     from ...bench.text import aligned
 
-    del tables
-    done = run(BENCHMARKS["qos"], session.device, {}, session.effort)
+    done = run(benchmark("qos"), session.device, {}, session.effort)
     columns = done.benchmark.columns
     table = [[*(c.title for c in columns), "", ""], *([*(c.text(row) for c in columns), "", ""] for row in done.rows)]
     times = [row.ms() for row in done.rows if row.timings]
@@ -195,7 +206,11 @@ def qos(session: Session) -> Answer:
     device="ane",
 )
 def advanced(session: Session) -> Answer:
-    return asked("weights-buffer", "procedure-index", "map-surfaces", "real-time", "dispatch-ways", "loaded-state")
+    found = asked(session, "weights-buffer", "procedure-index", "map-surfaces", "real-time", "dispatch-ways",
+                  "loaded-state", "chaining")  # fmt: skip
+    names = runtime.classes()
+    return replace(found, lines=[*found.lines, f"{len(names)} classes {runtime.PREFIX}*: {', '.join(names)}"],
+                   data={**found.data, "classes": names})  # fmt: skip
 
 
 @probe(
@@ -206,7 +221,7 @@ def advanced(session: Session) -> Answer:
 )
 def cliffs(session: Session) -> Answer:
     if session.device == "ane":
-        return asked("accumulation", "reduce-sum", "matmul-cliff", "slice-cliff", "subnormals", "rounding")
+        return asked(session, "accumulation", "reduce-sum", "matmul-cliff", "slice-cliff", "subnormals", "rounding")
     mb, count = builder(), 16384
 
     @graph(x=(1, 1, 1, count))
@@ -219,75 +234,22 @@ def cliffs(session: Session) -> Answer:
                   ["Every cliff is modelled by compile(..., ane_numerics=True)."])  # fmt: skip
 
 
-CHAIN: Sequence[tuple[str, str]] = (
-    ("sequential + copy", "two programs, the result copied"),
-    ("shared surface", "the output of one is the input of the next"),
-    ("_ANEChainingRequest", "the framework's own chaining"),
-    ("real-time evaluation", "evaluateRealTime"),
-    ("fused MIL", "one program"),
-)
-
-
 @probe(
-    "chaining",
-    question="How can two programs run one after the other, and which way is fastest?",
-    source="CHAINING_INVESTIGATION (seed 003)",
-    answers={"M5": "chaining requests end with code 15; fuse instead"},
+    "rules",
+    question="Which of the rules that sources disagree on hold on this machine?",
+    source="known constraints (seed 003), and the rules of anex",
+    device="ane",
 )
-def chaining(session: Session) -> Answer:
-    from ...bench.timing import measure
-    from ...creation import empty, tensor
-    from ...program import compile
+def rules(session: Session) -> Answer:
+    """Every question of the self-test that a rule waits for; what follows is told rule by rule."""
+    from ...devices.info import device_info, label
+    from ...ops import family
+    from ...placement.settling import questions, settled
 
-    mb, eye = builder(), np.eye(64, dtype=np.float16)[:, :, None, None]
-
-    def by(*factors: float) -> Any:
-        @graph(x=(1, 64, 1, 64))
-        def scaled(x: Var) -> Var:
-            for factor in factors:
-                x = mb.conv(x=x, weight=eye * np.float16(factor))
-            return x
-
-        return compile(scaled, device=session.device)
-
-    x, between, y = (tensor(np.ones((1, 64, 1, 64), np.float16)), empty((1, 64, 1, 64)), empty((1, 64, 1, 64)))
-    rows: list[tuple[str, float | None, str]] = []
-    checks = []
-    with by(2) as first, by(3) as second, by(2, 3) as both:
-        copy = empty((1, 64, 1, 64))
-
-        def sequential() -> None:
-            first(x, out=between)
-            np.asarray(copy)[...] = np.asarray(between)
-            second(copy, out=y)
-
-        def shared() -> None:
-            first(x, out=between)
-            second(between, out=y)
-
-        for (name, _), call in zip(
-            (CHAIN[0], CHAIN[1], CHAIN[4]), (sequential, shared, lambda: both(x, out=y)), strict=True
-        ):
-            np.asarray(y)[...] = 0
-            timing = measure(call, session.effort)
-            checks.append(Check(f"{name}: all 6.0", float(np.abs(np.asarray(y).astype(np.float64) - 6).max()), 0))
-            rows.append((name, timing.ms, "OK"))
-    if session.device == "ane":
-        answers = ask("chaining", "real-time")
-        for (name, _), id_ in ((CHAIN[2], "chaining"), (CHAIN[3], "real-time")):
-            rows.append((name, None, str(answers[id_].get("verdict") or answers[id_].get("reason"))))
-    else:
-        rows += [(name, None, "only device='ane' has this") for name, _ in CHAIN[2:4]]
-    base = rows[0][1]
-    order = [name for name, _ in CHAIN]
-    lines = [row_text(*row, base) for row in sorted(rows, key=lambda row: order.index(row[0]))]
-    fastest, ms, _ = min((row for row in rows if row[1] is not None), key=lambda row: row[1] or 0.0)
-    key = "fuse" if fastest == "fused MIL" else fastest
-    return Answer(key, f"Fastest: {fastest}, {(base or 0.0) / (ms or 1.0):.2f}x.", checks, lines)
-
-
-def row_text(name: str, ms: float | None, status: str, base: float | None) -> str:
-    """Approach, ms/iter, Speedup, Status."""
-    if ms is None or base is None:
-        return f"{name:22} {'-':>8}          {'-':>5}   {status}"
-    return f"{name:22} {ms:8.4f} ms/iter  {base / ms:5.2f}x  {status}"
+    answers = ask(session, *questions())
+    known = {f"selftest/{id_}": answer for id_, answer in answers.items()}
+    found = settled(known, family(device_info().architecture), label(session.device))
+    lines = [f"[{rule}] {'holds' if each.holds else 'does not hold'}: {each.verdict}" for rule, each in found.items()]
+    holding = sum(each.holds for each in found.values())
+    return Answer("asked", f"{len(found)} rules are settled here: {holding} hold, {len(found) - holding} do not.",
+                  (unanswered(answers),), lines, {rule: each.holds for rule, each in found.items()})  # fmt: skip

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..._coremltools import builder
-from ...bench.record import BENCHMARKS
 from ...bench.running import run
+from ...bench.tables import benchmark
 from ...bench.text import aligned
 from ...build import graph
 from ..record import Answer, Check, probe
@@ -72,12 +72,9 @@ def w8a8(session: Session) -> Answer:
     question="Does each encoding of weights run, and is its result that of the dequantised weights?",
     source="quant_probe (seed 003)",
 )
-def quant(session: Session) -> Answer:
-    from ...bench import tables
-
-    del tables
-    benchmark = BENCHMARKS["quant"]
-    done = run(benchmark, session.device, benchmark.quick if session.small else {}, session.effort)
+def encodings(session: Session) -> Answer:
+    asked = benchmark("quant")
+    done = run(asked, session.device, asked.quick if session.small else {}, session.effort)
     columns = done.benchmark.columns
     table = [[*(c.title for c in columns), "", ""]]
     table += [[*(c.text(row) for c in columns), "", "; ".join(row.failed.values())] for row in done.rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,18 +45,28 @@ def factor_of(model: Model) -> float:
 )
 def weight_reload() -> Answer:
     old, new = scaled(2.0, salt=9001), scaled(3.0, salt=9001)
+    ms: dict[str, float] = {}
+
+    def timed(name: str, message: str) -> None:
+        begun = time.perf_counter()
+        model.must(message)
+        ms[f"{name}_ms"] = 1e3 * (time.perf_counter() - begun)
+
     with Model(old, "y") as model:
-        model.start()
+        model.write_files()
+        timed("compile", "compile")
+        model.must("load")
         before = factor_of(model)
-        model.must("unload")
+        timed("unload", "unload")
         model.write_files()
         model.write(Path(model.raw.state()["folder"]) / WEIGHTS.removeprefix("@model_path/"), new.blob)
-        model.must("load")
+        timed("reload", "load")
         after = factor_of(model)
     key = {2.0: "baked", 3.0: "reloaded"}.get(after, "neither")
     return Answer(
-        key, f"Compiled with factor {before:g}, file overwritten with 3, reloaded: factor {after:g}.", {"after": after}
-    )
+        key, f"Compiled with factor {before:g}, file overwritten with 3, reloaded: factor {after:g}.",
+        {"before": before, "after": after, **ms},
+    )  # fmt: skip
 
 
 @probe(
