@@ -156,17 +156,20 @@ def _stored(var: Var) -> Stored | None:
 
 
 def int8_weight(var: Var, axis: int) -> Weight | None:
-    """A constant stored in 8 bits or fewer with one scale, or one for each index of ``axis``, its output channels."""
+    """A constant stored in 8 bits or fewer with one scale, or one for each index of ``axis``, its output channels, or
+    for each block of them."""
     stored = _stored(var)
     if stored is None or any(n != 1 for i, n in enumerate(stored.scale.shape) if i != axis):
         return None
     zero = stored.zero
     if zero is not None and (any(n != 1 for i, n in enumerate(zero.shape) if i != axis) or (zero % 1 != 0).any()):
         return None
-    wide = stored.data.astype(np.int32) - (0 if zero is None else zero.astype(np.int32))
+    wide = stored.data.astype(np.int32)
+    scale, zero = (None if v is None else _each(v, axis, wide.shape[axis]) for v in (stored.scale, zero))
+    wide = wide if zero is None else wide - zero.astype(np.int32)
     if wide.size and (wide.min() < -128 or wide.max() > 127):
         return None
-    return Weight(np.ascontiguousarray(wide, np.int8), np.ascontiguousarray(np.ravel(stored.scale), np.float32))
+    return Weight(np.ascontiguousarray(wide, np.int8), np.ascontiguousarray(np.ravel(scale), np.float32))
 
 
 def codes_of(var: Var, turned: bool) -> dict[str, np.ndarray] | None:
@@ -226,6 +229,11 @@ def _spread(v: np.ndarray, rows: int, blocks: int) -> np.ndarray:
     """[rows, blocks], each value repeated."""
     wide = v.astype(np.float32).repeat(rows // v.shape[0], 0).repeat(blocks // v.shape[1], 1)
     return np.ascontiguousarray(wide)
+
+
+def _each(v: np.ndarray, axis: int, n: int) -> np.ndarray:
+    """One value, or ``n`` of them along ``axis``, where ``v`` may hold one for a block of neighbours."""
+    return v if v.shape[axis] == 1 else v.repeat(n // v.shape[axis], axis)
 
 
 def _value(var: Var) -> np.ndarray | None:

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,13 @@ import anex
 from anex import _native
 from anex.devices.cpu import lower
 
-from .graph import Graph, Step, build, resolve
+from .graph import Bound, Graph, Step, build, remember, resolve
 from .reference import evaluate
+from .reference_control import unlikely
 
 UNIT = {"float16": 2.0**-11, "float32": 2.0**-24}
 LEAST = {"float16": 2.0**-24, "float32": 2.0**-126}  # below, digits are lost
-THREADS = 2
+THREADS = (1, 2, 3, 8)  # the slower instruction sets: one and two of them
 # results that are exact for any operands, so that no operand is moved: they must be equal to the last bit
 EXACT = {
     "abs", "sign", "ceil", "floor", "round", "relu", "relu6", "clip", "maximum", "minimum", "select", "threshold",
@@ -42,12 +43,15 @@ EXACT = {
     "band_part", "fill_like", "one_hot", "slice_by_index", "slice_by_size", "slice_update", "gather", "gather_nd",
     "gather_along_axis", "reduce_max", "reduce_min", "reduce_argmax", "reduce_argmin", "max_pool", "topk", "argsort",
     "upsample_nearest_neighbor", "resize_nearest_neighbor", "cast", "constexpr_lut_to_dense",
-    "constexpr_sparse_to_dense",
+    "constexpr_sparse_to_dense", "constexpr_cast", "constexpr_lut_to_sparse", "fill", "range_1d",
 }  # fmt: skip
 DISCRETE = {"quantize", "floor_div", "mod"}
+BLOCKS = {"cond", "while_loop"}
+RANDOM = {"random_uniform", "random_normal", "random_bernoulli", "random_categorical"}
 CELLS = {"lstm", "gru", "rnn"}  # errors add up from step to step
 # which of equal elements comes first depends on how they were rounded: compared op by op only
 ORDER = {"topk", "argsort", "reduce_argmax", "reduce_argmin"}
+FIXED = {"source_val", "start", "end", "step"}  # constants that the kind or the shape of a result depends on
 PLACES = {"coordinates", "transform_matrix"}  # where to sample is computed in float32
 
 
@@ -95,8 +99,7 @@ def check(graph: Graph, seed: int = 0, count: Count | None = None) -> None:
     """Raise Wrong if this program gives anything but what it should, one way or another."""
     count = count or Count()
     with quiet():
-        check_strict(graph, seed, count)
-        check_whole(graph, seed, count)
+        check_whole(graph, seed, count, check_strict(graph, seed, count))
     count.programs += 1
     count.ops += len(graph.steps)
 
@@ -104,34 +107,49 @@ def check(graph: Graph, seed: int = 0, count: Count | None = None) -> None:
 # ---- strict: op by op, and the same bytes everywhere ----------------------------------------
 
 
-def check_strict(graph: Graph, seed: int, count: Count) -> None:
+def check_strict(graph: Graph, seed: int, count: Count) -> dict[str, np.ndarray]:
+    """The random numbers that were drawn, by name."""
     names = [name for step in graph.steps for name in step.results]
     program = build(graph, names)
     compiled = anex.compile(program, device="cpu")
-    function = program.functions["main"]
+    function, takes = program.functions["main"], {**compiled.inputs, **compiled.states}
 
     best, *others = isas = _native.instruction_sets()
-    plans = {isa: lower(function, compiled.inputs, compiled.outputs, isa, strict=True) for isa in isas}
+    plans = {isa: lower(function, takes, compiled.outputs, isa, strict=True) for isa in isas}
+    names += graph.states
 
     def run(isa: str, workers: int) -> list[np.ndarray]:
+        states = [anex.tensor(graph.states[name]) for name in compiled.states]
         with threads(workers):
-            found = plans[isa].run(tuple(graph.inputs.values()))
-        return [np.array(t) for t in (found if isinstance(found, tuple) else (found,))]
+            found = plans[isa].run((*graph.inputs.values(), *states))
+        after = dict(zip(compiled.states, states, strict=True))
+        found = found if isinstance(found, tuple) else (found,)
+        return [np.array(t) for t in (*found, *(after[name] for name in graph.states))]
 
     first = run(best, 1)
-    for isa, workers in [(best, THREADS), *((isa, n) for isa in others for n in (1, THREADS))]:
+    runs = [*((best, n) for n in THREADS[1:]), *((isa, n) for isa in others for n in THREADS[:2])]
+    for isa, workers in runs:
         for name, left, right in zip(names, first, run(isa, workers), strict=True):
             if not same_bits(left, right):
                 raise Wrong(f"{name}: {isa} with {workers} threads gives other bits than {best} with 1:"
                             f" {difference(left, right)}", name)  # fmt: skip
-    values = {**graph.inputs, **dict(zip(names, first, strict=True))}
-    rng = np.random.default_rng(seed)
+    found = dict(zip(names, first, strict=True))
+    values, rng = {**graph.inputs, **found, **graph.states}, np.random.default_rng(seed)
     for step in graph.steps:
         check_step(step, graph.opset, values, rng, count)
+        remember(step, values)
+    for name in graph.states:
+        if not same_bits(found[name], values[name]):
+            raise Wrong(f"state {name} is not what was written last: {difference(found[name], values[name])}")
+    return {name: values[name] for step in graph.steps if step.op in RANDOM for name in step.results}
 
 
 def check_step(step: Step, opset: str, values: dict[str, np.ndarray], rng: Any, count: Count) -> None:
     found = [values[name] for name in step.results]
+    if step.op in RANDOM and (why := unlikely(step.op, found[0], resolve(step.arguments, values.__getitem__))):
+        raise Wrong(f"{step.op} {step.name} drew {why}", step.name)
+    if step.op in RANDOM:
+        return
     wanted = evaluate(step.op, opset, resolve(step.arguments, values.__getitem__))
     moved = []
     if step.op not in EXACT:
@@ -142,7 +160,7 @@ def check_step(step: Step, opset: str, values: dict[str, np.ndarray], rng: Any, 
             given = resolve(step.arguments, nudged(values, up, sign * unit))
             moved.append(evaluate(step.op, opset, displaced(given, sign * 2.0**-22, 0)))
     for i, (name, y) in enumerate(zip(step.results, found, strict=True)):
-        times = 128 if step.op in CELLS else 16
+        times = 128 if step.op in CELLS else 4 if step.op in BLOCKS else 16
         compare(f"{step.op} {name}", name, y, wanted[i], [m[i] for m in moved], times, count)
 
 
@@ -158,31 +176,52 @@ def displaced(arguments: dict[str, Any], unit: float, seed: int) -> dict[str, An
     """The arguments with floating constants moved too, each its own way."""
     rng, moved = np.random.default_rng(seed), {}
     for name, v in arguments.items():
-        floating = isinstance(v, (np.ndarray, np.floating)) and v.dtype.kind == "f"
+        if isinstance(v, Bound):
+            moved[name] = replace(v, moved=inside(rng, v.block.half)) if unit else v
+            continue
+        floating = isinstance(v, (np.ndarray, np.floating)) and v.dtype.kind == "f" and name not in FIXED
         by = unit * (4 if name in PLACES else 1) * rng.choice([-1.0, 1.0], np.shape(v)) if floating and unit else None
         moved[name] = v if by is None else (np.asarray(v, np.float64) * (1 + by))[()]
     return moved
 
 
+def inside(rng: Any, half: bool) -> Callable[[Any], Any]:
+    """Moves what is computed in a block by two units: nobody sees how it was rounded."""
+    unit = 2 * UNIT["float16" if half else "float32"]
+
+    def move(value: Any) -> Any:
+        value = np.asarray(value)
+        return value * (1 + unit * rng.choice([-1.0, 1.0], value.shape)) if value.dtype.kind == "f" else value
+
+    return move
+
+
 # ---- as users run it ------------------------------------------------------------------------
 
 
-def check_whole(graph: Graph, seed: int, count: Count) -> None:
+def check_whole(graph: Graph, seed: int, count: Count, drawn: dict[str, np.ndarray]) -> None:
+    """``drawn``: the random numbers, which are the same here."""
     rng = np.random.default_rng(seed)
     names = [name for step in graph.steps for name in step.results]
     sinks = set(graph.sinks())
     wanted = [name for name in names if name in sinks or rng.random() < 0.15]
     program = anex.compile(build(graph, wanted), device="cpu")
-    given = tuple(graph.inputs.values())
-    result = program(*given)
-    found = dict(zip(wanted, result if isinstance(result, tuple) else (result,), strict=True))
-    found = {name: np.array(y) for name, y in found.items()}
+
+    def run() -> dict[str, np.ndarray]:
+        state = program.make_state() if graph.states else None
+        for name, value in graph.states.items():
+            np.asarray(state[name])[...] = value
+        result = program(*graph.inputs.values(), state=state)
+        found = zip(wanted, result if isinstance(result, tuple) else (result,), strict=True)
+        return {name: np.array(y) for name, y in (*found, *((name, state[name]) for name in graph.states))}
+
+    found = run()
     with threads(1):
-        again = program(*given)
-    for name, y in zip(wanted, again if isinstance(again, tuple) else (again,), strict=True):
-        if not same_bits(found[name], np.array(y)):
+        again = run()
+    for name, y in found.items():
+        if not same_bits(y, again[name]):
             raise Wrong(f"{name}: one thread gives other bits", name)
-    exact = follow(graph, None, 0)
+    exact = follow(graph, None, 0, drawn)
     moved = []
     if graph.wild:  # where it overflows depends on what was fused
         return
@@ -190,10 +229,11 @@ def check_whole(graph: Graph, seed: int, count: Count) -> None:
     for step in graph.steps:
         if step.op in ORDER or unsure.intersection(step.reads()):
             unsure.update(name for name in step.results if exact[name].dtype.kind != "f")
-    for pair in range(3):
+    pairs = 8 if any(step.op in DISCRETE for step in graph.steps) else 3  # of many values, some are near an edge
+    for pair in range(pairs):
         for sign in (-1, 1):
-            moved.append(follow(graph, np.random.default_rng(seed + pair), sign))
-    for name in wanted:
+            moved.append(follow(graph, np.random.default_rng(seed + pair), sign, drawn))
+    for name in found:
         if found[name].shape != exact[name].shape:
             raise Wrong(f"{name} of the whole: shape {found[name].shape}, not {exact[name].shape}", name)
         if name in unsure:
@@ -201,10 +241,10 @@ def check_whole(graph: Graph, seed: int, count: Count) -> None:
         compare(f"{name} of the whole", name, found[name], exact[name], [m[name] for m in moved], 8, count)
 
 
-def follow(graph: Graph, rng: Any, sign: int) -> dict[str, np.ndarray]:
+def follow(graph: Graph, rng: Any, sign: int, drawn: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The reference of every value; with ``rng``, each float moved by a few units of its dtype."""
-    values: dict[str, np.ndarray] = dict(graph.inputs)
-    unit = {name: UNIT.get(v.dtype.name, 0) for name, v in graph.inputs.items()}
+    values: dict[str, np.ndarray] = {**graph.inputs, **graph.states}
+    unit = {name: UNIT.get(v.dtype.name, 0) for name, v in values.items()}
     for step in graph.steps:
         given = resolve(step.arguments, values.__getitem__)
         results = evaluate(step.op, graph.opset, displaced(given, sign * 2.0**-22, len(values)))
@@ -215,7 +255,8 @@ def follow(graph: Graph, rng: Any, sign: int) -> dict[str, np.ndarray]:
                 with np.errstate(all="ignore"):
                     least = 2.0**-24 if unit[name] == UNIT["float16"] else 2.0**-126
                     y = y + (y * unit[name] + (y != 0) * least) * (3 * sign * rng.choice([-1.0, 1.0], y.shape))
-            values[name] = y
+            values[name] = drawn.get(name, y)
+        remember(step, values)
     return values
 
 

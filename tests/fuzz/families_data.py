@@ -1,12 +1,12 @@
-"""Ops that move, choose, make or compress elements."""
+"""Ops that move, choose or make elements."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from coremltools.converters.mil.mil import types
 
+from .graph import DTYPES
 from .maker import Maker, Refused, family
 
 ANY, NOT_SMALL = "fffibs", "fffib"
@@ -194,6 +194,18 @@ def one_hot(g: Maker, op: str) -> None:
            off_value=off)  # fmt: skip
 
 
+@family("fill", "range_1d")
+def from_constants(g: Maker, op: str) -> None:
+    dtype = g.one("fp16", "fp32", "int32", *(["bool"] if op == "fill" else []))
+    if op == "fill":
+        g.emit(op, shape=list(g.shape(1, 4)), value=g.scalar(dtype, 0, 3))
+    else:
+        step, n = g.one(1, 2, -3), g.int(1, 40)
+        start = g.int(-9, 9)
+        limits = {"start": start, "end": start + n * step, "step": step}
+        g.emit(op, **{name: np.array(value).astype(DTYPES[dtype])[()] for name, value in limits.items()})
+
+
 # ---- indices --------------------------------------------------------------------------------
 
 
@@ -340,59 +352,3 @@ def affine(g: Maker, op: str) -> None:
            output_width=g.int(1, 9), sampling_mode="bilinear", padding_mode="constant",
            padding_value=g.scalar(g.dtype(x), 0, 0), coordinates_mode="normalized_minus_one_to_one",
            align_corners=True)  # fmt: skip
-
-
-# ---- quantization ---------------------------------------------------------------------------
-
-
-@family("quantize")
-def quantize(g: Maker, op: str) -> None:
-    x = g.pick("f")
-    axis, dtype = g.int(0, g.rank(x) - 1), g.one("int8", "uint8")
-    shape = (g.dims(x)[axis],) if g.chance(0.5) else ()
-    scale = g.array(shape, g.dtype(x), 0.02, 0.2)[()]
-    zero = g.array(shape, dtype, 0, 50)[()]
-    (q,) = g.emit(op, input=x, scale=scale, zero_point=zero, output_dtype=dtype, axis=axis if shape else None)
-    if g.chance(0.7):
-        g.emit("dequantize", input=q, scale=scale, zero_point=zero, axis=axis if shape else None)
-
-
-@family("dequantize")
-def dequantize(g: Maker, op: str) -> None:
-    q = g.pick("s", 1, 5)
-    if g.dtype(q) not in ("int8", "uint8"):
-        raise Refused
-    axis = g.int(0, g.rank(q) - 1)
-    shape = (g.dims(q)[axis],) if g.chance(0.5) else ()
-    g.emit(op, input=q, scale=g.array(shape, g.floating, 0.01, 0.1)[()], axis=axis if shape else None)
-
-
-def narrow(g: Maker, shape: Any, name: str) -> np.ndarray:
-    """Numbers of one of MIL's small dtypes, as coremltools wants them."""
-    dtype = types.string_to_builtin(name)
-    limits = types.type_mapping.builtin_to_range(dtype)
-    return g.rng.integers(limits.low, limits.high + 1, shape).astype(types.nptype_from_builtin(dtype))
-
-
-@family("constexpr_affine_dequantize", "constexpr_blockwise_shift_scale", "constexpr_lut_to_dense",
-        "constexpr_sparse_to_dense")  # fmt: skip
-def compressed(g: Maker, op: str) -> None:
-    """A product with a compressed weight."""
-    x = g.pick("f", 2, 4)
-    k, n = g.dims(x)[-1], g.one(1, 4, 6, 16)
-    floats = g.array((), g.dtype(x)).dtype
-    if op == "constexpr_blockwise_shift_scale":
-        blocks = (g.one(1, n), g.one(*[d for d in range(1, k + 1) if k % d == 0]))
-        given: dict[str, Any] = {"data": narrow(g, (n, k), g.one("int4", "uint4", "int8", "uint8")),
-                                 "scale": g.array(blocks, g.dtype(x), 0.001, 0.01)}  # fmt: skip
-    elif op == "constexpr_affine_dequantize":
-        given = {"quantized_data": narrow(g, (n, k), "uint8"), "zero_point": np.uint8(g.int(0, 255)),
-                 "scale": g.scalar(g.dtype(x), 0.001, 0.01), "axis": np.int32(0)}  # fmt: skip
-    elif op == "constexpr_lut_to_dense":
-        bits = g.one(1, 2, 3, 4, 6, 8)
-        given = {"indices": narrow(g, (n, k), f"uint{bits}"), "lut": g.array((g.one(1, n), 1, 2**bits, 1), g.dtype(x))}
-    else:
-        mask = g.rng.integers(0, 2, (n, k)).astype(types.nptype_from_builtin(types.string_to_builtin("uint1")))
-        given = {"nonzero_data": g.rng.normal(size=int((mask != 0).sum())).astype(floats), "mask": mask}
-    (weight,) = g.emit(op, **given)
-    g.emit("linear", x=x, weight=weight)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import coremltools as ct
@@ -46,7 +47,9 @@ class Maker:
         self.graph = Graph()
         self.values: dict[str, np.ndarray] = {}  # by the reference, unrounded
         self.dtypes: dict[str, str] = {}
-        self.weights: dict[str, Step] = {}  # values that coremltools wants to see made
+        self.weights: list[Step] = []  # whose values coremltools wants to see made
+        self.states: dict[str, np.ndarray] = {}  # by the reference, as they are now
+        self.depth = self.made = 0  # blocks that are open; steps made
         self.floating = str(self.rng.choice(["fp16", "fp32"]))  # of new inputs
         self.graph.opset = self.one("iOS18", "iOS17", "iOS16", "iOS15")
         self.wild = self.graph.wild = self.chance(
@@ -109,6 +112,13 @@ class Maker:
         self._know(name, array, MIL_NAMES[array.dtype])
         return Ref(name)
 
+    def keep(self, shape: Iterable[int], dtype: str) -> str:
+        """A new state of the program."""
+        name = f"s{len(self.graph.states)}"
+        self.graph.states[name] = array = self.array(shape, dtype)
+        self.states[name] = array.astype(np.float64)
+        return name
+
     def pick(self, kinds: str = "f", low: int = 1, high: int = 5, test: Any = None, fresh: float = 0.1) -> Ref:
         """A value that is there, the newer the likelier, or a new one."""
         dtypes = [dtype for kind in kinds for dtype in KINDS[kind]]
@@ -156,7 +166,8 @@ class Maker:
         shape, dtype = self.dims(ref), self.dtype(ref)
         if low is None and self.chance(0.5):
             same = [n for n, v in self.values.items() if self.dtypes[n] == dtype and joins(v.shape, shape, self.most)]
-            return Ref(str(self.rng.choice(same)))
+            if same:
+                return Ref(str(self.rng.choice(same)))
         chosen = self.broadcastable(shape)
         if self.chance(0.2) or not chosen:
             return self.array((), dtype, low, high)[()]
@@ -176,17 +187,38 @@ class Maker:
 
     # ---- steps
 
+    @contextlib.contextmanager
+    def block(self, **parameters: Ref) -> Iterator[list[Step]]:
+        """Steps that are emitted here are a block's; its parameters are like these values, and nobody sees them after.
+
+        Yields the list of steps.
+        """
+        steps, values, dtypes = self.graph.steps, dict(self.values), dict(self.dtypes)
+        self.graph.steps, self.depth = [], self.depth + 1
+        for name, ref in parameters.items():
+            self.values[name], self.dtypes[name] = values[ref.name], dtypes[ref.name]
+        try:
+            yield self.graph.steps
+        finally:
+            kept = {name: name in values or name in self.graph.inputs for name in self.values}
+            self.values = {name: value for name, value in self.values.items() if kept[name]}
+            self.dtypes = {name: dtype for name, dtype in self.dtypes.items() if kept[name]}
+            self.graph.steps, self.depth = steps, self.depth - 1
+
     def emit(self, op: str, **arguments: Any) -> list[Ref]:
         """Add an op; Refused when its values would be useless."""
-        step = Step(op, f"v{len(self.graph.steps)}", {n: v for n, v in arguments.items() if v is not None})
-        inputs = {n: self._typed(n) for n in step.reads() if n not in self.weights}
+        step = Step(op, f"v{self.made}", {n: v for n, v in arguments.items() if v is not None})
+        weights = Graph({}, self.weights).needed(step.reads()).steps
+        stored = {weight.name for weight in weights}
+        inputs = {n: self._typed(n) for n in step.reads() if n not in stored and n not in self.states}
+        states = {n: self.graph.states[n] for n in step.reads() if n in self.states}
         try:
-            with Function(placeholders(inputs), ct.target[self.graph.opset]) as function:
+            with Function(placeholders(inputs, states), ct.target[self.graph.opset]) as function:
                 known = dict(function.inputs)
-                for weight in {n: self.weights[n] for n in step.reads() if n in self.weights}.values():
+                for weight in weights:
                     known[weight.name] = add(weight, known.__getitem__)[0]
                 made = add(step, known.__getitem__)
-            values = evaluate(op, self.graph.opset, self._arrays(step))
+            values = evaluate(op, self.graph.opset, resolve(step.arguments, self._known))
         except Exception as error:
             self.broken.append(f"{op} in {self.graph.opset}: {error}")
             raise Refused from error
@@ -198,11 +230,16 @@ class Maker:
             if dtype in LIMITS and not self.wild and not (np.abs(value) <= LIMITS[dtype]).all():
                 raise Refused(f"{op}: too large")
         self.graph.steps.append(step)
+        self.made += 1
         if op.startswith("constexpr_"):
-            self.weights[step.name] = step
+            self.weights.append(step)
         for name, value, dtype in zip(step.results, values, dtypes, strict=True):
             self._know(name, value, dtype)
         return [Ref(name) for name in step.results]
+
+    def emit_update(self, state: str, value: Ref) -> None:
+        self.emit("coreml_update_state", state=Ref(state), value=value)
+        self.states[state] = self.values[value.name]
 
     def _know(self, name: str, value: np.ndarray, dtype: str) -> None:
         self.values[name] = value.astype(np.float64) if value.dtype.kind == "f" else value
@@ -211,8 +248,8 @@ class Maker:
     def _typed(self, name: str) -> np.ndarray:
         return np.empty(self.values[name].shape, DTYPES[self.dtypes[name]])
 
-    def _arrays(self, step: Step) -> dict[str, Any]:
-        return resolve(step.arguments, self.values.__getitem__)
+    def _known(self, name: str) -> np.ndarray:
+        return self.states[name] if name in self.states else self.values[name]
 
 
 def joins(a: tuple[int, ...], b: tuple[int, ...], most: int) -> bool:
@@ -239,9 +276,12 @@ def random_graph(seed: int, ops: Iterable[str] = ()) -> tuple[Graph, Maker]:
     The few make programs that the whole table makes too seldom: chains of elementwise ops behind a product, one op
     upon itself.
     """
-    from . import families, families_data, families_images, reference_data  # noqa: F401  they fill the tables
+    # they fill the tables
+    from . import families, families_control, families_data, families_images, families_weights, reference_data  # noqa: F401, I001
 
     maker = Maker(seed)
+    if not TAME.issuperset(ops):
+        maker.wild = maker.graph.wild = False
     choice = sorted(ops) or sorted(TAME if maker.wild else FAMILIES)
     if maker.chance(0.5) and not ops:
         choice = [str(op) for op in maker.rng.choice(choice, maker.int(2, 12))]

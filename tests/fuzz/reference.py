@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import coremltools as ct
 import numpy as np
 import test_conv
 import test_normalization
 import test_pool
 import torch
+from coremltools.converters.mil.mil import Builder as mb
+from coremltools.converters.mil.mil import Function, types
 from harness import inferred
 from test_attention import attended
+
+from .graph import Bound, Step, add, resolve
 
 torch.set_num_threads(1)  # small products: its threads would only get in each other's way
 
@@ -34,7 +39,8 @@ def evaluate(op: str, opset: str, arguments: dict[str, Any]) -> Arrays:
         if op.startswith("constexpr_"):
             return (unpacked(op, opset, arguments),)
         if function := OWN.get(op):
-            result = function(op, **{name: widen(value, np.float64) for name, value in arguments.items()})
+            wide = {name: widen(value, np.float64) for name, value in arguments.items()}
+            result = function(op, **{name: computed(value, opset) for name, value in wide.items()})
         else:
             result = inferred(op, opset, {name: widen(value, np.float32) for name, value in arguments.items()})
     results = result if isinstance(result, tuple) else (result,)
@@ -42,21 +48,29 @@ def evaluate(op: str, opset: str, arguments: dict[str, Any]) -> Arrays:
 
 
 def widen(value: Any, dtype: Any) -> Any:
-    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+    if isinstance(value, list) and any(isinstance(v, np.ndarray) for v in value):
         return [widen(v, dtype) for v in value]
     if isinstance(value, (np.ndarray, np.floating)) and value.dtype.kind == "f":
         return value.astype(dtype)
     return value
 
 
+def computed(value: Any, opset: str) -> Any:
+    """A block as a function of arrays."""
+    if not isinstance(value, Bound):
+        return value
+
+    def do(step: Step, known: Callable[[str], Any]) -> Arrays:
+        return evaluate(step.op, opset, resolve(step.arguments, known))
+
+    return lambda *given: value.run(given, do)
+
+
 def unpacked(op: str, opset: str, arguments: dict[str, Any]) -> np.ndarray:
     """A compressed weight, as coremltools decompresses it."""
-    import coremltools as ct
-    from coremltools.converters.mil.mil import Builder as mb
-    from coremltools.converters.mil.mil import Function, types
-
     with Function({"unused": mb.placeholder((1,), dtype=types.fp32)}, ct.target[opset]):
-        return np.asarray(getattr(mb, op)(**arguments).op.materialized_val_inference())
+        (made,) = add(Step(op, "made", arguments), lambda name: None)
+        return np.asarray(made.op.materialized_val_inference())
 
 
 # ---- elementwise ----------------------------------------------------------------------------
@@ -125,6 +139,12 @@ def einsum(op, values, equation):
 @own("conv")
 def conv(op, **arguments):
     return test_conv.convolved(**arguments)
+
+
+@own("conv_quantized")
+def conv_quantized(op, weight, quant_scale, quant_bias, quantization_type, nbits, bias=0, **arguments):
+    scale, offset = (v.reshape(-1, *[1] * (weight.ndim - 1)) for v in (quant_scale, quant_bias))
+    return test_conv.convolved(weight=weight * scale + offset, bias=np.float64(bias), **arguments)
 
 
 @own("conv_transpose")

@@ -52,7 +52,7 @@ def without(graph: Graph, name: str, maker: Maker) -> Graph | None:
     read = {n for step in smaller.steps for n in step.reads()}
     for result in next(step for step in graph.steps if step.name == name).results:
         value = maker.values[result]
-        if result in read and (not value.ndim or result in maker.weights):
+        if result in read and (not value.ndim or any(result in w.results for w in maker.weights)):
             return None
         if result in read:
             smaller.inputs[result] = np.asarray(value).astype(DTYPES[maker.dtypes[result]])
