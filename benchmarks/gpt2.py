@@ -7,6 +7,7 @@ anex or torch, which the processes of the other runtimes do not have: see ``benc
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,20 +29,20 @@ BEST_INT8 = ("onnxruntime int8", "torch int8", "ctranslate2 int8", "llama.cpp q8
 
 
 def random_weights(config: Config, bits: int = 16) -> Weights:
-    """fp16 arrays that nobody can write, as those of a mapped file."""
-    from gpt2_convert import MATRICES, shapes
-    from gpt2_quantize import quantize
+    """As they are once they were loaded."""
+    from gpt2_convert import shapes
     from gpt2_weights import Weights
 
-    rng, arrays = np.random.default_rng(0), {}
-    for name, shape in shapes(config).items():
-        values = rng.standard_normal(shape, np.float32) * np.float32(0.04)
-        if name.rpartition("/")[2] in ("ln1_g", "ln2_g", "ln_f_g"):
-            values += 1
-        arrays[name] = values.astype(np.float16)
-        arrays[name].flags.writeable = False
-    names = ["wte", *(name for name in arrays if name.rpartition("/")[2] in MATRICES)] if bits != 16 else []
-    return Weights(config, arrays, {name: quantize(arrays[name], bits) for name in names})
+    rng = np.random.default_rng(0)
+
+    def tensors() -> Iterator[tuple[str, np.ndarray]]:
+        for name, shape in shapes(config).items():
+            values = rng.standard_normal(shape, np.float32) * np.float32(0.04)
+            if name.rpartition("/")[2] in ("ln1_g", "ln2_g", "ln_f_g"):
+                values += 1
+            yield name, values.astype(np.float16)
+
+    return Weights.of(config, tensors(), bits)
 
 
 def prompt(config: Config, length: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import mmap
 import os
 import re
 import shutil
@@ -300,7 +301,35 @@ def test_quantised_matrices_are_the_same_made_here_or_by_convert(folder, tmp_pat
     assert ready.bytes_per_token < Weights.load(folder).bytes_per_token * (0.6 if bits == 8 else 0.4)
 
 
-def test_weights_of_a_converted_folder_are_mapped_and_read_only(folder, tmp_path):
-    convert(folder, tmp_path)
-    weights = Weights.load(tmp_path)
-    assert all(isinstance(array, np.memmap) and not array.flags.writeable for array in weights.arrays.values())
+@pytest.mark.parametrize("bits", [16, 8, 4])
+@pytest.mark.parametrize("is_converted", [True, False])
+def test_loaded_weights_are_read_only_down_to_their_memory(folder, tmp_path, bits, is_converted):
+    """As the engine asks of what it does not copy."""
+    if is_converted:
+        convert(folder, tmp_path, bits)
+    weights = Weights.load(tmp_path if is_converted else folder, bits)
+    parts = [part for matrix in weights.quantized.values() for part in (matrix.codes, matrix.scale)]
+    for array in [*weights.arrays.values(), *parts, weights.vector("layer_00/bqkv")]:
+        while isinstance(array, np.ndarray):
+            assert not array.flags.writeable
+            array = array.base
+        assert array is None or isinstance(array, mmap.mmap)
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_query_key_and_value_lie_together_and_are_read_as_one(folder, bits):
+    weights = Weights.load(folder, bits)
+    parts, whole = [weights.matrix(f"layer_01/w{part}") for part in "qkv"], weights.matrix("layer_01/wqkv")
+    if bits == 16:
+        np.testing.assert_array_equal(whole, np.concatenate(parts))
+        assert np.shares_memory(whole, parts[1])
+        return
+    np.testing.assert_array_equal(whole.dense(), np.concatenate([part.dense() for part in parts]))
+    assert np.shares_memory(whole.codes, parts[1].codes)
+
+
+def test_of_small_weights_no_matrix_is_kept_in_fp16_but_the_embedding(folder, tmp_path):
+    convert(folder, tmp_path, 8)
+    for source in (folder, tmp_path):
+        weights = Weights.load(source, 8)
+        assert {name for name, array in weights.arrays.items() if array.ndim == 2} == {"wte", "wpe"}

@@ -1,6 +1,7 @@
 /* Threads that wait for work by looking for a moment, then sleeping.
 
-   A job is published by opening `gate`. Workers enter through it and take chunks of tasks from `next`;
+   A job is published by opening `gate`. Workers enter through it and take chunks of tasks, each from a share of
+   its own first, so that one after the other lies side by side in memory, then from the shares of others;
    when none are left the caller closes the gate and waits for those inside only, so a worker that was
    slow to wake holds nobody up: it finds the gate closed. Who is outside reads nothing but the gate.
    Between the stages of one run the workers still look, so only the first stage pays for waking them. */
@@ -17,6 +18,11 @@
 enum { MOST_THREADS = 64, LOOKS = 2000 };
 enum { INSIDE = 1, CLOSED = 1 << 16, JOB = 1 << 17 }; /* the gate: workers inside, whether closed, the job's number */
 
+typedef struct share { /* of the tasks; in lines of its own, as its owner writes it for each chunk */
+    _Alignas(128) _Atomic int64_t next;
+    int64_t end;
+} share;
+
 static struct {
     pthread_mutex_t lent;   /* held by the run that has the pool */
     pthread_mutex_t asleep; /* guards the sleep below */
@@ -26,8 +32,8 @@ static struct {
     atomic_int wanted; /* threads, the caller counted; 0: not chosen yet */
     int32_t started;   /* workers that exist, numbered 1 .. started; touched only by who has `lent` */
     int32_t joining;   /* threads of the present job, the caller counted */
-    int64_t tasks, chunk;
-    _Atomic int64_t next;
+    int64_t chunk;
+    share shares[MOST_THREADS];
     anex_team_body *body;
     void *context;
 } team = {.lent = PTHREAD_MUTEX_INITIALIZER, .asleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .gate = CLOSED};
@@ -63,11 +69,14 @@ void anex_set_num_threads(int32_t threads) {
 }
 
 static void take_chunks(int32_t worker) {
-    for (;;) {
-        int64_t begin = atomic_fetch_add_explicit(&team.next, team.chunk, memory_order_relaxed);
-        if (begin >= team.tasks) return;
-        int64_t end = begin + team.chunk;
-        team.body(team.context, worker, begin, end < team.tasks ? end : team.tasks);
+    for (int32_t i = 0; i < team.joining; i++) {
+        share *from = &team.shares[(worker + i) % team.joining];
+        while (atomic_load_explicit(&from->next, memory_order_relaxed) < from->end) {
+            int64_t begin = atomic_fetch_add_explicit(&from->next, team.chunk, memory_order_relaxed);
+            if (begin >= from->end) break;
+            int64_t end = begin + team.chunk;
+            team.body(team.context, worker, begin, end < from->end ? end : from->end);
+        }
     }
 }
 
@@ -146,8 +155,11 @@ void anex_team_return(int32_t workers) {
 }
 
 void anex_team_run(int32_t workers, int64_t tasks, int64_t chunk, anex_team_body *body, void *context) {
-    team.tasks = tasks, team.chunk = chunk, team.body = body, team.context = context, team.joining = workers;
-    atomic_store_explicit(&team.next, 0, memory_order_relaxed);
+    team.chunk = chunk, team.body = body, team.context = context, team.joining = workers;
+    for (int32_t i = 0; i < workers; i++) {
+        atomic_store_explicit(&team.shares[i].next, tasks * i / workers, memory_order_relaxed);
+        team.shares[i].end = tasks * (i + 1) / workers;
+    }
     atomic_store(&team.gate, (atomic_load(&team.gate) / JOB + 1) * JOB);
     if (atomic_load(&team.sleepers)) {
         pthread_mutex_lock(&team.asleep);

@@ -153,9 +153,11 @@ class Graphs:
 
     def _single_attention(self, x: Any, layer: int, begin: Any, end: Any, mask: Any, k: Any, v: Any) -> Any:
         config, at = self.config, f"layer_{layer:02}/"
-        normal = self._norm(x, at + "ln1")
+        three = self._linear(self._norm(x, at + "ln1"), at, "qkv")
         one = (1, config.n_head, 1, config.head_size)
-        query, key, value = (mb.reshape(x=_as(self.cache, self._linear(normal, at, part)), shape=one) for part in "qkv")
+        query, key, value = (
+            mb.reshape(x=_as(self.cache, part), shape=one) for part in mb.split(x=three, num_splits=3, axis=1)
+        )
         if config.scale_attn_by_inverse_layer_idx:
             query = mb.mul(x=query, y=np.dtype(self.cache).type(1 / (layer + 1)))
         keys, values = (_write(state, update, begin, end) for state, update in ((k, key), (v, value)))
