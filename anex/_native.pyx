@@ -93,8 +93,7 @@ cdef class Tensor:
         if <size_t> anex_tensor_extent(&tensor.t) > anex_memory_bytes(tensor.memory):
             raise errors.ShapeError(f"surface {share_id} has {anex_memory_bytes(tensor.memory)} bytes; a tensor of shape "
                                     f"{tuple(shape)} and strides {tuple(strides)} needs {anex_tensor_extent(&tensor.t)}")
-        tensor.t.data = anex_memory_data(tensor.memory)
-        tensor.surface = anex_memory_surface_id(tensor.memory)
+        place(tensor)
         return tensor
 
     @staticmethod
@@ -116,6 +115,7 @@ cdef class Tensor:
             view[0] = operand.view
             operand.held = False  # the memory has it now
             tensor.t = operand.own
+            tensor.low, tensor.high = operand.low, operand.high
             tensor.is_readonly = view.readonly
             return tensor
         finally:
@@ -213,7 +213,7 @@ cdef class Tensor:
         self.exports += 1
         self.lock()
         try:
-            if overlap(&self.t, operand.tensor):
+            if meet(self.low, self.high, &operand):
                 return self.copy_from(numpy().array(source))
             with nogil:
                 status = anex_tensor_copy(&self.t, operand.tensor, &error)
@@ -351,9 +351,15 @@ cdef int allocate(Tensor tensor, int64_t least) except -1:
     if tensor.t.rank and anex_dtypes[tensor.t.dtype].bits >= 8:
         bytes = max(bytes, tensor.t.shape[0] * tensor.t.strides[0])
     check(anex_memory_new(<size_t> max(bytes, least), &tensor.memory, &error), &error)
+    place(tensor)
+    return 0
+
+
+cdef void place(Tensor tensor) noexcept:
+    """Its elements are in its memory now."""
     tensor.t.data = anex_memory_data(tensor.memory)
     tensor.surface = anex_memory_surface_id(tensor.memory)
-    return 0
+    bounds(&tensor.t, &tensor.low, &tensor.high)
 
 
 cdef char order_asked_for(int flags) noexcept:

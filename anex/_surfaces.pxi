@@ -163,7 +163,7 @@ cdef class SurfaceFunction(Executable):
         """Run, and return the wall seconds instead of the results."""
         self.need_ready()
         begin = perf_counter()
-        self.run_timed(arguments, out, NULL)
+        self.run_timed(items_of(arguments), len(arguments), out, NULL)
         return (perf_counter() - begin,)
 
     def ports(self):

@@ -131,6 +131,9 @@ anex_status anex_plan_control(anex_plan *plan, const char *op, const char *name,
 anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_value *outputs, anex_error *error);
 const anex_tensor *anex_plan_tensor(const anex_plan *plan, anex_value value); /* shape and dtype of a value */
 
+/* Whether a run of the finished plan on packed tensors should take a few microseconds at most. */
+bool anex_plan_is_brief(const anex_plan *plan);
+
 typedef struct anex_plan_stats {
     int64_t nodes;           /* ops that run; views and folded ops do not */
     int64_t arena_bytes;     /* intermediate tensors, placed by lifetime */
