@@ -40,7 +40,7 @@ cdef class Executable:
     cdef int new_result(self, Tensor tensor, int32_t i) except -1:
         """Memory for operand i, an output, laid out as the device likes it."""
         tensor.t = self.specs[i]
-        return allocate(tensor, 0)
+        return allocate(tensor, 0, False)
 
     # ---- running
 

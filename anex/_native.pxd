@@ -41,7 +41,7 @@ cdef extern from "anex.h" nogil:
 
     ctypedef struct anex_memory:
         pass
-    anex_status anex_memory_new(size_t, anex_memory **, anex_error *)
+    anex_status anex_memory_new(size_t, c_bool, anex_memory **, anex_error *)
     anex_status anex_memory_wrap(void *, void (*)(void *) noexcept, void *, anex_memory **, anex_error *)
     void *anex_memory_data(const anex_memory *)
     anex_memory *anex_memory_retain(anex_memory *)
