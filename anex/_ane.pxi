@@ -186,7 +186,7 @@ cdef class AneFunction(SurfaceFunction):
         if self.measures:
             timed = &seconds
         begin = perf_counter()
-        self.run_timed(arguments, out, timed)
+        self.run_timed(items_of(arguments), len(arguments), out, timed)
         wall = perf_counter() - begin
         if self.measures and self.measured.has_stats and self.measured.hardware_ns:
             return (self.measured.hardware_ns * 1e-9,)

@@ -40,7 +40,7 @@ cdef class Executable:
     cdef int new_result(self, Tensor tensor, int32_t i) except -1:
         """Memory for operand i, an output, laid out as the device likes it."""
         tensor.t = self.specs[i]
-        return allocate(tensor, 0)
+        return allocate(tensor, 0, False)
 
     # ---- running
 
@@ -56,13 +56,13 @@ cdef class Executable:
 
     def run(self, tuple arguments not None, out=None):
         """Run on one Tensor or buffer per input; into `out` (one, or a tuple), or into new tensors."""
-        return self.run_timed(arguments, out, NULL)
+        return self.run_timed(items_of(arguments), len(arguments), out, NULL)
 
     def begin(self, tuple arguments not None, out=None):
         """A call whose operands are pinned now, to be run later."""
         return Submission(self, arguments, out)
 
-    cdef object run_timed(self, tuple arguments, out, double *seconds):
+    cdef object run_timed(self, PyObject *const *arguments, Py_ssize_t count, out, double *seconds):
         cdef Operand few[FEW]
         cdef void *pointers[FEW]
         cdef Call call
@@ -74,7 +74,7 @@ cdef class Executable:
             allocate_call(&call, total)
         self.running += 1
         try:
-            self.hold(&call, arguments, results, out is not None)
+            self.hold(&call, arguments, count, results, out is not None)
             self.launch(&call)
         finally:
             self.let_go(&call)
@@ -87,22 +87,22 @@ cdef class Executable:
             return out
         return (<tuple> results)[0] if self.n_outputs == 1 else results
 
-    cdef int hold(self, Call *call, tuple arguments, results, bint given) except -1:
+    cdef int hold(self, Call *call, PyObject *const *arguments, Py_ssize_t count, results, bint given) except -1:
         """Pin every operand and see that it fits. `results`: a tuple, or the only output itself."""
         cdef int32_t total = self.n_inputs + self.n_outputs
-        if len(arguments) != self.n_inputs:
+        cdef PyObject *only = <PyObject *> results
+        cdef PyObject *const *outputs = items_of(<tuple> results) if type(results) is tuple else &only
+        if count != self.n_inputs:
             raise errors.ArgumentError(f"the program takes {self.n_inputs} input(s) ({', '.join(self.input_names)}); "
-                                       f"got {len(arguments)}")
+                                       f"got {count}")
         while call.held < total:
             if call.held < self.n_inputs:
-                self.take(&call.operands[call.held], call.held, arguments[call.held])
-            elif type(results) is tuple:
-                self.take(&call.operands[call.held], call.held, (<tuple> results)[call.held - self.n_inputs])
+                self.take(&call.operands[call.held], call.held, <object> arguments[call.held])
             else:
-                self.take(&call.operands[call.held], call.held, results)
+                self.take(&call.operands[call.held], call.held, <object> outputs[call.held - self.n_inputs])
             call.held += 1
         if given:
-            self.refuse_overlaps(call, arguments, results)
+            self.refuse_overlaps(call, arguments, outputs)
         return 0
 
     cdef void let_go(self, Call *call) noexcept:
@@ -136,11 +136,16 @@ cdef class Executable:
                                        f"out= has {count}")
         return out
 
-    cdef int take(self, Operand *operand, int32_t i, argument) except -1:
+    cdef inline int take(self, Operand *operand, int32_t i, argument) except -1:
         """Pin input i, or output i - n_inputs, and see that it fits."""
-        cdef bint is_output = i >= self.n_inputs
-        if not isinstance(argument, Tensor) or not pin(operand, <Tensor> argument, is_output):
-            acquire(operand, argument, is_output, self.label(i))
+        if type(argument) is Tensor and pin(operand, <Tensor> argument, i >= self.n_inputs):
+            if fits(operand.tensor, &self.specs[i]):
+                return 0
+            release(operand)
+        return self.take_any(operand, i, argument)
+
+    cdef int take_any(self, Operand *operand, int32_t i, argument) except -1:
+        acquire(operand, argument, i >= self.n_inputs, self.label(i))
         if fits(operand.tensor, &self.specs[i]):
             return 0
         kind = errors.ShapeError if operand.tensor.dtype == self.specs[i].dtype else errors.DTypeError
@@ -154,17 +159,28 @@ cdef class Executable:
             return f"input {self.input_names[i]!r}"
         return f"output {self.output_names[i - self.n_inputs]!r}"
 
-    cdef int refuse_overlaps(self, Call *call, tuple arguments, results) except -1:
-        cdef int32_t o, i
-        for o in range(self.n_inputs, self.n_inputs + self.n_outputs):
+    cdef int refuse_overlaps(self, Call *call, PyObject *const *arguments, PyObject *const *outputs) except -1:
+        cdef int32_t o, i, n = self.n_inputs
+        for o in range(n, n + self.n_outputs):
             for i in range(o):
-                if not overlap(call.operands[o].tensor, call.operands[i].tensor):
+                if not overlap(&call.operands[o], &call.operands[i]):
                     continue
-                everything = arguments + (results if type(results) is tuple else (results,))
-                if numpy().shares_memory(everything[o], everything[i]):
+                other = <object> arguments[i] if i < n else <object> outputs[i - n]
+                if numpy().shares_memory(<object> outputs[o - n], other):
                     names = self.input_names + self.output_names
                     raise errors.ArgumentError(f"out= for {names[o]!r} shares memory with {names[i]!r}; give it memory of its own")
         return 0
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyTupleObject:
+        PyObject **ob_item
+    Py_ssize_t PyVectorcall_NARGS(size_t flags)
+
+
+cdef inline PyObject *const *items_of(tuple items) noexcept:
+    """Its items, which live as long as it does."""
+    return (<PyTupleObject *> <PyObject *> items).ob_item
 
 
 cdef int allocate_call(Call *call, int32_t total) except -1:
@@ -201,7 +217,7 @@ cdef class Submission:
         allocate_call(&self.call, executable.n_inputs + executable.n_outputs)
         executable.running += 1
         self.pinned = True  # from here on let_go() undoes it
-        executable.hold(&self.call, arguments, self.results, out is not None)
+        executable.hold(&self.call, items_of(arguments), len(arguments), self.results, out is not None)
 
     def __dealloc__(self):
         if self.pinned:
@@ -240,13 +256,19 @@ cdef class Submission:
 
 
 cdef class Binder:
-    """What a ``Caller`` knows of its program."""
+    """What a ``Caller`` knows of its program, and how it is called: without a Python frame, a tuple or a dict in between."""
 
+    cdef void *vectorcall
+    cdef Executable native     # NULL where `run` is that of something else
     cdef object run
     cdef tuple names
     cdef bint stateful
 
+    def __cinit__(self, *_, **__):
+        self.vectorcall = <void *> call_program
+
     def __init__(self, executable, names, bint stateful):
+        self.native = executable if isinstance(executable, Executable) else None
         self.run, self.names, self.stateful = executable.run, tuple(names), stateful
 
     def bind(self, tuple arguments, dict named, state):
@@ -256,37 +278,61 @@ cdef class Binder:
         return arguments + self.state_tensors(state) if self.stateful or state is not None else arguments
 
 
-cdef object call_program(object caller, tuple arguments, PyObject *keywords):
-    """``program(x, y=y, out=z)``. Of the keywords `out` is read where it stands, and no dict of ours made for it."""
+cdef object call_program(object caller, PyObject *const *arguments, size_t flags, PyObject *keywords):
+    """``program(x, y=y, out=z)``. The arguments are read where they stand; inputs by name are put in order first."""
     cdef Binder binder = <Binder> caller
-    cdef PyObject *out = NULL
+    cdef Py_ssize_t count = PyVectorcall_NARGS(flags), given = 0
+    cdef PyObject *out = <PyObject *> None
     if keywords != NULL:
-        out = PyDict_GetItemWithError(<dict> keywords, "out")
-    if binder.stateful or (keywords != NULL and len(<dict> keywords) > (out != NULL)):
-        named = {} if keywords == NULL else dict(<dict> keywords)
-        given, state = named.pop("out", None), named.pop("state", None)
-        return binder.run(binder.bind(arguments, named, state), given)
-    return binder.run(arguments, <object> out if out != NULL else None)
+        given = len(<tuple> keywords)
+    if given == 1 and (<tuple> keywords)[0] == "out":
+        out = arguments[count]
+        given = 0
+    if given == 0 and not binder.stateful:
+        if binder.native is not None:
+            return binder.native.run_timed(arguments, count, <object> out, NULL)
+    named = {(<tuple> keywords)[i]: <object> arguments[count + i] for i in range(given)}
+    result = named.pop("out", <object> out)
+    state = named.pop("state", None)
+    return binder.run(binder.bind(tuple([<object> arguments[i] for i in range(count)]), named, state), result)
 
 
 cdef extern from *:
     """
-    static PyObject *anex_new_caller(void *call, PyObject *bases) {
+    #include <structmember.h>
+    /* Before Python 3.12 a class made by a class statement does not inherit the flag, though it does the slots. */
+    static PyObject *anex_caller_subclass(PyObject *type, PyObject *unused) {
+        (void)unused;
+        if (((PyTypeObject *)type)->tp_call == PyVectorcall_Call)
+            ((PyTypeObject *)type)->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+        Py_RETURN_NONE;
+    }
+    /* A type with slots that Cython does not give: its instances have their vectorcall `offset` bytes from their start. */
+    static PyObject *anex_new_caller(Py_ssize_t offset, PyObject *bases) {
+        static PyMethodDef methods[] = {
+            {"__init_subclass__", anex_caller_subclass, METH_CLASS | METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+        PyMemberDef members[] = {{"__vectorcalloffset__", T_PYSSIZET, offset, READONLY, NULL}, {NULL, 0, 0, 0, NULL}};
         PyType_Slot slots[] = {
-            {Py_tp_call, call},
+            {Py_tp_call, (void *)PyVectorcall_Call},
+            {Py_tp_members, members},
+            {Py_tp_methods, methods},
             {Py_tp_doc, "What is called as ``program(x, y=y, out=z)``, without a Python frame in between."},
             {0, NULL},
         };
-        PyType_Spec spec = {"anex._native.Caller", 0, 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, slots};
+        PyType_Spec spec = {"anex._native.Caller", 0, 0,
+                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_VECTORCALL, slots};
         return PyType_FromSpecWithBases(&spec, bases);
     }
     """
-    PyObject *PyDict_GetItemWithError(dict, object) except? NULL
-    object anex_new_caller(void *call, tuple bases)
+    object anex_new_caller(Py_ssize_t offset, tuple bases)
 
 
-# A `__call__` of Cython's copies the keywords, which allocates; hence a type whose slot is the function itself.
-Caller = anex_new_caller(<void *> call_program, (Binder,))
+cdef object make_caller():
+    cdef Binder one = Binder.__new__(Binder)
+    return anex_new_caller(<char *> &one.vectorcall - <char *> <PyObject *> one, (Binder,))
+
+
+Caller = make_caller()
 
 
 cdef tuple by_position(tuple names, tuple arguments, dict named):

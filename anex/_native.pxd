@@ -41,7 +41,7 @@ cdef extern from "anex.h" nogil:
 
     ctypedef struct anex_memory:
         pass
-    anex_status anex_memory_new(size_t, anex_memory **, anex_error *)
+    anex_status anex_memory_new(size_t, c_bool, anex_memory **, anex_error *)
     anex_status anex_memory_wrap(void *, void (*)(void *) noexcept, void *, anex_memory **, anex_error *)
     void *anex_memory_data(const anex_memory *)
     anex_memory *anex_memory_retain(anex_memory *)
@@ -78,6 +78,7 @@ cdef extern from "anex.h" nogil:
     anex_status anex_plan_op(anex_plan *, const char *, const char *, int32_t, const anex_value *, int32_t,
                              const anex_value *, int32_t, const anex_value *, anex_value, anex_error *)
     anex_status anex_plan_finish(anex_plan *, int32_t, const anex_value *, anex_error *)
+    c_bool anex_plan_is_brief(const anex_plan *)
     const anex_tensor *anex_plan_tensor(const anex_plan *, anex_value)
     anex_plan_stats anex_plan_get_stats(const anex_plan *)
     anex_status anex_plan_run(anex_plan *, const anex_tensor *const *, const anex_tensor *const *, anex_error *)
@@ -208,6 +209,8 @@ cdef extern from "anex.h" nogil:
 cdef class Tensor:
     cdef anex_tensor t
     cdef anex_memory *memory
+    cdef char *low             # the bytes of its elements: from here
+    cdef char *high            # to before this
     cdef Py_ssize_t exports, locks, packed_bytes, packed_stride
     cdef uint32_t surface  # its number, or 0: plain memory
     cdef bint is_readonly

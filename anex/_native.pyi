@@ -15,7 +15,9 @@ DTYPES: dict[str, int]
 class Tensor:
     """Memory with a shape and a dtype, of no device in particular; see the class itself."""
 
-    def __init__(self, shape: Sequence[SupportsIndex], dtype: str, padded: bool = False) -> None: ...
+    def __init__(
+        self, shape: Sequence[SupportsIndex], dtype: str, padded: bool = False, zeroed: bool = True
+    ) -> None: ...
     @staticmethod
     def wrap(buffer: object) -> Tensor: ...
     @staticmethod

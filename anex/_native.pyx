@@ -71,11 +71,11 @@ cdef class Tensor:
     A 4-bit tensor holds two values a byte, the first in the low half; its views are the packed bytes.
     """
 
-    def __init__(self, shape, str dtype, bint padded=False):
+    def __init__(self, shape, str dtype, bint padded=False, bint zeroed=True):
         if self.memory != NULL:
             raise errors.Error("a tensor is initialised once")
         init_tensor(&self.t, shape, find_dtype(dtype), 64 if padded else 0)
-        allocate(self, 0)
+        allocate(self, 0, zeroed)
 
     @staticmethod
     def from_surface(uint32_t share_id, shape, str dtype, strides):
@@ -93,8 +93,7 @@ cdef class Tensor:
         if <size_t> anex_tensor_extent(&tensor.t) > anex_memory_bytes(tensor.memory):
             raise errors.ShapeError(f"surface {share_id} has {anex_memory_bytes(tensor.memory)} bytes; a tensor of shape "
                                     f"{tuple(shape)} and strides {tuple(strides)} needs {anex_tensor_extent(&tensor.t)}")
-        tensor.t.data = anex_memory_data(tensor.memory)
-        tensor.surface = anex_memory_surface_id(tensor.memory)
+        place(tensor)
         return tensor
 
     @staticmethod
@@ -116,6 +115,7 @@ cdef class Tensor:
             view[0] = operand.view
             operand.held = False  # the memory has it now
             tensor.t = operand.own
+            tensor.low, tensor.high = operand.low, operand.high
             tensor.is_readonly = view.readonly
             return tensor
         finally:
@@ -213,7 +213,7 @@ cdef class Tensor:
         self.exports += 1
         self.lock()
         try:
-            if overlap(&self.t, operand.tensor):
+            if meet(self.low, self.high, &operand):
                 return self.copy_from(numpy().array(source))
             with nogil:
                 status = anex_tensor_copy(&self.t, operand.tensor, &error)
@@ -242,7 +242,7 @@ cdef class Tensor:
             name = found.name if found.isnative else str(found)
         if not copy and name == self.dtype_name:
             return self
-        made = Tensor(self.shape, name)
+        made = Tensor(self.shape, name, False, False)
         if anex_dtypes[made.t.dtype].bits < 8 or anex_dtypes[self.t.dtype].bits < 8:
             raise errors.DTypeError(f"astype from {self.dtype_name} to {name}: anex.tensor packs 4-bit values, and only "
                                     "programs unpack them")
@@ -344,16 +344,22 @@ cdef inline bint is_float(const anex_tensor *t) noexcept:
     return t.dtype == ANEX_F16 or t.dtype == ANEX_F32
 
 
-cdef int allocate(Tensor tensor, int64_t least) except -1:
+cdef int allocate(Tensor tensor, int64_t least, bint zeroed) except -1:
     """Memory for whole rows and planes, as surfaces are measured, and of `least` bytes."""
     cdef anex_error error
     cdef int64_t bytes = anex_tensor_extent(&tensor.t)
     if tensor.t.rank and anex_dtypes[tensor.t.dtype].bits >= 8:
         bytes = max(bytes, tensor.t.shape[0] * tensor.t.strides[0])
-    check(anex_memory_new(<size_t> max(bytes, least), &tensor.memory, &error), &error)
+    check(anex_memory_new(<size_t> max(bytes, least), zeroed, &tensor.memory, &error), &error)
+    place(tensor)
+    return 0
+
+
+cdef void place(Tensor tensor) noexcept:
+    """Its elements are in its memory now."""
     tensor.t.data = anex_memory_data(tensor.memory)
     tensor.surface = anex_memory_surface_id(tensor.memory)
-    return 0
+    bounds(&tensor.t, &tensor.low, &tensor.high)
 
 
 cdef char order_asked_for(int flags) noexcept:

@@ -13,6 +13,8 @@ cdef numpy_from_dlpack(exporter, name):
 
 cdef struct Operand:
     const anex_tensor *tensor  # that of a Tensor, or `own`
+    char *low                  # the bytes it may touch: from here
+    char *high                 # to before this
     anex_tensor own
     PyObject *pinned           # a Tensor with an export of ours, or NULL: then `view` is
     Py_buffer view
@@ -48,7 +50,7 @@ cdef inline bint pin(Operand *operand, Tensor tensor, bint writable) noexcept:
     tensor.exports += 1
     Py_INCREF(tensor)
     operand.pinned, operand.held, operand.locked = <PyObject *> tensor, True, False
-    operand.tensor = &tensor.t
+    operand.tensor, operand.low, operand.high = &tensor.t, tensor.low, tensor.high
     return True
 
 
@@ -87,13 +89,15 @@ cdef int acquire(Operand *operand, argument, bint writable, name) except -1:
         operand.own.shape[i] = operand.view.shape[i]
         operand.own.strides[i] = operand.view.strides[i]
     operand.tensor = &operand.own
+    bounds(&operand.own, &operand.low, &operand.high)
     operand.held = True
     return 0
 
 
 cdef inline void lock_operand(Operand *operand) noexcept:
-    """The processor reads or writes the operand until it is released; a buffer's owner knows already."""
-    if operand.pinned != NULL and not operand.locked:
+    """The processor reads or writes the operand until it is released; a buffer's owner knows already, and who has plain
+    memory need not."""
+    if operand.pinned != NULL and (<Tensor> operand.pinned).surface and not operand.locked:
         operand.locked = True
         (<Tensor> operand.pinned).lock()
 
@@ -118,15 +122,21 @@ cdef str mismatch(const anex_tensor *found, const anex_tensor *wanted, name):
 
 
 cdef inline bint fits(const anex_tensor *found, const anex_tensor *wanted) noexcept nogil:
-    return (found.dtype == wanted.dtype and found.rank == wanted.rank
-            and memcmp(found.shape, wanted.shape, sizeof(int64_t) * <size_t> wanted.rank) == 0)
+    if found.dtype != wanted.dtype or found.rank != wanted.rank:
+        return False
+    for i in range(wanted.rank):
+        if found.shape[i] != wanted.shape[i]:
+            return False
+    return True
 
 
 cdef void bounds(const anex_tensor *t, char **low, char **high) noexcept nogil:
-    """The bytes a tensor may touch; strides of foreign arrays can be negative."""
+    """The bytes a tensor may touch; strides of foreign arrays can be negative. None, of one without elements."""
     cdef int64_t step
-    low[0] = <char *> t.data
-    high[0] = low[0] + anex_dtypes[t.dtype].bits // 8
+    low[0] = high[0] = <char *> t.data
+    if anex_tensor_size(t) == 0:
+        return
+    high[0] += anex_dtypes[t.dtype].bits // 8
     for i in range(t.rank):
         step = (t.shape[i] - 1) * t.strides[i]
         if step < 0:
@@ -135,13 +145,9 @@ cdef void bounds(const anex_tensor *t, char **low, char **high) noexcept nogil:
             high[0] += step
 
 
-cdef inline bint overlap(const anex_tensor *a, const anex_tensor *b) noexcept nogil:
-    cdef char *a0
-    cdef char *a1
-    cdef char *b0
-    cdef char *b1
-    if anex_tensor_size(a) == 0 or anex_tensor_size(b) == 0:
-        return False
-    bounds(a, &a0, &a1)
-    bounds(b, &b0, &b1)
-    return a0 < b1 and b0 < a1
+cdef inline bint meet(const char *low, const char *high, const Operand *other) noexcept nogil:
+    return low < other.high and other.low < high and low < high and other.low < other.high
+
+
+cdef inline bint overlap(const Operand *a, const Operand *b) noexcept nogil:
+    return meet(a.low, a.high, b)

@@ -79,7 +79,7 @@ cdef class SurfaceFunction(Executable):
 
     cdef int new_result(self, Tensor tensor, int32_t i) except -1:
         tensor.t = self.specs[i]
-        return allocate(tensor, self.sizes[i])
+        return allocate(tensor, self.sizes[i], False)
 
     cdef int launch(self, Call *call) except -1:
         self.arrange(call)
@@ -120,7 +120,7 @@ cdef class SurfaceFunction(Executable):
             else:
                 call.frame, self.idle = self.idle, self.idle.next
         if call.frame.memories[i] == NULL:
-            check(anex_memory_new(<size_t> self.sizes[i], &call.frame.memories[i], &error), &error)
+            check(anex_memory_new(<size_t> self.sizes[i], True, &call.frame.memories[i], &error), &error)
         call.slots[i] = call.frame.memories[i]
         self.staged += 1
         return 0
@@ -163,7 +163,7 @@ cdef class SurfaceFunction(Executable):
         """Run, and return the wall seconds instead of the results."""
         self.need_ready()
         begin = perf_counter()
-        self.run_timed(arguments, out, NULL)
+        self.run_timed(items_of(arguments), len(arguments), out, NULL)
         return (perf_counter() - begin,)
 
     def ports(self):

@@ -16,6 +16,9 @@ from .spec import Spec, spec
 
 # Native ones, between which the native layer converts.
 FLOATS: dict[np.dtype[Any], str] = {np.dtype(name): name for name in ("float16", "float32")}
+# As people mostly write them
+FLOAT_NAMES: dict[Any, str] = {**FLOATS, **{name: name for name in FLOATS.values()}, np.float16: "float16",
+                               np.float32: "float32"}  # fmt: skip
 PACKED_DTYPES = {"int4": (-8, 7), "uint4": (0, 15)}
 
 
@@ -46,15 +49,19 @@ def empty(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padde
     >>> anex.empty((1, 64, 1, 5), padded=True).strides
     (4096, 64, 64, 2)
     """
+    return _new(shape, dtype, padded, zeroed=False)
+
+
+def _new(shape: Iterable[int] | int, dtype: npt.DTypeLike, padded: bool | None, *, zeroed: bool) -> Tensor:
     name = dtype if isinstance(dtype, str) and dtype in PACKED_DTYPES else None
     found = spec(shape, "uint8" if name else dtype)
     surfaces = are_surfaces()
-    return Tensor(found.shape, name or found.dtype.name, surfaces if padded is None else padded)
+    return Tensor(found.shape, name or found.dtype.name, surfaces if padded is None else padded, zeroed)
 
 
 def zeros(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded: bool | None = None) -> Tensor:
     """As ``empty``, filled with 0."""
-    return empty(shape, dtype, padded=padded)  # fresh memory is zeroed
+    return _new(shape, dtype, padded, zeroed=True)
 
 
 def ones(shape: Iterable[int] | int, dtype: npt.DTypeLike = "float16", *, padded: bool | None = None) -> Tensor:
@@ -96,7 +103,8 @@ def tensor(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None, *, padded: b
     (2, 2)
     """
     if (floats := _floats(data, dtype)) is not None:
-        result = Tensor(data.shape, floats, are_surfaces() if padded is None else padded)  # type: ignore[union-attr]
+        shape = data.shape  # type: ignore[union-attr]
+        result = Tensor(shape, floats, are_surfaces() if padded is None else padded, False)
         result.copy_from(data)  # in C: numpy converts float16 an element at a time
         return result
     typed = hasattr(data, "dtype") or hasattr(data, "__array__") or hasattr(data, "__dlpack__")
@@ -123,13 +131,13 @@ def tensor(data: npt.ArrayLike, dtype: npt.DTypeLike | None = None, *, padded: b
 def _floats(data: Any, dtype: npt.DTypeLike | None) -> str | None:
     """The name of the result's dtype where an array or tensor and the result are floats of Core ML's; else None."""
     kind = type(data)
-    source = data.dtype_name if kind is Tensor else FLOATS.get(data.dtype) if kind is np.ndarray else None
-    if source not in FLOATS.values() or not data.size:  # an empty one is refused like any other
+    source = FLOAT_NAMES.get(data.dtype_name if kind is Tensor else data.dtype if kind is np.ndarray else None)
+    if source is None or not data.size:  # an empty one is refused like any other
         return None
     if dtype is None:
         return source
     try:
-        return FLOATS.get(np.dtype(dtype))
+        return FLOAT_NAMES.get(dtype) or FLOATS.get(np.dtype(dtype))
     except TypeError:
         return None  # "int4", or nonsense
 

@@ -79,9 +79,9 @@ bool anex_tensor_is_packed(const anex_tensor *tensor);
 /* Copy element by element, whatever the strides; converts between float16 and float32 only. */
 anex_status anex_tensor_copy(const anex_tensor *to, const anex_tensor *from, anex_error *error);
 
-/* Counted memory: aligned and zeroed, or somebody else's with a function to give it back. */
+/* Counted memory: aligned, `zeroed` or of unchosen values, or somebody else's with a function to give it back. */
 typedef struct anex_memory anex_memory;
-anex_status anex_memory_new(size_t bytes, anex_memory **memory, anex_error *error);
+anex_status anex_memory_new(size_t bytes, bool zeroed, anex_memory **memory, anex_error *error);
 anex_status anex_memory_wrap(void *data, void (*give_back)(void *owner), void *owner, anex_memory **memory,
                              anex_error *error);
 void *anex_memory_data(const anex_memory *memory);
@@ -130,6 +130,9 @@ anex_status anex_plan_control(anex_plan *plan, const char *op, const char *name,
                               anex_error *error);
 anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_value *outputs, anex_error *error);
 const anex_tensor *anex_plan_tensor(const anex_plan *plan, anex_value value); /* shape and dtype of a value */
+
+/* Whether a run of the finished plan on packed tensors should take a few microseconds at most. */
+bool anex_plan_is_brief(const anex_plan *plan);
 
 typedef struct anex_plan_stats {
     int64_t nodes;           /* ops that run; views and folded ops do not */

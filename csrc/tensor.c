@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "cpu/isa.h"
-#include "memory.h"
+#include "cpu/team.h"
 
 const anex_dtype_info anex_dtypes[ANEX_DTYPE_COUNT] = {
 #define ANEX_DTYPE(name, numpy, format, bits, dlpack) {numpy, format, bits, dlpack},
@@ -151,6 +151,33 @@ static copy_row *choose_row(anex_dtype to, anex_dtype from) {
     return anex_dtypes[to].bits == 8 ? copy_row_8 : anex_dtypes[to].bits == 16 ? copy_row_16 : copy_row_32;
 }
 
+/* A long run of packed elements, cut for the threads of the engine: each also touches its part of new pages first. */
+enum { LONG_RUN = 1 << 21, LEAST_CHUNK = 1 << 15, MOST_CHUNK = 1 << 20 }; /* bytes read and written; elements */
+typedef struct long_run {
+    copy_row *row;
+    char *to;
+    const char *from;
+    int64_t to_step, from_step;
+} long_run;
+
+static void copy_chunk(void *context, int32_t worker, int64_t begin, int64_t end) {
+    const long_run *r = context;
+    (void)worker;
+    r->row(r->to + begin * r->to_step, r->to_step, r->from + begin * r->from_step, r->from_step, end - begin);
+}
+
+static void copy_run(long_run run, int64_t n) {
+    bool is_long = run.to_step > 0 && run.from_step > 0 && n >= LONG_RUN / (run.to_step + run.from_step);
+    int32_t workers = is_long ? anex_team_borrow() : 1;
+    int64_t chunk = n / (workers * 4) & -LEAST_CHUNK;
+    if (workers == 1)
+        copy_chunk(&run, 0, 0, n);
+    else
+        anex_team_run(workers, n, chunk < LEAST_CHUNK ? LEAST_CHUNK : chunk > MOST_CHUNK ? MOST_CHUNK : chunk,
+                      copy_chunk, &run);
+    anex_team_return(workers);
+}
+
 static bool can_merge(const anex_tensor *t, int32_t outer, int64_t inner_shape, int64_t inner_stride) {
     return t->strides[outer] == inner_shape * inner_stride;
 }
@@ -184,6 +211,10 @@ anex_status anex_tensor_copy(const anex_tensor *to, const anex_tensor *from, ane
     int64_t index[ANEX_MAX_RANK] = {0};
     char *t = to->data;
     const char *f = from->data;
+    if (axis < 0) {
+        copy_run((long_run){row, t, f, to_step, from_step}, n);
+        return ANEX_OK;
+    }
     for (;;) {
         row(t, to_step, f, from_step, n);
         int32_t i = axis;
@@ -195,76 +226,4 @@ anex_status anex_tensor_copy(const anex_tensor *to, const anex_tensor *from, ane
         }
         if (i < 0) return ANEX_OK;
     }
-}
-
-/* ---- memory --------------------------------------------------------------------------------- */
-
-anex_status anex_memory_wrap(void *data, void (*give_back)(void *owner), void *owner, anex_memory **memory,
-                             anex_error *error) {
-    anex_memory *m = calloc(1, sizeof *m);
-    if (!m) return anex_fail(error, ANEX_MEMORY, "out of memory");
-    atomic_init(&m->references, 1);
-    m->data = data, m->give_back = give_back, m->owner = owner;
-    *memory = m;
-    return ANEX_OK;
-}
-
-static anex_status wrap_surface(anex_surface *surface, anex_memory **memory, anex_error *error) {
-    anex_status status = anex_memory_wrap(anex_surface_data(surface), NULL, NULL, memory, error);
-    if (status) {
-        anex_surface_free(surface, NULL);
-        return status;
-    }
-    (*memory)->bytes = anex_surface_bytes(surface), (*memory)->surface = surface;
-    return ANEX_OK;
-}
-
-anex_status anex_memory_new(size_t bytes, anex_memory **memory, anex_error *error) {
-    if (anex_ane_is_open()) {
-        anex_surface *surface;
-        anex_status status = anex_surface_new(bytes, &surface, error);
-        return status ? status : wrap_surface(surface, memory, error);
-    }
-    /* calloc hands out untouched pages of a large block without writing them: zeroing is free */
-    char *block = bytes < SIZE_MAX - ANEX_ALIGNMENT ? calloc(1, bytes + ANEX_ALIGNMENT) : NULL;
-    if (!block) return anex_fail(error, ANEX_MEMORY, "no memory for a tensor of %zu bytes", bytes);
-    void *data = (void *)(((uintptr_t)block + ANEX_ALIGNMENT - 1) & ~(uintptr_t)(ANEX_ALIGNMENT - 1));
-    anex_status status = anex_memory_wrap(data, free, block, memory, error);
-    if (status) free(block);
-    else (*memory)->bytes = bytes;
-    return status;
-}
-
-anex_status anex_memory_of_surface(uint32_t id, anex_memory **memory, anex_error *error) {
-    anex_surface *surface;
-    anex_status status = anex_surface_find(id, &surface, error);
-    return status ? status : wrap_surface(surface, memory, error);
-}
-
-void *anex_memory_data(const anex_memory *memory) { return memory->data; }
-
-size_t anex_memory_bytes(const anex_memory *memory) { return memory->bytes; }
-
-uint32_t anex_memory_surface_id(const anex_memory *memory) {
-    return memory->surface ? anex_surface_id(memory->surface) : 0;
-}
-
-void anex_memory_lock(anex_memory *memory) {
-    if (memory->surface) anex_surface_lock(memory->surface);
-}
-
-void anex_memory_unlock(anex_memory *memory) {
-    if (memory->surface) anex_surface_unlock(memory->surface);
-}
-
-anex_memory *anex_memory_retain(anex_memory *memory) {
-    atomic_fetch_add_explicit(&memory->references, 1, memory_order_relaxed);
-    return memory;
-}
-
-void anex_memory_release(anex_memory *memory) {
-    if (!memory || atomic_fetch_sub_explicit(&memory->references, 1, memory_order_acq_rel) != 1) return;
-    if (memory->surface) anex_surface_free(memory->surface, memory);
-    if (memory->give_back) memory->give_back(memory->owner);
-    free(memory);
 }

@@ -202,7 +202,7 @@ anex_status anex_ane_run_measured(anex_ane_function *f, anex_memory *const *memo
     if (status) return status;
     *stats = (anex_ane_stats){0};
     anex_memory *memory = NULL;
-    if (!f->program->options.perf_stats_mask || anex_memory_new(STATS_BYTES, &memory, NULL))
+    if (!f->program->options.perf_stats_mask || anex_memory_new(STATS_BYTES, true, &memory, NULL))
         return anex_ane_run(f, memories, error);
     pthread_mutex_lock(&f->program->mutex);
     @autoreleasepool {

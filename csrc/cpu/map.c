@@ -150,6 +150,26 @@ static void seek(walk *w, int64_t row) {
     }
 }
 
+/* One op whose tensors are all read and written where they are, in one row: its pieces follow one another. */
+static bool is_straight(const map *m) {
+    bool straight = m->axis == 0 && m->chain.n_steps == 1 && m->out_item == m->width;
+    for (int32_t k = 0; straight && k < m->n; k++) straight = m->x[k].kind == PACKED && m->x[k].item == m->width;
+    return straight;
+}
+static void straight_work(const anex_node *node, const anex_slice *slice) {
+    const map *m = node->state;
+    const anex_step *step = &m->chain.step[0];
+    int64_t piece = m->chunk * m->lanes, begin = slice->begin * piece;
+    int64_t end = anex_min(slice->end * piece, m->extent[0] * m->lanes);
+    anex_block *block = m->width == 2 ? step->block.half : step->block.lanes;
+    for (int64_t at = begin; at < end; at += 4 * ANEX_MAP_LANES) { /* some ops look at their lanes twice */
+        const void *x[ANEX_MAP_OPERANDS];
+        for (int32_t k = 0; k < step->n; k++)
+            x[k] = (const char *)node->in[m->chain.operand[step->x[k]].slot]->data + at * m->width;
+        block((char *)node->out[0]->data + at * m->width, x, step->p, anex_min(4 * ANEX_MAP_LANES, end - at));
+    }
+}
+
 /* A task is one piece of one row. */
 static void map_work(const anex_node *node, const anex_slice *slice) {
     const map *m = node->state;
@@ -269,7 +289,7 @@ static anex_status plan_chain(anex_node *node, const anex_chain *chain, const an
     }
     node->scratch = (size_t)(m->n + 2) * BUFFER;
     node->n_stages = 0;
-    anex_add_stage(node, map_work, rows * m->pieces, 5 + cost * (double)(m->chunk * m->lanes));
+    anex_add_stage(node, is_straight(m) ? straight_work : map_work, rows * m->pieces, 5 + cost * (double)(m->chunk * m->lanes));
     return ANEX_OK;
 }
 
@@ -277,7 +297,8 @@ static anex_status plan_chain(anex_node *node, const anex_chain *chain, const an
 static anex_status join(anex_node *node, const anex_map_op *op, anex_error *error) {
     anex_node *onto = node->onto;
     if (onto->ends_float) return anex_epilogue_add(node, op, error);
-    if (onto->n_stages != 1 || onto->stage[0].work != map_work) return ANEX_OK;
+    bool is_map = onto->n_stages == 1 && (onto->stage[0].work == map_work || onto->stage[0].work == straight_work);
+    if (!is_map) return ANEX_OK;
     anex_chain chain = ((const map *)onto->state)->chain;
     if (!anex_chain_add(&chain, node, op)) return ANEX_OK;
     anex_status status = plan_chain(onto, &chain, node->out[0], error);

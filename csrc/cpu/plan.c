@@ -472,6 +472,16 @@ anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_valu
 
 const anex_tensor *anex_plan_tensor(const anex_plan *plan, anex_value number) { return &plan->values[number].tensor; }
 
+bool anex_plan_is_brief(const anex_plan *plan) {
+    double cost = 0;
+    for (int32_t i = 0; i < plan->n_nodes; i++) {
+        const anex_node *node = &plan->nodes[i].node;
+        if (node->n_blocks) return false; /* who knows how often they run */
+        for (int32_t k = 0; k < node->n_stages; k++) cost += node->stage[k].cost * (double)node->stage[k].tasks;
+    }
+    return cost + 50.0 * plan->n_nodes <= BRIEF;
+}
+
 anex_plan_stats anex_plan_get_stats(const anex_plan *plan) {
     return (anex_plan_stats){.nodes = plan->n_nodes,
                              .arena_bytes = plan->arena_bytes,

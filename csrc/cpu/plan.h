@@ -10,7 +10,8 @@
 enum {
     NOWHERE = -1,
     KEPT = 16,            /* contexts kept for the next run; more only while more runs go on at once */
-    WORTH_SHARING = 20000 /* nanoseconds of work: below, waking a thread costs more than it brings */
+    WORTH_SHARING = 20000, /* nanoseconds of work: below, waking a thread costs more than it brings */
+    BRIEF = 3000           /* nanoseconds of a whole run: below, giving back what the caller holds is not worth it */
 };
 
 typedef enum value_kind { TEMPORARY, CONSTANT, INPUT, OUTPUT } value_kind;

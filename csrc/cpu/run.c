@@ -138,10 +138,12 @@ static void give_context(anex_plan *plan, context *c) {
 /* ---- binding -------------------------------------------------------------------------------- */
 
 /* Kernels see packed, naturally aligned tensors; others get packed memory of the context's. */
-static anex_status packed_data(context *c, int32_t binding, const anex_tensor *t, void **data,
-                               anex_error *error) {
+static anex_status packed_data(context *c, int32_t binding, const anex_tensor *packed, const anex_tensor *t,
+                               void **data, anex_error *error) {
     int64_t item = anex_dtypes[t->dtype].bits / 8;
-    if (anex_tensor_is_packed(t) && (item < 2 || (uintptr_t)t->data % (uintptr_t)item == 0)) {
+    bool same = t->rank == packed->rank; /* as most have it, which is seen sooner than that others are packed too */
+    for (int32_t i = 0; same && i < t->rank; i++) same = t->strides[i] == packed->strides[i];
+    if ((same || anex_tensor_is_packed(t)) && (item < 2 || (uintptr_t)t->data % (uintptr_t)item == 0)) {
         *data = t->data;
         return ANEX_OK;
     }
@@ -160,7 +162,7 @@ static anex_status bind(const anex_plan *plan, context *c, const anex_tensor *co
         bool input = root->kind == INPUT;
         int32_t binding = input ? root->binding : plan->n_inputs + root->binding;
         const anex_tensor *t = input ? inputs[root->binding] : outputs[root->binding];
-        anex_status status = packed_data(c, binding, t, &c->tensors[v].data, error);
+        anex_status status = packed_data(c, binding, &c->tensors[v], t, &c->tensors[v].data, error);
         if (status) return status;
         if (input && plan->values[v].root == v && c->tensors[v].data != t->data)
             anex_tensor_copy(&c->tensors[v], t, NULL);
@@ -234,7 +236,9 @@ static anex_status run(anex_plan *plan, const anex_tensor *const *inputs, const 
                          (long long)plan->arena_bytes);
     anex_status status = bind(plan, c, inputs, outputs, error);
     if (!status) {
-        anex_fault fault = {.lock = PTHREAD_MUTEX_INITIALIZER};
+        anex_fault fault; /* its text is long: not cleared, which would be felt */
+        fault.set = false;
+        fault.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
         int32_t borrowed = lent == 1 && plan->shares ? anex_team_borrow() : 1;
         int32_t workers = lent > borrowed ? lent : borrowed;
         if (!make_room(plan, c, workers)) workers = 1;

@@ -53,7 +53,7 @@ static anex_tensor tensor(bool has_data) {
     if (has_data) {
         anex_memory *memory;
         size_t bytes = (size_t)anex_tensor_nbytes(&t);
-        need(anex_memory_new(bytes, &memory, &error), &error);
+        need(anex_memory_new(bytes, true, &memory, &error), &error);
         t.data = anex_memory_data(memory);
         memcpy(t.data, take(bytes), bytes);
     }
@@ -69,7 +69,7 @@ static void run(anex_plan *plan, const anex_value *out, int32_t n_out) {
     for (int32_t i = 0; i < n_out; i++) {
         anex_memory *memory;
         outputs[i] = *anex_plan_tensor(plan, out[i]), y[i] = &outputs[i];
-        need(anex_memory_new((size_t)anex_tensor_nbytes(y[i]), &memory, &error), &error);
+        need(anex_memory_new((size_t)anex_tensor_nbytes(y[i]), true, &memory, &error), &error);
         outputs[i].data = anex_memory_data(memory);
     }
     need(anex_plan_run(plan, x, y, &error), &error);
