@@ -70,11 +70,11 @@ class Group(ABC):
 
     def agree(self, tensors: Iterable[Tensor | Array]) -> bool:
         """Whether ``tensors`` have the same bits on every rank, by a checksum; every rank gets the same answer."""
-        arrays, number = [np.ascontiguousarray(tensor) for tensor in tensors], 0
+        arrays, number = [np.asarray(tensor) for tensor in tensors], 0
         if not self._same_call("agree", arrays):
             return True
         for array in arrays:
-            number = zlib.crc32(array.reshape(-1).view(np.uint8).data, number)
+            number = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, number)
         return self._agree(number)
 
     def barrier(self) -> None:
