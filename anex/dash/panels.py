@@ -290,18 +290,18 @@ class Loss(PlotextPlot):  # type: ignore[misc]  # it has no types
         curve = self.run.told.curve
         title = "loss"
         if curve.last is not None:
-            title += f" {curve.last[1]:.4f}"
+            title += f" {digits(curve.last[1])}"
         if curve.best is not None:
-            title += f"  best {curve.best[1]:.4f} at step {curve.best[0]}"
-        if curve.not_finite is not None:
-            title += f"  not finite at step {curve.not_finite}"
+            title += f"  best {digits(curve.best[1])} at step {curve.best[0]}"
+        if curve.diverged is not None:
+            title += f"  diverged at step {curve.diverged}"
         self.border_title = title
-        self.set_class(curve.not_finite is not None, "not-finite")
+        self.set_class(curve.diverged is not None, "diverged")
         self.refresh()
 
     def render(self) -> RenderResult:
         plot, curve = self.plt, self.run.told.curve if self.run is not None else None
-        if curve is None or not curve.steps:
+        if curve is None or curve.best is None:
             return Content.styled("no loss yet", MUTED)
         width, height = self.content_size
         plot.clear_figure()
@@ -309,13 +309,27 @@ class Loss(PlotextPlot):  # type: ignore[misc]  # it has no types
         if len(dots[0]) > len(means[0]):
             plot.scatter(*dots, marker="braille", color=DOTS)
         plot.plot(*means, marker="braille", color=CURVE)
-        low, high, first, last = min(dots[1]), max(dots[1]), curve.steps[0], curve.steps[-1]
-        plot.yticks(*ticks(low, high, min(6, max(2, height // 3)), "{:.2f}" if high - low > 0.05 else "{:.4f}"))
+        low, high, first, last = min(dots[1]), max(dots[1]), dots[0][0], dots[0][-1]
+        plot.yticks(*ticks(low, high, min(6, max(2, height // 3)), tick_form(low, high)))
         plot.xticks(*(ticks(first, last, min(5, max(2, width // 14)), "{:.0f}") if height > 4 else ([], [])))
         plot.xaxes(height > 4, False)
         plot.yaxes(True, False)
         drawn: RenderResult = super().render()
         return drawn
+
+
+def digits(loss: float) -> str:
+    """
+    >>> digits(4.25), digits(float("nan")), digits(1.5e300)
+    ('4.2500', 'nan', '1.500e+300')
+    """
+    return f"{loss:.4f}" if not abs(loss) >= 1e5 else f"{loss:.3e}"
+
+
+def tick_form(low: float, high: float) -> str:
+    if max(abs(low), abs(high)) >= 1e5 or high - low < 1e-3:
+        return "{:.2e}"
+    return "{:.2f}" if high - low > 0.05 else "{:.4f}"
 
 
 def ticks(low: float, high: float, most: int, form: str) -> tuple[list[float], list[str]]:

@@ -30,7 +30,7 @@ class LogLine:
 def plain(event: Event | None) -> str:
     """A record as a line of the log; empty for those that it leaves out."""
     if isinstance(event, Step):
-        return f"step {event.number}  loss {event.loss:.4f}"
+        return f"step {event.number}  loss {event.loss:.5g}"
     if isinstance(event, Batch):
         return f"  batch of {event.steps}: {event.ms_per_step:.1f} ms/step, compile {event.compile_ms:.0f} ms"
     return ""

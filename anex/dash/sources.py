@@ -157,6 +157,8 @@ class Child:
         self.process: asyncio.subprocess.Process | None = None
         self.ending = False
         self.bytes = 0
+        self.idle = asyncio.Event()  # nothing of it is read
+        self.idle.set()
 
     @property
     def pid(self) -> int | None:
@@ -192,6 +194,7 @@ class Child:
             raise ArgumentError(f"cannot run {arguments[0]}: {error.strerror}") from error
         assert process.stdout is not None
         assert process.stderr is not None
+        self.idle.clear()
         readers = [asyncio.create_task(self._read(process.stdout, "stdout")),
                    asyncio.create_task(self._read(process.stderr, "stderr"))]  # fmt: skip
         try:
@@ -207,6 +210,9 @@ class Child:
         finally:
             for reader in readers:
                 reader.cancel()
+            if process.returncode is not None:  # asyncio closes pipes only after their last byte was read
+                process._transport.close()  # type: ignore[attr-defined]
+            self.idle.set()
         self.run.note(f"the run: {exit_text(process.returncode or 0)}")
 
     async def live(self) -> None:
@@ -232,7 +238,9 @@ class Child:
                 os.killpg(process.pid, each)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(_exit_of(process), PATIENCE)
-                return
+                break
+        await self.idle.wait()
+        process._transport.close()  # type: ignore[attr-defined]
 
 
 async def _exit_of(process: asyncio.subprocess.Process) -> None:
