@@ -284,6 +284,7 @@ class Loss(PlotextPlot):  # type: ignore[misc]  # it has no types
     """The curve: means of neighbouring steps where there are more steps than dots."""
 
     run: Run | None = None
+    drawn: object = None
 
     def show(self, session: Session) -> None:
         self.run = session.run
@@ -297,7 +298,10 @@ class Loss(PlotextPlot):  # type: ignore[misc]  # it has no types
             title += f"  diverged at step {curve.diverged}"
         self.border_title = title
         self.set_class(curve.diverged is not None, "diverged")
-        self.refresh()
+        drawn = (curve, curve.last)
+        if drawn != self.drawn:
+            self.refresh()
+        self.drawn = drawn
 
     def render(self) -> RenderResult:
         plot, curve = self.plt, self.run.told.curve if self.run is not None else None
