@@ -64,6 +64,12 @@ class Curve:
         """(step, loss) of the least loss."""
         return self.lows[-1] if self.lows else None
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The first and the last step that is drawn; there must be one."""
+        steps = [*self.steps[:1], *self.steps[-1:], *(step for step, _ in self.rest)]
+        return steps[0], steps[-1]
+
     def points(self, most: int) -> tuple[list[float], list[float]]:
         """(steps, losses), at most so many: means of neighbours where there are more."""
         x = [float(step) for step in (*self.steps, *(step for step, _ in self.rest))]

@@ -151,7 +151,7 @@ class Model(Panel):
             rows.append([f"{facts['params']:g} M", (" weights", MUTED), (parts if self.room > 50 else "", MUTED)])
         row = []
         for name, shown in (("accum", "{:d}"), ("lr", "{:.1e}"), ("kernels", "{:d}"), ("mflop", "{:.0f}")):
-            if name in facts:
+            if name in facts and (height >= SHORT or name != "mflop"):
                 row += [("  " if row else "") + shown.format(facts[name]), (f" {UNITS[name]}", MUTED)]
         return [*rows, row] if row else rows
 
@@ -262,6 +262,7 @@ class Sample_(Panel):  # noqa: N801 - Sample is of power
     def rows(self, session: Session, height: int) -> list[Sequence[Part]]:
         generator = session.generator
         self.border_title = self.TITLE
+        self.display = generator is not None or height >= SHORT
         if generator is None:
             return [[(f"none: {session.why_no_text}", MUTED)]]
         if generator.step is not None:
@@ -313,8 +314,10 @@ class Loss(PlotextPlot):  # type: ignore[misc]  # it has no types
         if len(dots[0]) > len(means[0]):
             plot.scatter(*dots, marker="braille", color=DOTS)
         plot.plot(*means, marker="braille", color=CURVE)
-        low, high, first, last = min(dots[1]), max(dots[1]), dots[0][0], dots[0][-1]
+        low, high = min(dots[1]), max(dots[1])
+        first, last = curve.ends
         plot.yticks(*ticks(low, high, min(6, max(2, height // 3)), tick_form(low, high)))
+        plot.xlim(first, last)
         plot.xticks(*(ticks(first, last, min(5, max(2, width // 14)), "{:.0f}") if height > 4 else ([], [])))
         plot.xaxes(height > 4, False)
         plot.yaxes(True, False)
