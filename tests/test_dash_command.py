@@ -12,10 +12,12 @@ from pathlib import Path
 import click
 import pytest
 import stories_case
+from click.testing import CliRunner
 from dash_case import jsonl, once, records
 from stories_checkpoint import Checkpoint
 
 from anex import errors
+from anex.cli import main
 from anex.dash import command, commands
 from anex.dash.command import EXTRAS, Options, generating
 
@@ -25,7 +27,7 @@ TRAINER = str(Path(__file__).parent / "dash_trainer.py")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--follow", "/nowhere/run.jsonl"], "--follow /nowhere/run.jsonl: there is no such file"),
+        (["--follow", "/nowhere/run.jsonl"], "--follow /nowhere/run.jsonl: No such file or directory"),
         (["--follow", "/"], "--follow /: a folder, not a file"),
         (["--follow", "/dev/zero"], "--follow /dev/zero: not a file"),
         (["--follow", "x", "--run", "y"], "--run and --follow: one of the two"),
@@ -46,6 +48,13 @@ def test_mistakes_are_answered_in_one_line(arguments, message, monkeypatch):
     assert message in done.output
     assert done.output.startswith("Error: ")
     assert done.output.count("\n") == 1
+
+
+def test_without_a_terminal_there_is_only_one_frame():
+    done = CliRunner().invoke(main, ["dash", "--follow", __file__])
+    assert (done.exit_code, done.output) == (
+        1, "Error: anex dash needs a terminal; --once prints a frame without one\n",
+    )  # fmt: skip
 
 
 def test_a_library_that_is_missing_is_named_with_the_way_to_get_it(monkeypatch):

@@ -317,7 +317,8 @@ class Loss(PlotextPlot):  # type: ignore[misc]  # it has no types
         low, high = min(dots[1]), max(dots[1])
         first, last = curve.ends
         plot.yticks(*ticks(low, high, min(6, max(2, height // 3)), tick_form(low, high)))
-        plot.xlim(first, last)
+        if first < last:
+            plot.xlim(first, last)
         plot.xticks(*(ticks(first, last, min(5, max(2, width // 14)), "{:.0f}") if height > 4 else ([], [])))
         plot.xaxes(height > 4, False)
         plot.yaxes(True, False)
