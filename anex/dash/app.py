@@ -114,6 +114,11 @@ class Dash(App[None]):
             await self.session.end()
 
 
+def text_of(app: App[None]) -> str:
+    """What stands on its screen, without colours."""
+    return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
+
+
 async def frame(session: Session, width: int, height: int) -> tuple[str, str]:
     """(text, SVG) of the dashboard as it is."""
     app = Dash(session, live=False)
@@ -121,5 +126,4 @@ async def frame(session: Session, width: int, height: int) -> tuple[str, str]:
         await pilot.pause()
         app.show()
         await pilot.pause()
-        strips = app.screen._compositor.render_strips()
-        return "\n".join(strip.text.rstrip() for strip in strips), app.export_screenshot()
+        return text_of(app), app.export_screenshot()

@@ -85,6 +85,8 @@ def words(runs: bool, command: tuple[str, ...]) -> list[str]:
 def show(session: Session) -> None:
     from .app import Dash
 
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):  # it reads keys from the one and draws on the other
+        raise UnsupportedError("anex dash needs a terminal; --once prints a frame without one")
     Dash(session).run()
 
 

@@ -151,7 +151,7 @@ class Model(Panel):
             rows.append([f"{facts['params']:g} M", (" weights", MUTED), (parts if self.room > 50 else "", MUTED)])
         row = []
         for name, shown in (("accum", "{:d}"), ("lr", "{:.1e}"), ("kernels", "{:d}"), ("mflop", "{:.0f}")):
-            if name in facts:
+            if name in facts and (height >= SHORT or name != "mflop"):
                 row += [("  " if row else "") + shown.format(facts[name]), (f" {UNITS[name]}", MUTED)]
         return [*rows, row] if row else rows
 
@@ -262,6 +262,7 @@ class Sample_(Panel):  # noqa: N801 - Sample is of power
     def rows(self, session: Session, height: int) -> list[Sequence[Part]]:
         generator = session.generator
         self.border_title = self.TITLE
+        self.display = generator is not None or height >= SHORT
         if generator is None:
             return [[(f"none: {session.why_no_text}", MUTED)]]
         if generator.step is not None:
@@ -284,24 +285,28 @@ class Loss(PlotextPlot):  # type: ignore[misc]  # it has no types
     """The curve: means of neighbouring steps where there are more steps than dots."""
 
     run: Run | None = None
+    drawn: object = None
 
     def show(self, session: Session) -> None:
         self.run = session.run
         curve = self.run.told.curve
         title = "loss"
         if curve.last is not None:
-            title += f" {curve.last[1]:.4f}"
+            title += f" {digits(curve.last[1])}"
         if curve.best is not None:
-            title += f"  best {curve.best[1]:.4f} at step {curve.best[0]}"
-        if curve.not_finite is not None:
-            title += f"  not finite at step {curve.not_finite}"
+            title += f"  best {digits(curve.best[1])} at step {curve.best[0]}"
+        if curve.diverged is not None:
+            title += f"  diverged at step {curve.diverged}"
         self.border_title = title
-        self.set_class(curve.not_finite is not None, "not-finite")
-        self.refresh()
+        self.set_class(curve.diverged is not None, "diverged")
+        drawn = (curve, curve.last)
+        if drawn != self.drawn:
+            self.refresh()
+        self.drawn = drawn
 
     def render(self) -> RenderResult:
         plot, curve = self.plt, self.run.told.curve if self.run is not None else None
-        if curve is None or not curve.steps:
+        if curve is None or curve.best is None:
             return Content.styled("no loss yet", MUTED)
         width, height = self.content_size
         plot.clear_figure()
@@ -309,13 +314,30 @@ class Loss(PlotextPlot):  # type: ignore[misc]  # it has no types
         if len(dots[0]) > len(means[0]):
             plot.scatter(*dots, marker="braille", color=DOTS)
         plot.plot(*means, marker="braille", color=CURVE)
-        low, high, first, last = min(dots[1]), max(dots[1]), curve.steps[0], curve.steps[-1]
-        plot.yticks(*ticks(low, high, min(6, max(2, height // 3)), "{:.2f}" if high - low > 0.05 else "{:.4f}"))
+        low, high = min(dots[1]), max(dots[1])
+        first, last = curve.ends
+        plot.yticks(*ticks(low, high, min(6, max(2, height // 3)), tick_form(low, high)))
+        if first < last:
+            plot.xlim(first, last)
         plot.xticks(*(ticks(first, last, min(5, max(2, width // 14)), "{:.0f}") if height > 4 else ([], [])))
         plot.xaxes(height > 4, False)
         plot.yaxes(True, False)
         drawn: RenderResult = super().render()
         return drawn
+
+
+def digits(loss: float) -> str:
+    """
+    >>> digits(4.25), digits(float("nan")), digits(1.5e300)
+    ('4.2500', 'nan', '1.500e+300')
+    """
+    return f"{loss:.4f}" if not abs(loss) >= 1e5 else f"{loss:.3e}"
+
+
+def tick_form(low: float, high: float) -> str:
+    if max(abs(low), abs(high)) >= 1e5 or high - low < 1e-3:
+        return "{:.2e}"
+    return "{:.2f}" if high - low > 0.05 else "{:.4f}"
 
 
 def ticks(low: float, high: float, most: int, form: str) -> tuple[list[float], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +93,8 @@ LONGEST = 4000
 Event = Step | Batch | Parts | Speed | Begun | Facts | Kept | Summary | Unknown
 
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
-PART = re.compile(rf"(\w+)=({NUMBER})(?=\s|$)")
+TIME = r"\d{1,12}(?:\.\d{1,6})?"
+PART = re.compile(rf"(\w+)=({TIME})(?=\s|$)")
 NOT_JSON = re.compile(r"(?<=[:,\[])\s*(-?)(nan|inf(?:inity)?)(?=\s*[,}\]])", re.IGNORECASE)  # as C prints them
 
 
@@ -106,25 +108,25 @@ def _optional(text: str | None) -> float | None:
 
 
 FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Event | None]], ...] = tuple(
-    (re.compile(pattern.replace("NUMBER", NUMBER)), made)
+    (re.compile(pattern.replace("NUMBER", NUMBER).replace("TIME", TIME)), made)
     for pattern, made in (
         (
-            r"^step\s+(\d+)\s+loss=(NUMBER)(?:\s|$)(?:.*?\blr=(NUMBER))?(?:.*?\s(NUMBER)ms/step)?",
+            r"^step\s+(\d+)\s+loss=(NUMBER)(?:\s|$)(?:.*?\blr=(NUMBER))?(?:.*?\s(TIME)ms/step)?",
             lambda m: Step(int(m[1]), float(m[2]), rate=_optional(m[3]), ms=_optional(m[4])),
         ),
         (
-            r"\[batch (\d+): compile=(NUMBER)ms train=(NUMBER)ms \((NUMBER)ms/step\) compiles=(\d+)\]",
+            r"\[batch (\d+): compile=(TIME)ms train=(TIME)ms \((TIME)ms/step\) compiles=(\d+)\]",
             lambda m: Batch(int(m[1]), float(m[2]), float(m[3]), float(m[4]), int(m[5])),
         ),
-        (r"^\s+(?:timing: )?(?:\w+=NUMBER(?:\s+|$))+(?:ms/step)?$", lambda m: _parts(m[0])),
-        (r"^=== (.*training.*?) ===$", lambda m: Begun(m[1])),
+        (r"^\s+(?:timing: )?(?:\w+=TIME(?:\s+|$))+(?:ms/step)?$", lambda m: _parts(m[0])),
+        (r"^=== (.*[Tt]raining.*?) ===$", lambda m: Begun(m[1])),
         (
             r"^dim=(\d+) hidden=(\d+) heads=(\d+) seq=(\d+) vocab=(\d+) layers=(\d+)",
             lambda m: Facts(dict(zip(("dim", "hidden", "heads", "seq", "vocab", "layers"), map(int, m.groups()),
                                      strict=True))),
         ),
         (
-            r"^Params: (NUMBER)M \(transformer (NUMBER)M \+ embed (NUMBER)M\)",
+            r"^Params: (TIME)M \(transformer (TIME)M \+ embed (TIME)M\)",
             lambda m: Facts({"params": float(m[1]), "transformer": float(m[2]), "embed": float(m[3])}),
         ),
         (
@@ -132,8 +134,8 @@ FORMS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Event | None]], ..
             lambda m: Facts({"kernels": int(m[1]), "weight_bearing": int(m[2])}),
         ),
         (r"^Accum (\d+) .*LR=(NUMBER)", lambda m: Facts({"accum": int(m[1]), "lr": float(m[2])})),
-        (r"^FLOPs/step: .*total=(NUMBER)M", lambda m: Facts({"mflop": float(m[1])})),
-        (r"^ANE FLOPs/step: (NUMBER)M", lambda m: Facts({"ane_mflop": float(m[1])})),
+        (r"^FLOPs/step: .*total=(TIME)M", lambda m: Facts({"mflop": float(m[1])})),
+        (r"^ANE FLOPs/step: (TIME)M", lambda m: Facts({"ane_mflop": float(m[1])})),
         (r"Compiled (\d+) kernels in (\d+)ms", lambda m: Facts({"compiled": int(m[1]), "compiled_ms": int(m[2])})),
         (r"^\[(?:checkpoint saved: |exec\(\) restart |RESUMED )step (\d+)", lambda m: Kept(int(m[1]))),
         (
@@ -193,6 +195,14 @@ def _number(found: dict[str, Any], name: str) -> float:
     raise _MisfitError(name)
 
 
+def _measured(found: dict[str, Any], name: str) -> float:
+    """What was measured is finite, not below 0, and no more than the age of the world."""
+    value = _number(found, name)
+    if not 0 <= value < 1e15:
+        raise _MisfitError(name)
+    return value
+
+
 def _whole(found: dict[str, Any], name: str) -> int:
     value = found.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 53:
@@ -201,18 +211,22 @@ def _whole(found: dict[str, Any], name: str) -> int:
 
 
 def _step(found: dict[str, Any]) -> Step:
-    parts = {name[2:]: _number(found, name) for name in found if name.startswith("t_")}
+    parts = {}
+    for name in found:
+        if name.startswith("t_"):
+            with suppress(_MisfitError):  # the loss counts without it
+                parts[name[2:]] = _measured(found, name)
     compiles = _whole(found, "compiles") if "compiles" in found else None
     return Step(_whole(found, "step"), _number(found, "loss"), parts, compiles)
 
 
 def _batch(found: dict[str, Any]) -> Batch:
-    compile_ms, train_ms, each = (_number(found, name) for name in ("compile_ms", "train_ms", "ms_per_step"))
+    compile_ms, train_ms, each = (_measured(found, name) for name in ("compile_ms", "train_ms", "ms_per_step"))
     return Batch(_whole(found, "batch"), compile_ms, train_ms, each)
 
 
 RECORDS: dict[str, Callable[[dict[str, Any]], Event]] = {
     "step": _step,
     "batch": _batch,
-    "perf": lambda found: Speed(_number(found, "ane_tflops"), _number(found, "ane_util_pct")),
+    "perf": lambda found: Speed(_measured(found, "ane_tflops"), _measured(found, "ane_util_pct")),
 }

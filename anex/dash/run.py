@@ -30,7 +30,7 @@ class LogLine:
 def plain(event: Event | None) -> str:
     """A record as a line of the log; empty for those that it leaves out."""
     if isinstance(event, Step):
-        return f"step {event.number}  loss {event.loss:.4f}"
+        return f"step {event.number}  loss {event.loss:.5g}"
     if isinstance(event, Batch):
         return f"  batch of {event.steps}: {event.ms_per_step:.1f} ms/step, compile {event.compile_ms:.0f} ms"
     return ""
@@ -116,30 +116,32 @@ class Run:
 
     def read(self, line: str, stream: str = "file") -> None:
         """A line that is whole."""
-        event, text = read(line), clean(line)
+        event = read(line)
         self.read_lines += 1
         is_record = event is not None and line.lstrip().startswith("{")
         if event is not None:
             self._take(event, self.records if is_record else self.lines)
             for listener in self.listeners:
                 listener(event)
-        elif stream == "stderr" and text.strip():
-            self.errors.append(text)
-        if not is_record:
-            self.note(text, KINDS.get(type(event), "stderr" if event is None and stream == "stderr" else "text"))
-        elif isinstance(event, Unknown):
-            self.note(text, "record")
+        if not is_record or isinstance(event, Unknown):
+            self._log(clean(line), event, stream)
         elif self.lines.curve.last is None and (told := plain(event)):  # else the lines tell the same
-            self.note(told, KINDS[type(event)])
+            self._log(told, event, stream)
+
+    def _log(self, text: str, event: Event | None, stream: str) -> None:
+        kind = "record" if isinstance(event, Unknown) else KINDS.get(type(event), "text")
+        if event is None and stream == "stderr":
+            kind = stream
+            if text.strip():
+                self.errors.append(text)
+        self.note(text, kind)
 
     def cut(self, line: str, stream: str = "file") -> None:
         """A line without its end: a record tells by its last brace whether it is whole, nothing else does."""
         if line.rstrip().endswith("}") and read(line) is not None:
             self.read(line, stream)
         elif line.strip():
-            self.note(clean(line), "stderr" if stream == "stderr" else "text")
-            if stream == "stderr":
-                self.errors.append(clean(line))
+            self._log(clean(line), None, stream)
 
     def note(self, text: str, kind: str = "note") -> None:
         self.log.append(LogLine(text, kind))

@@ -86,57 +86,63 @@ class Followed:
     def more(self) -> bool:
         """Read up to CHUNK bytes; whether there may be more at once."""
         try:
-            found = os.stat(self.path)
+            return self._more()
         except OSError as error:
-            return self._rest(f"{self.path}: {error.strerror}; waiting for it")
-        if not stat.S_ISREG(found.st_mode):
-            return self._rest(f"{self.path} is no file that can be followed")
+            self._say(f"{self.path}: {error.strerror}; waiting for it")
+            return False
+
+    def _more(self) -> bool:
+        """An OSError where it cannot be read, after what an earlier file of that name still had."""
+        try:
+            found = os.stat(self.path)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(0, "not a file")
+            file = self.file or self.path.open("rb", buffering=0)
+        except OSError:
+            if self.file is None or not self._left_behind():
+                raise
+            return True
+        if file is not self.file:
+            self.file = file
+        elif not os.path.samestat(os.fstat(file.fileno()), found):
+            if not self._left_behind():
+                self._say(f"{self.path} was replaced: reading the new one")
+            return True
+        elif found.st_size < file.tell():
+            self.splitter = Splitter()
+            file.seek(0)
+            self._say(f"{self.path} was cut: reading it from its beginning")
+        return self._take(file) == CHUNK
+
+    def _left_behind(self) -> bool:
+        """Read on in the file that was open; at its end it no longer is."""
+        if self.file is not None and self._take(self.file):
+            return True
+        self.run.cut(self.splitter.rest())
         if self.file is not None:
-            opened = os.fstat(self.file.fileno())
-            if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
-                return self._rest(f"{self.path} was replaced: reading the new one")
-            if found.st_size < self.file.tell():
-                self.splitter = Splitter()
-                self.file.seek(0)
-                self._say(f"{self.path} was cut: reading it from its beginning")
-        if self.file is None:
-            try:
-                self.file = self.path.open("rb", buffering=0)
-            except OSError as error:
-                return self._rest(f"{self.path}: {error.strerror}")
-            self.said = ""
-        data = self.file.read(CHUNK)
+            self.file.close()
+        self.file = None
+        return False
+
+    def _take(self, file: IO[bytes]) -> int:
+        data = file.read(CHUNK)
         for line in self.splitter.feed(data):
             self.run.read(line)
-        return len(data) == CHUNK
-
-    def _rest(self, why: str) -> bool:
-        """Read what the file that was open still has; then it is no longer."""
-        again = False
-        if self.file is not None:
-            data = self.file.read(CHUNK)
-            for line in self.splitter.feed(data):
-                self.run.read(line)
-            if data:
-                return True
-            self.run.cut(self.splitter.rest())
-            self.file.close()
-            self.file, again = None, True
-        self._say(why)
-        return again
+        if data:
+            self.said = ""
+        return len(data)
 
     def _say(self, text: str) -> None:
+        """Once, however often it is found."""
         if text != self.said:
             self.run.note(text)
         self.said = text
 
     async def whole(self) -> None:
-        if not self.path.exists():
-            raise MissingFileError(f"--follow {self.path}: there is no such file")
-        if not self.path.is_file():
-            raise ArgumentError(f"--follow {self.path}: not a file")
         while self.more():
             pass
+        if self.file is None:
+            raise MissingFileError(f"--follow {self.said.removesuffix('; waiting for it')}")
         self.run.cut(self.splitter.rest())
 
     async def live(self) -> None:
@@ -157,6 +163,8 @@ class Child:
         self.process: asyncio.subprocess.Process | None = None
         self.ending = False
         self.bytes = 0
+        self.idle = asyncio.Event()  # nothing of it is read
+        self.idle.set()
 
     @property
     def pid(self) -> int | None:
@@ -192,6 +200,7 @@ class Child:
             raise ArgumentError(f"cannot run {arguments[0]}: {error.strerror}") from error
         assert process.stdout is not None
         assert process.stderr is not None
+        self.idle.clear()
         readers = [asyncio.create_task(self._read(process.stdout, "stdout")),
                    asyncio.create_task(self._read(process.stderr, "stderr"))]  # fmt: skip
         try:
@@ -207,6 +216,9 @@ class Child:
         finally:
             for reader in readers:
                 reader.cancel()
+            if process.returncode is not None:  # asyncio closes pipes only after their last byte was read
+                process._transport.close()  # type: ignore[attr-defined]
+            self.idle.set()
         self.run.note(f"the run: {exit_text(process.returncode or 0)}")
 
     async def live(self) -> None:
@@ -232,7 +244,9 @@ class Child:
                 os.killpg(process.pid, each)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(_exit_of(process), PATIENCE)
-                return
+                break
+        await self.idle.wait()
+        process._transport.close()  # type: ignore[attr-defined]
 
 
 async def _exit_of(process: asyncio.subprocess.Process) -> None:
