@@ -19,7 +19,7 @@ from stories_checkpoint import Checkpoint
 from stories_config import TINY, Config, random_weights
 from stories_data import Tokens
 from stories_llama2c import save
-from stories_report import Flops
+from stories_report import Flops, Report, Sums
 
 pytestmark = pytest.mark.filterwarnings("ignore::anex.AneWarning")
 
@@ -59,8 +59,8 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bits(learned, tmp_path):
     folder, _ = learned
     path = tmp_path / "killed.safetensors"
     options = ("--accum", "2", "--weight-decay", "0.1", "--save-every", "2")
-    line = [sys.executable, "-m", "anex", "train", "stories110m", *command(folder, *options, "--ckpt", str(path)), "--steps",
-            "1000000"]  # fmt: skip
+    line = [sys.executable, "-m", "anex", "train", "stories110m", "--steps", "1000000"]
+    line += command(folder, *options, "--ckpt", str(path))
     process = subprocess.Popen(line, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
     seen = {}
@@ -199,6 +199,21 @@ def test_flops_are_those_that_were_published():
     flops = Flops(Config())
     assert round(flops.total / 1e6) == 174_248
     assert round(2 * flops.forward / 1e6 + flops.attention / 1e6) == 93_013
+
+
+@pytest.mark.parametrize(("flops", "ms", "ane", "total", "utilization"), [
+    (93_013e6, 72.4, "1.28", "2.41", "8.1"), (93_013e6 + 12_583e6, 62.9, "1.68", "2.77", "10.6"),
+])  # fmt: skip
+def test_rates_of_the_published_times_are_those_that_were_published(capsys, flops, ms, ane, total, utilization):
+    """1.28 and 2.41 TFLOPS at 72.4 ms a step; 1.68 with the classifier at 62.9 ms; of 15.8."""
+    report = Report(Config(), "cpu", frozenset())
+    report.ane_flops = flops
+    report.efficiency(Sums(train_ms=100 * ms, wall_ms=200 * ms, steps=100), 0)
+    out = capsys.readouterr().out
+    assert f"ANE TFLOPS:      {ane} sustained" in out
+    assert f"Total TFLOPS:    {total} " in out
+    assert f"ANE utilization: {utilization}% of 15.8 TFLOPS" in out
+    assert f"Avg train:       {ms} ms/step" in out
 
 
 @pytest.mark.parametrize(
