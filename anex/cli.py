@@ -21,10 +21,11 @@ from .probe.commands import probe
 from .quantization.commands import quantize
 from .report.commands import profile
 from .suite.commands import everything, merge
+from .suite.examples import train
 from .verification.commands import verify
 
 OWN_PROCESS = "the process is the command's own"
-LIGHT = frozenset({"advise", "cost", "explain", "mil", "profile"})  # read models from files, and convert nothing
+LIGHT = frozenset({"advise", "cost", "explain", "mil", "profile", "train"})  # convert nothing of other frameworks
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,6 +54,7 @@ main.add_command(mil)
 main.add_command(probe)
 main.add_command(profile)
 main.add_command(quantize)
+main.add_command(train)
 main.add_command(verify)
 
 

@@ -79,13 +79,15 @@ def report_of(monkeypatch, tmp_path, name="small"):
 
 def test_the_report_has_the_published_sections_a_reason_for_each_skip_and_the_totals(tmp_path, monkeypatch):
     table(monkeypatch, "small", SMALL)
-    names = ["train-mlp", "train-large", "cliffs", "api", "small"]
+    absent = Training("train-absent", "no_such_example.py")
+    monkeypatch.setattr("anex.suite.playing.TRAININGS", (*training.TRAININGS, absent))
+    names = ["train-mlp", "train-absent", "cliffs", "api", "small"]
     done = invoke(tmp_path, "--steps", "3", *(each for name in names for each in ("--name", name)))
     assert done.exit_code == 0, done.output
     text, data = written(tmp_path)
     for line in ("Date: ", "Machine: ", "macOS: ", "Chip: ", "Steps: 3", "=== TRAINING ===", "=== PROBE ===",
                  "=== ROOT-LEVEL ===", "Total: 5", "Passed: 3", "Failed: 0", "Skipped: 2",
-                 "SKIP: the example is not installed: there is no examples/stories110m/training.py",
+                 "SKIP: the example is not installed: there is no examples/no_such_example.py",
                  "SKIP: Not asked: it is about device='ane', and this run is on 'cpu'."):  # fmt: skip
         assert line in text
     assert text.index("TRAINING") < text.index("PROBE") < text.index("ROOT-LEVEL") < text.index("Total:")
@@ -253,6 +255,9 @@ def test_the_tools_of_one_convolution_read_the_generated_packages(tmp_path):
 @pytest.mark.parametrize(("body", "reason"), [
     ("    yield float('nan')", "FAIL: FloatingPointError: the loss of step 1 is nan"),
     ("    yield 1.0", "FAIL: ValueError: example.py made 1 steps of 2"),
+    ("    yield from (2.0, 2.0)", "FAIL: ValueError: the loss does not fall: 2.000000 at first, 2.000000 at the least"),
+    ("    yield from (2.0, 1.0)\ndef expected(): return 2.001",
+     "FAIL: ValueError: the first loss is 2.000000, and 2.001000 where it is computed otherwise"),
     ("    import nothing_of_that_name\n    yield 1.0", "FAIL: ModuleNotFoundError"),
 ])  # fmt: skip
 def test_a_training_without_numbers_or_of_too_few_steps_fails(tmp_path, monkeypatch, body, reason):

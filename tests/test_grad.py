@@ -167,6 +167,63 @@ def test_gradients_are_clipped_together(rng, limit, scale):
         np.testing.assert_allclose(np.asarray(a), b * min(1, limit / norm) * (scale or 1), rtol=1e-5)
 
 
+def test_the_gradient_of_a_gradient_is_a_program_too(rng):
+    """A Hessian times a vector."""
+
+    @anex.graph(x=spec(4), w=spec(4))
+    def program(x, w):
+        y = mb.mul(x=mb.sin(x=mb.mul(x=x, y=w)), y=mb.square(x=x))
+        return mb.reduce_sum(x=y, axes=[0], keep_dims=True, name="loss")
+
+    once = anex.value_and_grad(program, ["x"])
+    twice = anex.compile(anex.vjp(once, ["x", "w"], prefix="second_"))
+    x, w, v = rng.normal(size=(3, 4)).astype(np.float32)
+    found = dict(zip(twice.outputs, twice(x=x, w=w, second_loss=np.zeros(1, np.float32), second_grad_x=v), strict=True))
+    x, w, v = (torch.tensor(each.astype(np.float64), requires_grad=True) for each in (x, w, v))
+    (first,) = torch.autograd.grad((torch.sin(x * w) * x * x).sum(), x, create_graph=True)
+    for name, wanted in zip("xw", torch.autograd.grad((first * v).sum(), [x, w]), strict=True):
+        np.testing.assert_allclose(np.asarray(found[f"second_{name}"]), wanted.numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(anex.ArgumentError, match=r"an output 'grad_x' already.*prefix="):
+        anex.vjp(once, ["x"])
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_what_has_no_elements_has_no_gradient(empty):
+    @anex.graph(x=spec(4))
+    def program(x):
+        part = mb.slice_by_index(x=x, begin=[2], end=[2 if empty else 3])
+        return mb.reduce_sum(x=mb.concat(values=[part, mb.sin(x=x)], axis=0), axes=[0], keep_dims=True, name="loss")
+
+    _, dx = anex.compile(anex.value_and_grad(program))(np.zeros(4, np.float32))
+    assert np.asarray(dx).tolist() == [1, 1, 1 if empty else 2, 1]
+
+
+def whole(op, **more):
+    return lambda x: getattr(mb, op)(x=x, axes=[0], keep_dims=True, **more)
+
+
+CONVENTIONS = {
+    "max of equals": (whole("reduce_max"), lambda x: x.amax()),
+    "min of equals": (whole("reduce_min"), lambda x: x.amin()),
+    "product with a zero": (whole("reduce_prod"), lambda x: x.prod()),
+    "norm of zeros": (lambda x: whole("reduce_l2_norm")(mb.mul(x=x, y=0.0)), lambda x: (0 * x).norm()),
+    "power of a negative": (lambda x: whole("reduce_sum")(mb.pow(x=x, y=3.0)), lambda x: (x**3).sum()),
+    "product with itself": (lambda x: whole("reduce_sum")(mb.mul(x=x, y=x)), lambda x: (x * x).sum()),
+    "largest of equals": (lambda x: whole("reduce_sum")(mb.topk(x=x, k=4, axis=0)[0]), lambda x: x.topk(4)[0].sum()),
+    "relu of zero": (lambda x: whole("reduce_sum")(mb.relu(x=x)), lambda x: x.relu().sum()),
+    "magnitude of zero": (lambda x: whole("reduce_sum")(mb.abs(x=x)), lambda x: x.abs().sum()),
+}
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_where_a_gradient_is_a_convention_it_is_torch_s(name):
+    found, wanted = CONVENTIONS[name]
+    program = anex.graph(x=spec(6))(lambda x: mb.identity(x=found(x), name="loss"))
+    x = np.array([2, -3, 0, 2, 1, -3], np.float32)
+    _, dx = anex.compile(anex.value_and_grad(program))(x)
+    np.testing.assert_allclose(np.asarray(dx), torchs(wanted, x)[1], rtol=1e-6)
+
+
 # ---- refusals ----------------------------------------------------------------------------------------------------
 
 
@@ -187,8 +244,20 @@ def test_mistakes_are_named():
         anex.value_and_grad(program, loss="m")
     with pytest.raises(anex.ArgumentError, match="checkpoint: no op gives layer"):
         anex.value_and_grad(squares, checkpoint=["layer"])
-    with pytest.raises(anex.ArgumentError, match="clip_norm"):
-        anex.value_and_grad(squares, clip_norm=0.0)
+    for wrong in (0.0, float("nan"), "1"):
+        with pytest.raises(anex.ArgumentError, match=r"clip_norm=.* is no number above 0"):
+            anex.value_and_grad(squares, clip_norm=wrong)
+        with pytest.raises(anex.ArgumentError, match=r"loss_scale=.* is neither True nor a positive number"):
+            anex.value_and_grad(squares, loss_scale=wrong)
+    with pytest.raises(anex.ArgumentError, match=r"wrt=3: a list of names of inputs \(x, w\)"):
+        anex.value_and_grad(squares, 3)
+    with pytest.raises(anex.ArgumentError, match="checkpoint=3 is neither"):
+        anex.value_and_grad(squares, checkpoint=3)
+    with pytest.raises(anex.ArgumentError, match=r"not a function; anex\.graph makes one of a function"):
+        anex.value_and_grad(lambda x: x)
+    half = anex.graph(x=(4,))(lambda x: mb.reduce_sum(x=x, axes=[0], keep_dims=True, name="loss"))
+    with pytest.raises(anex.ArgumentError, match="float16, which ends at 65504; cast it to fp32"):
+        anex.value_and_grad(half, loss_scale=1e6)
     with pytest.raises(anex.ArgumentError, match="not a Program"):
         anex.value_and_grad(anex.compile(squares))
 

@@ -19,7 +19,7 @@ from stories_checkpoint import Checkpoint
 from stories_config import TINY, Config, random_weights
 from stories_data import Tokens
 from stories_llama2c import save
-from stories_report import Flops
+from stories_report import Flops, Report, Sums
 
 pytestmark = pytest.mark.filterwarnings("ignore::anex.AneWarning")
 
@@ -59,8 +59,8 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bits(learned, tmp_path):
     folder, _ = learned
     path = tmp_path / "killed.safetensors"
     options = ("--accum", "2", "--weight-decay", "0.1", "--save-every", "2")
-    line = [sys.executable, "examples/stories110m/train.py", *command(folder, *options, "--ckpt", str(path)), "--steps",
-            "1000000"]  # fmt: skip
+    line = [sys.executable, "-m", "anex", "train", "stories110m", "--steps", "1000000"]
+    line += command(folder, *options, "--ckpt", str(path))
     process = subprocess.Popen(line, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
     seen = {}
@@ -83,6 +83,61 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bits(learned, tmp_path):
     assert [r["step"] for r in resumed if r["type"] == "step"] == list(range(kept, kept + 10))
     assert all(wanted[r["step"]] == r["loss"] for r in resumed if r["type"] == "step")
     assert all(wanted[number] == loss for number, loss in seen.items())
+    same(path, whole)
+
+
+KILLED = """
+import os, signal, sys
+from anex._coremltools import keep_frameworks_out
+keep_frameworks_out()  # which would take seconds to load
+sys.path.insert(0, "examples/stories110m")
+import stories_checkpoint, train
+moment, real, sync, saves = sys.argv.pop(1), stories_checkpoint.save_file, stories_checkpoint._sync, []
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def save_file(tensors, path, notes):
+    real(tensors, path, notes)
+    saves.append(path)
+    if len(saves) == 2 and moment == "half of it written":
+        os.truncate(path, os.path.getsize(path) // 2)
+        die()
+    if len(saves) == 2 and moment == "not yet renamed":
+        os.replace = die
+
+def _sync(path):
+    if len(saves) == 2 and moment in ("not yet on the disk" if path.suffix else "renamed"):
+        die()
+    sync(path)
+
+stories_checkpoint.save_file, stories_checkpoint._sync = save_file, _sync
+train.main()
+"""
+CHECKPOINTS = ("--accum", "2", "--save-every", "2")  # after 4 steps, and 8, ...
+
+
+@pytest.fixture(scope="module")
+def whole(learned, tmp_path_factory):
+    """The checkpoint of a run that nobody killed, after 12 steps."""
+    path = tmp_path_factory.mktemp("whole") / "c.safetensors"
+    run(*command(learned[0], *CHECKPOINTS, "--steps", "12", "--ckpt", str(path)))
+    return path
+
+
+@pytest.mark.parametrize(("moment", "kept"), [
+    ("half of it written", 4), ("not yet on the disk", 4), ("not yet renamed", 4), ("renamed", 8),
+])  # fmt: skip
+def test_a_run_that_is_killed_while_it_writes_its_second_checkpoint_has_a_whole_one(
+    learned, whole, tmp_path, moment, kept
+):
+    path = tmp_path / "c.safetensors"
+    options = command(learned[0], *CHECKPOINTS, "--ckpt", str(path), "--steps", "1000000")
+    done = subprocess.run([sys.executable, "-c", KILLED, moment, *options], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert Checkpoint.load(path).run["step"] == kept
+    run(*command(learned[0], "--resume", "--ckpt", str(path), "--steps", "12"))
     same(path, whole)
 
 
@@ -128,10 +183,37 @@ def test_lines_and_records_are_those_of_the_published_trainer(learned, tmp_path)
     assert step["t_ane"] == 0
 
 
+@needs_ane
+@pytest.mark.parametrize(("flags", "offloaded"), [
+    (["--ane"], {"classifier", "softmax", "rmsnorm"}), (["--ane", "--no-ane-extras"], set()),
+    (["--ane", "--offload", "softmax"], {"softmax"}),
+])  # fmt: skip
+def test_the_flags_of_train_large_ane_say_what_runs_where(learned, tmp_path, monkeypatch, flags, offloaded):
+    made = []
+    monkeypatch.setattr(train, "train", lambda trainer, *_: made.append(trainer.engine))
+    run(*command(learned[0], *flags, "--ckpt", str(tmp_path / "c.safetensors")))
+    assert [(engine.device, engine.offload) for engine in made] == [("ane", frozenset(offloaded))]
+
+
 def test_flops_are_those_that_were_published():
     flops = Flops(Config())
     assert round(flops.total / 1e6) == 174_248
     assert round(2 * flops.forward / 1e6 + flops.attention / 1e6) == 93_013
+
+
+@pytest.mark.parametrize(("flops", "ms", "ane", "total", "utilization"), [
+    (93_013e6, 72.4, "1.28", "2.41", "8.1"), (93_013e6 + 12_583e6, 62.9, "1.68", "2.77", "10.6"),
+])  # fmt: skip
+def test_rates_of_the_published_times_are_those_that_were_published(capsys, flops, ms, ane, total, utilization):
+    """1.28 and 2.41 TFLOPS at 72.4 ms a step; 1.68 with the classifier at 62.9 ms; of 15.8."""
+    report = Report(Config(), "cpu", frozenset())
+    report.ane_flops = flops
+    report.efficiency(Sums(train_ms=100 * ms, wall_ms=200 * ms, steps=100), 0)
+    out = capsys.readouterr().out
+    assert f"ANE TFLOPS:      {ane} sustained" in out
+    assert f"Total TFLOPS:    {total} " in out
+    assert f"ANE utilization: {utilization}% of 15.8 TFLOPS" in out
+    assert f"Avg train:       {ms} ms/step" in out
 
 
 @pytest.mark.parametrize(
@@ -141,6 +223,8 @@ def test_flops_are_those_that_were_published():
         (["--resume", "--ckpt", "/nowhere/c.safetensors"], "there is no checkpoint /nowhere/c.safetensors"),
         (["--offload", "attention"], "the parts are rmsnorm, classifier, softmax"),
         (["--steps", "0"], "steps, accum and lr are above 0"),
+        (["--no-ane-extras"], "goes with --ane"),
+        (["--ane", "--no-ane-extras", "--offload", "softmax"], "name one of them"),
         (["--model", "/nowhere/m.bin"], "/nowhere/m.bin"),
     ],
 )

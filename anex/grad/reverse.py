@@ -63,6 +63,8 @@ class Adjoints:
         self._parts: dict[Var, list[Var]] = {}
 
     def add(self, var: Var, gradient: Var) -> None:
+        if 0 in shape(var):
+            return  # nothing to collect
         self._parts.setdefault(var, []).append(fit(self.mb, gradient, shape(var), dtype_name(var)))
 
     def take(self, var: Var) -> Var | None:
@@ -143,6 +145,13 @@ class Reverse:
         else:
             use = Use(op, self.values)
             thunks = rule(self.mb, use, dys[0] if len(op.outputs) == 1 else dys)
+            for name, given in op.inputs.items():  # rules leave out what they take for constants
+                several = given if isinstance(given, (list, tuple)) else [given]
+                if name not in thunks and not self.wanted.isdisjoint(several):
+                    raise UnsupportedError(
+                        f"no gradient through {op.op_type} {op.name!r} with respect to its {name}: the rule takes it "
+                        "for a constant; make it one, or use other ops"
+                    )
             for name, thunk in thunks.items():
                 yield from self.asked(op.inputs.get(name), thunk)
 

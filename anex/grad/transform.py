@@ -22,6 +22,7 @@ from .reverse import Adjoints, Reverse, Values, dependents, is_float
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Function, Operation, Program, Var
 
+FLOAT16 = float(np.finfo(np.float16).max)
 PRODUCTS = frozenset({
     "conv", "conv_transpose", "einsum", "gru", "linear", "lstm", "matmul", "rnn", "scaled_dot_product_attention",
 })  # fmt: skip
@@ -41,6 +42,7 @@ def value_and_grad(
     loss_scale: bool | float = False,
     clip_norm: float | None = None,
     function: str = "main",
+    prefix: str = "grad_",
 ) -> Program:
     """The program that computes the outputs of ``program``, and then the gradients of ``loss``.
 
@@ -57,15 +59,16 @@ def value_and_grad(
     input ``loss_scale``, (1,) float32, last. ``anex.optim`` divides by it, and ``LossScale`` there finds it.
     ``clip_norm``: the gradients are scaled down together where their global norm is above it; the norm, without the
     loss scale, is one more output ``gradient_norm``, (1,) float32, last.
+    ``prefix``: before the names of gradients; another one for gradients of a program that has some already.
 
     Raises ``ArgumentError`` for names that are not there or are no float inputs, ``ShapeError`` for a loss of several
     elements, ``UnsupportedError`` where an op on the way has no gradient, with its reason.
     """
     scaled_by_input = loss_scale is True
-    if not scaled_by_input and loss_scale is not False and not (0 < float(loss_scale) < math.inf):
+    if not isinstance(loss_scale, bool) and not is_positive(loss_scale):
         raise ArgumentError(f"loss_scale={loss_scale!r} is neither True nor a positive number")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ArgumentError(f"clip_norm={clip_norm!r} is not above 0")
+    if clip_norm is not None and not is_positive(clip_norm):
+        raise ArgumentError(f"clip_norm={clip_norm!r} is no number above 0")
 
     def finish(
         mb: Maker, gradients: Mapping[str, Var], weights: Mapping[str, Var], given: Mapping[str, Var]
@@ -74,7 +77,7 @@ def value_and_grad(
         if clip_norm is not None:
             scale = given["loss_scale"] if scaled_by_input else None if loss_scale is False else float(loss_scale)
             found, norm = clip_by_global_norm(found, clip_norm, loss_scale=scale, mb=mb)
-        results = {f"grad_{name}": var for name, var in zip(gradients, found, strict=True)}
+        results = {f"{prefix}{name}": var for name, var in zip(gradients, found, strict=True)}
         return results if norm is None else {**results, "gradient_norm": norm}
 
     inputs: Added = {"loss_scale": ((1,), "fp32")} if scaled_by_input else {}
@@ -83,7 +86,12 @@ def value_and_grad(
 
 
 def vjp(
-    program: Program, wrt: Iterable[str] | None = None, *, checkpoint: Checkpoint = None, function: str = "main"
+    program: Program,
+    wrt: Iterable[str] | None = None,
+    *,
+    checkpoint: Checkpoint = None,
+    function: str = "main",
+    prefix: str = "grad_",
 ) -> Program:
     """The program that computes the outputs of ``program`` and, of gradients of these, those of its inputs.
 
@@ -92,17 +100,17 @@ def vjp(
     """
     with coremltools():
         outputs = function_of(program, function).outputs
-        inputs: Added = {f"grad_{var.name}": (shape(var), dtype_name(var)) for var in outputs if is_float(var)}
+        inputs: Added = {f"{prefix}{var.name}": (shape(var), dtype_name(var)) for var in outputs if is_float(var)}
     if any(not dims for dims, _ in inputs.values()):
         raise ShapeError("vjp: an output has rank 0, and inputs of rank 0 are not taken; make it (1,)")
 
     def seed(mb: Maker, outputs: Mapping[str, Var], given: Mapping[str, Var]) -> dict[str, Var]:
-        return {name: given[f"grad_{name}"] for name in outputs if f"grad_{name}" in given}
+        return {name: given[f"{prefix}{name}"] for name in outputs if f"{prefix}{name}" in given}
 
     def finish(
         mb: Maker, gradients: Mapping[str, Var], weights: Mapping[str, Var], given: Mapping[str, Var]
     ) -> dict[str, Var]:
-        return {f"grad_{name}": var for name, var in gradients.items()}
+        return {f"{prefix}{name}": var for name, var in gradients.items()}
 
     return differentiate(program, wrt, checkpoint, function, lambda _: inputs, seed, finish)
 
@@ -129,15 +137,27 @@ def seed_of_loss(loss: str | None, scale: float | bool = False) -> Seed:
             dy = dy if shape(var) else mb.squeeze(x=dy, axes=[0])
             return {name: mb.cast(x=dy, dtype=dtype_name(var))}
         value = 1.0 if scale is False else float(scale)
+        if dtype_name(var) == "fp16" and value > FLOAT16:
+            raise ArgumentError(
+                f"loss_scale={value:g}: the loss {name!r} is float16, which ends at {FLOAT16:g}; cast it to fp32, or "
+                "scale by less"
+            )
         return {name: mb.const(val=constant_like(var, np.full(shape(var), value)))}
 
     return seed
 
 
+def is_positive(given: Any) -> bool:
+    return isinstance(given, (int, float, np.integer, np.floating)) and 0 < float(given) < math.inf
+
+
 def function_of(program: Any, name: str) -> Function:
     functions = getattr(program, "functions", None)
     if not isinstance(functions, dict):
-        raise ArgumentError(f"a MIL program is differentiated, not a {type(program).__name__}")
+        raise ArgumentError(
+            f"a MIL program is differentiated, not a {type(program).__name__}; anex.graph makes one of a function, "
+            "anex.from_torch(.., trainable=True) of a torch module"
+        )
     if name not in functions:
         raise ArgumentError(f"the program has no function {name!r}; it has {', '.join(functions)}")
     found: Function = functions[name]
@@ -168,7 +188,7 @@ def differentiate(
         given = placeholders(source)
         for name, (dims, dtype) in more.items():
             if name in given:
-                raise ArgumentError(f"the program has an input {name!r} already; call it something else")
+                raise ArgumentError(f"the program has an input {name!r} already; call it something else, as by prefix=")
             given[name] = Builder.placeholder(dims, dtype=types.string_to_builtin(dtype))
         result = Program()
         mb = Maker()
@@ -199,7 +219,7 @@ def _named(mb: Maker, outputs: Mapping[str, Var], results: Mapping[str, Var]) ->
     named = list(outputs.values())
     for name, var in results.items():
         if name in outputs:
-            raise ArgumentError(f"the program has an output {name!r} already; call it something else")
+            raise ArgumentError(f"the program has an output {name!r} already; call it something else, as by prefix=")
         if var in named or var.op is None or var.op.op_type == "const":
             var = mb.identity(x=var, name=name)
         var.name = name
@@ -211,6 +231,8 @@ def _wrt(source: Function, wrt: Iterable[str] | None) -> list[str]:
     floats = [name for name, var in source.inputs.items() if is_float(var) and not _is_state(var)]
     if isinstance(wrt, str):
         raise ArgumentError(f"wrt={wrt!r}: a list of names")
+    if wrt is not None and not isinstance(wrt, Iterable):
+        raise ArgumentError(f"wrt={wrt!r}: a list of names of inputs ({', '.join(floats)})")
     names = floats if wrt is None else list(wrt)
     for name in names:
         if name not in source.inputs:
@@ -241,7 +263,7 @@ def _policy(source: Function, checkpoint: Checkpoint) -> Callable[[Operation], b
         return checkpoint
     if checkpoint == "products":
         return lambda op: op.op_type in PRODUCTS
-    if isinstance(checkpoint, str):
+    if isinstance(checkpoint, str) or not isinstance(checkpoint, Iterable):
         raise ArgumentError(f"checkpoint={checkpoint!r} is neither 'products', nor a list of names, nor a function")
     kept = set(checkpoint)
     known = {var.name for op in source.operations for var in op.outputs}

@@ -11,7 +11,7 @@ from .windows import over_all, room, taken, taps, windows
 
 
 def conv(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
-    """x [n, in, ..], weight [out, in / groups, ..], y [n, out, ..]; the bias is a constant, train with ``add``."""
+    """x [n, in, ..], weight [out, in / groups, ..], bias [out], y [n, out, ..]"""
     groups, weight_shape = int(use.value("groups", 1)), use.shape("weight")
     out, per_group, *kernel = weight_shape
     _, _, *extents = use.shape("x")
@@ -34,7 +34,10 @@ def conv(mb: Any, use: Use, dy: Any) -> Mapping[str, Thunk]:
         together = mb.transpose(x=mb.stack(values=parts, axis=0), perm=[1, 2, 0])
         return mb.reshape(x=together, shape=list(weight_shape))
 
-    return {"x": x, "weight": weight}
+    def bias() -> Any:
+        return mb.reduce_sum(x=dy, axes=[0, *range(2, len(dy.shape))], keep_dims=False)
+
+    return {"x": x, "weight": weight, "bias": bias}
 
 
 def turned(mb: Any, weight: Any, groups: int) -> Any:

@@ -85,7 +85,7 @@ def trained(training: Training, plan: Plan, listener: Listener) -> Outcome:
     known = {"name": training.name, "source": training.source, "device": label(plan.device)}
     if why := training.missing:
         return Outcome("training", training.name, "SKIP", 0.0, [why], data=known)
-    found = play(training, plan.steps, plan.device, listener)
+    found = play(training, plan.steps, plan.device, listener, small=plan.quick)
     lines = (
         f"{found['steps']} steps on {label(plan.device)}: loss {found['first_loss']:.4f} to {found['last_loss']:.4f}, "
         f"{found['ms_per_step']:.2f} ms/step, first step with compilation {found['first_ms']:.0f} ms"

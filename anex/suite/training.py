@@ -1,11 +1,15 @@
 """The trainings of a whole run: examples, each a file with ``training(steps, device)`` that yields its losses.
 
+It passes if the losses are numbers and fall. Where ``training`` has a parameter ``small`` it is told of a quick run;
+where the file has ``expected``, with the same parameter, the first loss is held against what that computes otherwise.
 A training whose example is not beside the package is skipped with that reason: wheels have no examples.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import inspect
 import math
 import sys
 import time
@@ -44,17 +48,43 @@ TRAININGS = (
 )
 
 
-def play(
-    training: Training, steps: int, device: str, listener: Callable[[str, int, int], None] | None = None
-) -> dict[str, Any]:
-    """Run ``steps`` steps: the losses, and the milliseconds of each. Loss that is no number raises FloatingPointError.
+TOLERANCE = {"cpu": 1e-4, "ane": 2e-2}  # of the first loss, by device
 
-    ``first_ms`` is the first step with all that comes before it, compilation included.
+
+def play(
+    training: Training,
+    steps: int,
+    device: str,
+    listener: Callable[[str, int, int], None] | None = None,
+    *,
+    small: bool = False,
+) -> dict[str, Any]:
+    """Run ``steps`` steps: the losses, and the milliseconds of each.
+
+    ``first_ms`` is the first step with all that comes before it, compilation included. ``expected_first_loss`` is
+    there where the example computes it. A loss that is no number raises ``FloatingPointError``; too few of them, none
+    below the first one, and a first one that is not as expected ``ValueError``.
     """
+    with _module(training) as module:
+        options = {"small": small} if "small" in inspect.signature(module.training).parameters else {}
+        found = _timed(module.training(steps, device, **options), training, steps, listener)
+        first, least = found["first_loss"], min(found["losses"])
+        if hasattr(module, "expected"):
+            wanted = found["expected_first_loss"] = float(module.expected(**options))
+            if not abs(first - wanted) <= TOLERANCE[device] * abs(wanted):
+                raise ValueError(f"the first loss is {first:.6f}, and {wanted:.6f} where it is computed otherwise")
+    if steps > 1 and not least < first:
+        raise ValueError(f"the loss does not fall: {first:.6f} at first, {least:.6f} at the least")
+    return found
+
+
+def _timed(
+    made: Iterator[float], training: Training, steps: int, listener: Callable[[str, int, int], None] | None
+) -> dict[str, Any]:
     losses: list[float] = []
     seconds: list[float] = []
     begun = time.perf_counter()
-    for loss in _losses(training, steps, device):
+    for loss in made:
         seconds.append(time.perf_counter() - begun)
         losses.append(float(loss))
         if not math.isfinite(losses[-1]):
@@ -68,8 +98,9 @@ def play(
             "first_ms": 1e3 * seconds[0], "ms_per_step": 1e3 * float(np.median(seconds[1:] or seconds))}  # fmt: skip
 
 
-def _losses(training: Training, steps: int, device: str) -> Iterator[float]:
-    """Of the example's own file, which may import what lies beside it."""
+@contextlib.contextmanager
+def _module(training: Training) -> Iterator[Any]:
+    """The example's own file, which may import what lies beside it."""
     found = importlib.util.spec_from_file_location(f"anex_example_{training.path.stem}", training.path)
     if found is None or found.loader is None:
         raise ImportError(f"{training.path} cannot be imported")
@@ -77,6 +108,6 @@ def _losses(training: Training, steps: int, device: str) -> Iterator[float]:
     sys.path.insert(0, str(training.path.parent))
     try:
         found.loader.exec_module(module)
-        yield from module.training(steps, device)
+        yield module
     finally:
         sys.path.remove(str(training.path.parent))

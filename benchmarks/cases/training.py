@@ -186,7 +186,7 @@ def adamw(config: Any = None) -> Case:
             "torch foreach fp32": with_way(foreach=True),
         },
         goals=[Goal("anex fp32", "torch fused fp32", 1.0), Goal("anex fp32", "torch foreach fp32", 2.0)],
-        limits=[Limit("copy", BYTES * count)],
+        limits=[Limit("read", BYTES * count)],
         tolerance=1e-3,
         memory=True,
     )

@@ -18,6 +18,7 @@ from stories_data import Tokens, save_tokens
 from stories_llama2c import load, save
 from stories_parallel import check_data, of_rank_0, together
 from stories_report import Report
+from stories_step import PARTS
 from stories_trainer import SCHEDULES, Options, Trainer, compilations
 
 from anex import Error
@@ -48,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="cpu", choices=("cpu", "ane"), help="where the layers run (cpu)")
     made.add_argument("--offload", default="", metavar="PARTS",
                       help="what runs on the ane beside the layers: classifier,softmax,rmsnorm")  # fmt: skip
+    made.add_argument("--ane", action="store_true",
+                      help="as the published train_large_ane: --device ane, and all that --offload names")  # fmt: skip
+    made.add_argument("--no-ane-extras", action="store_true", help="with --ane: the layers alone, nothing offloaded")
     made.add_argument("--breakdown", action="store_true", help="measure and print where the time goes")
     made.add_argument("--timeout", type=float, default=300.0, metavar="S",
                       help="seconds that workers wait for each other before the run ends (300)")  # fmt: skip
@@ -59,6 +63,18 @@ def chosen(path: Path | None, variable: str, otherwise: str) -> tuple[Path, bool
     """A file, and whether somebody named it."""
     named = path or (Path(os.environ[variable]) if os.environ.get(variable) else None)
     return (named, True) if named else (Path(otherwise), False)
+
+
+def placed(given: argparse.Namespace) -> tuple[str, ...]:
+    """What is offloaded; ``--ane`` chooses the device too."""
+    if given.no_ane_extras and not given.ane:
+        raise StoriesError("--no-ane-extras goes with --ane: it says that only the layers run there")
+    if given.no_ane_extras and given.offload:
+        raise StoriesError(f"--no-ane-extras offloads nothing, and --offload {given.offload} does: name one of them")
+    if given.ane:
+        given.device = "ane"
+        given.offload = "" if given.no_ane_extras else given.offload or ",".join(PARTS)
+    return tuple(part for part in given.offload.split(",") if part)
 
 
 def changes(given: argparse.Namespace) -> dict[str, Any]:
@@ -99,7 +115,7 @@ def tiny_data(folder: Path) -> Path:
 
 def run(given: argparse.Namespace, group: Group | None = None) -> None:
     group = group or Alone()
-    offload = tuple(part for part in given.offload.split(",") if part)
+    offload = placed(given)
     if given.save_every < 1:
         raise StoriesError(f"--save-every {given.save_every}: 1 is the least")
     if given.resume:

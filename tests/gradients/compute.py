@@ -45,6 +45,10 @@ def conv(rank, padding, **more):
 
 
 case("conv", conv(2, [0] * 4), "pointwise", x=normal(2, 3, 4, 5), weight=normal(4, 3, 1, 1))
+case(
+    "conv", lambda x, weight, bias: F.conv2d(x, weight, bias), "with a bias", x=normal(2, 3, 4, 5),
+    weight=normal(4, 3, 1, 1), bias=normal(4),
+)  # fmt: skip
 STRIDED = {"strides": [2, 1], "pad_type": "custom", "pad": [1, 0, 2, 1]}
 case(
     "conv", conv(2, [1, 0, 2, 1], stride=(2, 1)), "strided", x=normal(2, 3, 7, 6), weight=normal(4, 3, 3, 2),
