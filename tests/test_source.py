@@ -43,7 +43,7 @@ LAYERS = [
     {"mil", "ops", "tidy", "agree", "state", "bounds"},
     {"optim"},
     {"creation"},
-    {"_native", "_coremltools", "spec", "published", "power", "commands", "files"},
+    {"_native", "_coremltools", "spec", "published", "power", "commands", "files", "requirements"},
     {"errors"},
 ]
 
