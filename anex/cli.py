@@ -10,6 +10,7 @@ import click
 
 from ._coremltools import keep_frameworks_out
 from .bench.commands import bench
+from .bench.power_command import power
 from .calibration import calibrate
 from .commands import one_line
 from .cost.commands import cost
@@ -50,7 +51,9 @@ main.add_command(calibrate)
 main.add_command(cost)
 main.add_command(dash)
 main.add_command(explain)
+main.add_command(mil.commands["lint"])
 main.add_command(mil)
+main.add_command(power)
 main.add_command(probe)
 main.add_command(profile)
 main.add_command(quantize)

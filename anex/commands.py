@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
+
+# Of every command about a model and the way it takes.
+WAY = click.option(
+    "--path", default="private", show_default=True, help="The way into the engine: private, e5rt or coreml."
+)
+WEIGHTS = click.option("--weights", type=click.Path(path_type=Path), help="Of MIL text; need not be there.")
+FUNCTION = click.option("--function", default="", help="Of a model with several; main without it.")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -15,6 +16,7 @@ from typing import Any
 
 from . import _native
 from .errors import Error
+from .requirements import Requirement, requirements
 
 EXPECTED_QOS = {
     "real_time": 0, "background": 9, "utility": 17, "default": 21, "user_initiated": 25, "user_interactive": 33,
@@ -33,6 +35,7 @@ def examine() -> dict[str, Any]:
         "cache": compiled_programs(),
         "budget": _native.ane_account(),
     }
+    facts["requirements"] = [dataclasses.asdict(each) for each in requirements(facts)]
     facts["verdicts"] = list(verdicts(facts))
     return facts
 
@@ -189,6 +192,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         mark = "ok " if each["fits"] else "BAD" if each["is_required"] else "?  "
         found = "" if each["fits"] else f" found {found}"
         yield f"  {mark} {each['kind']}[{each['class']} {each['name']}] {each['expected']}{found}"
+    yield ""
+    yield "Requirements of the published tools:"
+    yield from (f"  {Requirement(**each).line}" for each in facts["requirements"])
     yield ""
     yield from facts["verdicts"]
 

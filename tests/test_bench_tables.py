@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from anex.bench import tables
-from anex.bench.record import BENCHMARKS, Config, Row
-from anex.bench.running import smallest
+from anex import compile
+from anex.bench.programs import int8_chain
+from anex.bench.record import Config, Row
+from anex.bench.running import measured, smallest, values
+from anex.bench.tables import BENCHMARKS
 from anex.bench.tables.sram import marked
-from anex.bench.timing import Timing
+from anex.bench.timing import Effort, Timing
+from anex.cli import main
 from anex.power import Reading
 
 # ---- as printed by the published tools ------------------------------------------------------------------------------
@@ -83,19 +88,19 @@ TITLES = {
     "peak": "Config | W(MB) [MiB] | GFLOP [GFLOP] | ms/eval [ms] | TFLOPS [TFLOPS] | %peak [%] | Est.MHz [MHz]",
     "int8": "Config | W(MB) [MiB] | GOP [GOP] | ms/eval [ms] | TOPS [TOPS] | %fp16 [%] | %int8 [%] | Est.MHz [MHz]",
     "int8-compare": "Method | FP16 TOPS [TOPS] | FP16 ms [ms] | INT8 TOPS [TOPS] | INT8 ms [ms] | Ratio",
-    "inmem": "Config | W(MB) [MiB] | ms/eval [ms] | TFLOPS [TFLOPS]",
-    "sram": "Config | W(MB) [MiB] | Act(MB) [MiB] | Tot(MB) [MiB] | ms/eval [ms] | TFLOPS [TFLOPS]",
-    "sram-fine": "Channels | W(MB) [MiB] | ms/eval [ms] | TFLOPS [TFLOPS] | GFLOPS/MB [GFLOPS/MiB]",
-    "matmul": "n | GFLOP [GFLOP] | MB [MiB] | ms/eval [ms] | p90 [ms] | TFLOPS [TFLOPS]",
+    "inmem": "Config | W (MB) [MiB] | ms/eval [ms] | TFLOPS [TFLOPS]",
+    "sram": "Config | W (MB) [MiB] | Act(MB) [MiB] | Tot(MB) [MiB] | ms/eval [ms] | TFLOPS [TFLOPS]",
+    "sram-fine": "Channels | W (MB) [MiB] | ms/eval [ms] | TFLOPS [TFLOPS] | GFLOPS/MB [GFLOPS/MiB]",
+    "matmul": "n | GFLOP [GFLOP] | ms/eval [ms] | p90 [ms] | TFLOPS [TFLOPS] | MB [MiB] | fits?",
     "conv-vs-matmul": "M x K x N | matmul ms [ms] | TFLOPS [TFLOPS] | conv ms [ms] | TFLOPS [TFLOPS] | ratio | "
                       "max diff",
-    "depth": "depth | GFLOP [GFLOP] | ms/eval [ms] | TFLOPS [TFLOPS] | % of 19 TFLOPS [%]",
+    "depth": "depth | GFLOP [GFLOP] | ms/eval [ms] | TFLOPS [TFLOPS] | % peak [%]",
     "overhead": "op | direct ms [ms] | coreml ms [ms] | overhead",
     "weight-only": "op | fp16 ms [ms] | w8 ms [ms] | ratio | w8a8 ms [ms] | ratio",
     "power": "Config | ms/eval [ms] | mW [mW] | TFLOPS [TFLOPS] | TFLOPS/W [TFLOPS/W] | mJ/call [mJ]",
     "qos": "QoS | Compile [ms] | Load [ms] | Eval(1) [ms] | Eval(avg10) [ms] | Status",
     "dispatch": "way | us/call [us] | p10 [us] | p90 [us]",
-    "quant": "name | ms/eval [ms] | TFLOPS [TFLOPS] | x fp16 | max error",
+    "quant": "name | ms [ms] | TFLOPS [TFLOPS] | x fp16 | max error",
     "fused-1": "L | fused ms [ms] | seq ms [ms] | speedup | overhead us/dispatch [us]",
     "fused-2": "C | S | Layers | ms/eval [ms] | TFLOPS [TFLOPS] | Eff% [%]",
     "fused-3": "Config | Separate ms [ms] | GFLOPS [GFLOPS] | Fused ms [ms] | GFLOPS [GFLOPS] | Speedup",
@@ -104,11 +109,12 @@ TITLES = {
 # One row of each of the others: its label, what it took in ms by program, what was found, and the cells that follow.
 # Where a source is given the cells are as it has them, else they are the contract's formula by hand.
 WORKED = {
-    "matmul, seed 001": ("matmul", "256", {"matmul": 0.101}, {}, "256 | 0.034 | 0.4 | 0.101 ms | 0.101 ms | 0.33"),
-    "matmul, seed 001, its best": ("matmul", "2048", {"matmul": 3.01401}, {},
-                                   "2048 | 17.180 | 24.0 | 3.014 ms | 3.014 ms | 5.70"),
-    "matmul, seed 001, past the cliff": ("matmul", "4096", {"matmul": 34.3597}, {},
-                                         "4096 | 137.439 | 96.0 | 34.360 ms | 34.360 ms | 4.00"),
+    "matmul, seed 001": ("matmul", "256", {"matmul": 0.101}, {"fits": "yes"},
+                         "256 | 0.034 | 0.101 ms | 0.101 ms | 0.33 | 0.4 | yes"),
+    "matmul, seed 001, its best": ("matmul", "2048", {"matmul": 3.01401}, {"fits": "yes"},
+                                   "2048 | 17.180 | 3.014 ms | 3.014 ms | 5.70 | 24.0 | yes"),
+    "matmul, seed 001, past the cliff": ("matmul", "4096", {"matmul": 34.3597}, {"fits": "no"},
+                                         "4096 | 137.439 | 34.360 ms | 34.360 ms | 4.00 | 96.0 | no"),
     "convolution about three times faster": ("conv-vs-matmul", "1024x1024x1024", {"matmul": 0.9, "conv": 0.3},
                                              {"max_diff": 0.01},
                                              "1024x1024x1024 | 0.900 | 2.39 | 0.300 | 7.16 | 3.00x | 0.0100"),
@@ -138,7 +144,6 @@ WORKED = {
     "73.6 MiB of weights": ("lm-head", "[1] conv 50257x768, fp16", {"eval": 2.0}, {"max_error": 0.5},
                             "[1] conv 50257x768, fp16 | 2.000 | 38.6 | 0.50000 | WARN"),
 }  # fmt: skip
-del tables  # imported for what it registers
 
 
 def lines(text: str) -> list[list[str]]:
@@ -220,6 +225,72 @@ def test_matmuls_below_a_millisecond_are_said_to_be_dispatch_and_the_cliff_is_fo
         "The rate falls between working sets of 24 MB (5.70 TFLOPS) and 96 MB (4.00 TFLOPS)"
     ]
     assert [row.marks for row in found] == [["dispatch-limited"]] * 3 + [[], []]
+    assert [row.found["fits"] for row in found] == ["yes"] * 4 + ["no"]
+
+
+def test_the_size_of_the_original_tool_chooses_its_ten_rows_and_any_other_the_six():
+    configs = BENCHMARKS["peak"].configs
+    assert [each.label for each in configs(sp="64x1")] == [cells[0] for cells in lines(PEAK_002)]
+    assert [each.label for each in configs()] == [cells[0] for cells in lines(PEAK_000)]
+    assert [each.label.split()[0] for each in configs(sp="32")] == [cells[0].split()[0] for cells in lines(PEAK_000)]
+    assert len(list(configs(preset="seed000", sp="64x1"))) == 6
+    assert BENCHMARKS["peak"].before(batch=2, sp="32") == ["batch=2, sp=32x32"]
+
+
+def test_the_average_of_a_qos_is_that_of_its_calls_and_not_their_median():
+    config = next(iter(BENCHMARKS["qos"].configs()))
+    row = Row(config, {"eval": Timing((1e-3, 1e-3, 4e-3), 0, True)})
+    assert next(c for c in BENCHMARKS["qos"].columns if c.title == "Eval(avg10)").text(row) == "2.000"
+
+
+def test_every_benchmark_calls_as_often_as_the_published_tool():
+    usual = {name: (each.usual.warm, each.usual.calls) for name, each in BENCHMARKS.items()}
+    other = {"matmul": (10, 100), "quant": (5, 100), "fused-2": (10, 500), "qos": (1, 10)}
+    assert usual == {**dict.fromkeys(BENCHMARKS, (10, 50)), **other}
+
+
+def test_what_no_engine_here_does_is_skipped_with_the_reason():
+    row = measured(list(BENCHMARKS["lm-head"].configs(simd=True))[-1], "cpu", Effort(0, 1, 0.0), "M4")
+    assert row.status == "SKIP"
+    assert row.skipped == "the CPU engine adds in float32, with every instruction set"
+
+
+def test_a_size_that_memory_cannot_hold_fails_alone_and_at_once():
+    (config,) = BENCHMARKS["matmul"].configs(sizes=[10**6])
+    row = measured(config, "cpu", Effort(0, 1, 0.0), "M4")
+    assert row.failed["size"].startswith("about 3.35e+04 GiB would be needed, and this machine has")
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["peak", "--sp", "0"], "'0' is neither a size"), (["peak", "--sp", "-4"], "neither a size"),
+    (["peak", "--sp", "\u00b2"], "neither a size"), (["peak", "--sp", "9" * 20], "neither a size"),
+    (["peak", "--batch", "0"], "not in the range"), (["peak", "--preset", "seed009"], "is not one of"),
+    (["matmul", "--sizes", "-1"], "no list of positive"), (["matmul", "--sizes", ""], "no list of positive"),
+    (["matmul", "--sizes", "4,x"], "no list of positive"), (["matmul", "--sizes", "1" + "0" * 30], "more than 1048576"),
+    (["matmul", "--chip", "toaster"], "is no Apple chip"), (["matmul", "--seconds", "nan"], "no number of seconds"),
+    (["matmul", "--calls", "0"], "not in the range"), (["matmul", "--out", "no/such/folder.json"], "does not exist"),
+    (["matmul", "--plot", "x.xyz"], "ends in none of"), (["matmul", "--plot", "no/such/x.png"], "does not exist"),
+    (["depth", "--channels", "0"], "not in the range"), (["fused", "--tier", "4"], "not in the range"),
+    (["gen-int8", "--out", __file__], "is a file"), (["gen-sram", "--out", __file__ + "/x"], "cannot be made"),
+    (["nothing"], "No such command"),
+])  # fmt: skip
+def test_what_cannot_be_run_is_refused_in_one_line_before_anything_is(monkeypatch, arguments, said):
+    monkeypatch.setattr("anex.bench.running.measured", lambda *_: pytest.fail("something was run"))
+    done = CliRunner().invoke(main, ["bench", *arguments])
+    assert done.exit_code in (1, 2)
+    assert said in done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+def test_a_relu_changes_w8a8_by_nothing_but_its_maximum():
+    plain, with_relu = (
+        np.asarray(
+            compile(int8_chain(1, 8, 2, 2, relu=each), device="cpu")(values("x", (1, 8, 2, 2)).astype("float16"))
+        )
+        for each in (False, True)
+    )
+    assert (with_relu == np.maximum(plain, 0)).all()
+    assert (plain < 0).any()
 
 
 def test_the_summary_of_the_fused_layer_tells_both_times_their_ratio_and_tokens_a_second():

@@ -9,6 +9,7 @@ import fake_ane
 import pytest
 
 from anex import cache, doctor
+from anex.requirements import requirements
 
 
 def anex(*arguments, **environment):
@@ -54,6 +55,22 @@ def test_doctor_tells_chip_versions_methods_qos_and_budget():
     assert found["budget"]["compiles"] == 0
     assert set(found["versions"]) >= {"anex", "python", "numpy", "coremltools"}
     assert any(verdict.startswith("device='ane' is available: M4 (h16g)") for verdict in found["verdicts"])
+
+
+def test_doctor_reports_each_requirement_of_the_published_tools_and_what_it_is_needed_for():
+    found = {each["name"]: each for each in facts()["requirements"]}
+    assert [name.split()[0] for name in found] == ["macOS", "Apple", "Xcode", "Python", "coremltools"]
+    assert [each["is_met"] for each in found.values()][3:] == [True, True]
+    text = anex("doctor").stdout
+    assert ("no   macOS 15 or later: none (Linux); needed for the Neural Engine" in text) == (sys.platform == "linux")
+    assert "ok   coremltools 9 or later: " in text
+
+
+@pytest.mark.parametrize(("release", "is_met"), [("15.6", True), ("26.2", True), ("14.7.1", False), ("", False)])
+def test_a_system_is_new_enough_by_its_first_number(monkeypatch, release, is_met):
+    monkeypatch.setattr("platform.mac_ver", lambda: (release, ("", "", ""), "arm64"))
+    known = {"machine": {"chip": "Apple M4"}, "versions": {"python": "3.12.1", "coremltools": "9.0"}}
+    assert requirements(known)[0].is_met == is_met
 
 
 def test_doctor_says_that_a_stand_in_is_no_hardware():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from needs_ane import needs_ane
 from anex import answers as store
 from anex.bench.timing import Effort
 from anex.cli import main
-from anex.probe import asking
+from anex.errors import CompileError
+from anex.probe import asking, immutability, runtime
 from anex.probe.questions import backward, integers
 from anex.probe.record import PROBES, Check
 from anex.probe.session import Session
@@ -99,12 +103,85 @@ def test_the_command_tells_the_answers_writes_the_report_and_keeps_them(tmp_path
     assert {name: each["key"] for name, each in store.load("cpu").items()} == {"cliffs": "none", "w8a8": "exact"}
 
 
+@needs_ane
+def test_the_table_of_six_questions_tells_this_machine_beside_what_was_published():
+    names = ("weight-reload", "advanced", "qos", "perf-stats", "chaining")
+    answers = [asking.answer(PROBES[name], "ane", ONCE, small=True) for name in names]
+    _, head, _, *rows = immutability.table(answers, "ane")
+    assert len(rows) == 6
+    assert "Result here (double)" in head
+    assert "Published for M5 (seed 003)" in head
+    for row, said in zip(rows, ("factor 2", "weights buffer is ignored", "Spread: ", "code 15", "Counters of the",
+                                "evaluateRealTime: YES"), strict=True):  # fmt: skip
+        assert said in row
+    assert all("not asked" in row for row in immutability.table([], "ane")[3:])
+
+
+@needs_ane
+def test_the_way_in_real_time_is_timed_with_the_others_and_the_closed_one_tells_its_code():
+    answer = asking.answer(PROBES["chaining"], "ane", ONCE)
+    rows = answer["data"]
+    assert list(rows) == ["sequential + copy", "shared surface", "fused MIL", "real-time evaluation",
+                          "_ANEChainingRequest"]  # fmt: skip
+    assert rows["_ANEChainingRequest"]["ms"] is None
+    assert "code 15" in rows["_ANEChainingRequest"]["status"]
+    assert rows["real-time evaluation"]["ms"] > 0
+    assert [check["found"] for check in answer["checks"]] == [0] * 4  # all 6.0
+    assert [line.split("  ")[0] for line in answer["lines"][1:]] == [
+        "sequential + copy", "shared surface", "_ANEChainingRequest", "real-time evaluation", "fused MIL",
+    ]  # fmt: skip
+
+
+@needs_ane
+def test_classes_of_the_framework_are_listed_with_methods_and_those_of_others_are_not():
+    names = runtime.classes()
+    assert {"_ANEClient", "_ANEInMemoryModel", "_ANEPerformanceStats"} <= {*names}
+    assert all(name.startswith("_ANE") for name in names)
+    methods = runtime.described("_ANEPerformanceStats")
+    assert any(line.startswith("-[_ANEPerformanceStats hwExecutionTime] Q16@0:8") for line in methods)
+    assert any(line.startswith("+[_ANEPerformanceStats statsWithHardwareExecutionNS:]") for line in methods)
+    assert runtime.described("_ANENothing") == []
+
+
+def test_a_head_that_does_not_compile_is_told_from_a_wrong_one(monkeypatch):
+    def refuse(*_, **__):
+        raise CompileError("too many channels")
+
+    monkeypatch.setattr(Session, "run", refuse)
+    assert asking.answer(PROBES["lm-head"], "cpu", ONCE, small=True)["key"] == "refused"
+    found = asking.answer(PROBES["multi-input"], "cpu", ONCE)
+    assert (found["key"], found["status"]) == ("refused", "FAIL")
+
+
+def test_all_probes_can_be_named_so_and_a_report_without_a_file_is_the_table(monkeypatch):
+    monkeypatch.setattr(asking, "chosen", lambda names: [PROBES["weight-reload"]])
+    done = CliRunner().invoke(main, ["probe", "all", "--quick", "--device", "cpu", "--report"])
+    assert done.exit_code == 0, done.output
+    assert "Result here (cpu)" in done.output
+
+
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(asking, "answer", lambda *_: pytest.fail("something was asked"))
+    done = CliRunner().invoke(main, ["probe", "w8a8", "--device", "cpu", "--report", str(tmp_path / "no" / "r.json")])
+    assert done.exit_code == 1
+    assert "does not exist; name another file" in done.output
+
+
+@needs_ane
+def test_the_self_test_keeps_what_it_asked_for_the_rules(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "anex", "selftest", "--only", "reduce-sum"], capture_output=True,
+                          text=True, env={**os.environ, "ANEX_HOME": str(tmp_path)}, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert store.load("ane")["selftest/reduce-sum"]["key"] == "wide"
+
+
 def test_answers_that_were_kept_stay_when_others_come_and_broken_files_are_as_none(tmp_path):
     store.save("cpu", {"a": {"key": "1"}})
     store.save("cpu", {"b": {"key": "2"}})
     assert set(store.load("cpu")) == {"a", "b"}
-    store.path("cpu").write_text("{")
-    assert store.load("cpu") == {}
+    for broken in ("{", "[]", '{"schema_version": 1}', '{"schema_version": 1, "answers": {"a": 3}}'):
+        store.path("cpu").write_text(broken)
+        assert store.load("cpu") == {}
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(["nothing"], "there is no probe nothing"), ([], "give NAMES"),

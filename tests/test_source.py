@@ -45,7 +45,7 @@ LAYERS = [
     {"optim"},
     {"distributed"},
     {"creation"},
-    {"_native", "_coremltools", "spec", "published", "power", "commands", "files"},
+    {"_native", "_coremltools", "spec", "published", "power", "commands", "files", "requirements"},
     {"errors"},
 ]
 

@@ -117,8 +117,17 @@ class Benchmark:
     quick_rows: int = 3
     usual: Effort = field(default_factory=Effort)
 
+    def __reduce__(self) -> tuple[Callable[[str], Benchmark], tuple[str]]:
+        return registered, (self.name,)  # in another process its functions are there, and need not travel
+
 
 BENCHMARKS: dict[str, Benchmark] = {}
+
+
+def registered(name: str) -> Benchmark:
+    from . import tables
+
+    return tables.benchmark(name)
 
 
 def register(benchmark: Benchmark) -> Benchmark:

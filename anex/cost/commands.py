@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..commands import one_line
+from ..commands import FUNCTION, WAY, WEIGHTS, one_line
 
 if TYPE_CHECKING:
     from .model import Model
@@ -24,13 +24,9 @@ USUAL = ("M1", "M2", "M3", "M4", "M5", "M4 Max", "M5 Pro")
 @click.option(
     "--chip", "chips", multiple=True, metavar="NAME", help="A chip, several times, or 'all'; such as 'M4 Max'."
 )
-@click.option("--path", default="private", show_default=True, help="The way into the engine: private, e5rt or coreml.")
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    help="Of MIL text; need not be there.",
-)
-@click.option("--function", default="", help="Of a model with several; main without it.")
+@WAY
+@WEIGHTS
+@FUNCTION
 @click.option("--rows", type=click.Path(path_type=Path), help="Predict the rows of a CSV of measurements; print a CSV.")
 @click.option("--published", is_flag=True, help="Predict every row of the source documents' tables; print them.")
 @click.option("--source", default="", help="With --published: rows of sources that begin so; 'all' for every source.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..commands import one_line
+from ..commands import FUNCTION, WEIGHTS, one_line
 
 PATH = click.Path(path_type=Path)
 
@@ -50,8 +50,8 @@ def fmt(context: click.Context, models: tuple[Path, ...], check: bool, in_place:
 @mil.command()
 @click.argument("model", type=PATH)
 @click.option("--chip", default="M4", show_default=True, help="To predict times for, such as 'M4 Max' or h16g.")
-@click.option("--weights", type=PATH, help="Of MIL text; need not be there.")
-@click.option("--function", default="", help="Of a model with several; main without it.")
+@WEIGHTS
+@FUNCTION
 @click.option("--error", is_flag=True, help="Exit with 1 when there are warnings.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @click.pass_context
@@ -104,7 +104,7 @@ def diff(
 
 @mil.command()
 @click.argument("model", type=PATH)
-@click.option("--weights", type=PATH, help="Of MIL text; need not be there.")
+@WEIGHTS
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def stats(model: Path, weights: Path | None, as_json: bool) -> None:
     """Count ops, parameters, bytes, depth, FLOP and the memory between ops."""

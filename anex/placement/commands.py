@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..commands import one_line
+from ..commands import FUNCTION, WAY, WEIGHTS, one_line
 
 PRESETS = ("mobilenet", "vit", "gpt2", "llama")
 
@@ -23,13 +23,9 @@ PRESETS = ("mobilenet", "vit", "gpt2", "llama")
 @click.option("--device", default="ane", show_default=True)
 @click.option("--chip", default="M4", show_default=True, help="Such as 'M4 Max' or h16g.")
 @click.option("--units", type=click.Choice(["CPU_AND_NE", "ALL"]), default="CPU_AND_NE", show_default=True)
-@click.option("--path", default="private", show_default=True, help="The way into the engine: private, e5rt or coreml.")
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    help="Of MIL text; need not be there.",
-)
-@click.option("--function", default="", help="Of a model with several; main without it.")
+@WAY
+@WEIGHTS
+@FUNCTION
 @click.option("--every-op", is_flag=True, help="List every op, also those on the engine.")
 @click.option("--min-residency", type=click.FloatRange(0, 1), help="Exit with 1 when fewer ops are on the device.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .meter import Reading, Sampler, drawn, reading, sampler, why_none
-from .sample import Sample
+from .sample import Sample, joules
 
-__all__ = ["Reading", "Sample", "Sampler", "drawn", "reading", "sampler", "why_none"]
+__all__ = ["Reading", "Sample", "Sampler", "drawn", "joules", "reading", "sampler", "why_none"]

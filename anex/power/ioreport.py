@@ -7,6 +7,7 @@ Mac. On macOS 27 the channel of the Neural Engine is reported to stay 0 (peers.m
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,13 @@ from .sample import Sample
 LIBRARY = "/usr/lib/libIOReport.dylib"
 FOUNDATION = "/System/Library/Frameworks/CoreFoundation.framework/CoreFoundation"
 GROUP = "Energy Model"
-JOULES = {"mJ": 1e-3, "uJ": 1e-6, "nJ": 1e-9, "J": 1.0}
-PARTS = {"ane": "ANE", "cpu": "CPU Energy", "gpu": "GPU Energy"}
+JOULES = {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6, "nJ": 1e-9, "pJ": 1e-12}
+DIE = r"(?:DIE_\d+_)?"
+PARTS = {  # the part, and the die or instance where a channel names one
+    "ane": re.compile(rf"(?P<die>{DIE})ANE(?P<instance>[\d_]*)"),
+    "cpu": re.compile(rf"(?P<die>{DIE})CPU(?P<instance>\d*) Energy"),
+    "gpu": re.compile(rf"(?P<die>{DIE})GPU(?P<instance>\d*) Energy"),
+}
 UTF8 = 0x08000100
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "IOReportCopyChannelsInGroup": (c_void_p, [c_void_p, c_void_p, c_uint64, c_uint64, c_uint64]),
@@ -44,25 +50,21 @@ CORE: dict[str, tuple[Any, list[Any]]] = {
 def sample(channels: Iterable[tuple[str, str, int]], seconds: float) -> Sample:
     """Of the differences of the counters, (name, unit, value), over ``seconds``.
 
-    A chip of two dies has its channels twice, as "ANE0" and "ANE1" or "DIE_0_ANE": they add up. Units that are no
-    energy are left alone, and so are parts that no channel names.
+    A chip of two dies has its channels twice, as "ANE0" and "ANE1" or "DIE_0_ANE": they add up, where no channel has
+    the sum. Units that are no energy are left alone, and so are parts that no channel names.
 
     >>> sample([("ANE", "mJ", 1500), ("GPU Energy", "nJ", 2_000_000_000), ("DRAM", "mJ", 7)], 0.5)
     Sample(seconds=0.5, ane=3.0, cpu=None, gpu=4.0)
     """
-    found: dict[str, float] = {}
+    found: dict[str, dict[bool, float]] = {}
     for name, unit, value in channels:
-        part = next((part for part, channel in PARTS.items() if _is(name, channel)), None)
-        if part is not None and unit.strip() in JOULES and value >= 0:
-            found[part] = found.get(part, 0.0) + value * JOULES[unit.strip()] / seconds
-    return Sample(seconds, **found)
-
-
-def _is(name: str, channel: str) -> bool:
-    bare = name.strip()
-    if channel == "ANE":
-        return bare.rstrip("0123456789").removeprefix("DIE_") == "ANE" or bare.endswith("_ANE")
-    return bare == channel
+        joules = JOULES.get(unit.strip().replace("μ", "µ"))  # two letters look alike
+        for part, pattern in PARTS.items() if joules is not None and value >= 0 and seconds > 0 else ():
+            if channel := pattern.fullmatch(name.strip()):
+                is_sum = not channel["die"] and not channel["instance"]
+                sums = found.setdefault(part, {})
+                sums[is_sum] = sums.get(is_sum, 0.0) + value * (joules or 0.0) / seconds
+    return Sample(seconds, **{part: sums.get(True, sums.get(False, 0.0)) for part, sums in found.items()})
 
 
 class IOReport:

@@ -73,10 +73,10 @@ def reading(
     return of(by.stop(), calls, spent, by.name)
 
 
-def drawn(by: Sampler, seconds: float = SECONDS) -> float | None:
-    """Mean watts of the Neural Engine for ``seconds`` in which this process rests; None where nobody tells."""
+def drawn(by: Sampler) -> float | None:
+    """Mean watts of the Neural Engine while this process rests; None where nobody tells."""
     by.start()
-    time.sleep(seconds)
+    time.sleep(SECONDS)
     samples = by.stop()
     energy, covered = joules(samples), sum(sample.seconds for sample in samples)
     return None if energy is None or not covered else energy / covered

@@ -55,7 +55,7 @@ def probe(
     if bool(names) == everything:
         raise click.UsageError("give NAMES of probes, or --all; --list shows them")
     file = None if report in (None, TOLD) else Path(str(report))
-    with one_line(misuse=click.UsageError):
+    with one_line():
         if file is not None:
             files.writable(file, "--report")
     where = device or default()

@@ -88,10 +88,12 @@ def _rows(
     spread = [_percentiles(times) for times in zip(*seconds, strict=True)]
     total = sum(median for median, _, _ in spread)
     rows = []
-    for (op, name, _), times, (flops, bytes) in zip(nodes, spread, work, strict=True):
-        share = times[0] / total if total else 1 / len(nodes)
-        gflops, gbytes, bound = rates(known, flops, bytes, times[0])
-        rows.append(Row(op, name, *times, share, flops, bytes, gflops, gbytes, bound))
+    for (op, name, _), (median, p10, p90), (flops, bytes) in zip(nodes, spread, work, strict=True):
+        gflops, gbytes, bound = rates(known, flops, bytes, median)
+        rows.append(Row(
+            op=op, name=name, seconds=median, p10=p10, p90=p90, share=median / total if total else 1 / len(nodes),
+            flops=flops, bytes=bytes, gflops=gflops, gbytes_per_s=gbytes, bound=bound,
+        ))  # fmt: skip
     return tuple(rows)
 
 

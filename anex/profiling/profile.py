@@ -56,40 +56,38 @@ class Memory:
         return self.arena_bytes / self.live_bytes_peak if self.live_bytes_peak else 1.0
 
 
-@dataclass(frozen=True)
-class Row:
-    """One op that ran: the median, 10th and 90th percentile of its seconds, and its cost by ``anex.ops``.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What ran, what it took and what it did: ``seconds``, and its ``share`` of the sum over all ops.
 
-    ``share`` is that of the sum over all ops; ``gflops`` is in 1e9 FLOP/s, ``gbytes_per_s`` in 1e9 bytes/s,
-    ``flops`` in FLOP, ``bytes`` counts inputs, weights and outputs.
+    ``gflops`` is in 1e9 FLOP/s, ``gbytes_per_s`` in 1e9 bytes/s, ``flops`` in FLOP, ``bytes`` counts inputs, weights
+    and outputs.
     """
 
     op: str
-    name: str
     seconds: float
+    share: float
+    flops: int
+    bytes: int
+    gflops: float
+    gbytes_per_s: float
+    bound: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Work):
+    """One op that ran, by ``name``: the median, 10th and 90th percentile of its seconds, its cost by ``anex.ops``."""
+
+    name: str
     p10: float
     p90: float
-    share: float
-    flops: int
-    bytes: int
-    gflops: float
-    gbytes_per_s: float
-    bound: str
 
 
-@dataclass(frozen=True)
-class OpType:
-    """All ops of one type together; units as in ``Row``, ``seconds`` of them all."""
+@dataclass(frozen=True, kw_only=True)
+class OpType(Work):
+    """All ``count`` ops of one type together."""
 
-    op: str
     count: int
-    seconds: float
-    share: float
-    flops: int
-    bytes: int
-    gflops: float
-    gbytes_per_s: float
-    bound: str
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,10 @@ class Profile:
     def _together(self, op: str, rows: Sequence[Row]) -> OpType:
         seconds, flops, bytes = (sum(getattr(row, k) for row in rows) for k in ("seconds", "flops", "bytes"))
         gflops, gbytes, bound = rates(self.limits, flops, bytes, seconds)
-        return OpType(op, len(rows), seconds, sum(row.share for row in rows), flops, bytes, gflops, gbytes, bound)
+        return OpType(
+            op=op, count=len(rows), seconds=seconds, share=sum(row.share for row in rows), flops=flops, bytes=bytes,
+            gflops=gflops, gbytes_per_s=gbytes, bound=bound,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         from .text import lines

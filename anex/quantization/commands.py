@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..commands import one_line
+from ..commands import FUNCTION, one_line
 
 
 @click.command()
@@ -25,7 +25,7 @@ from ..commands import one_line
               help="Tensors of no more elements stay as they are.")  # fmt: skip
 @click.option("--skip", multiple=True, metavar="OP", help="An op whose weights and activations stay; several times.")
 @click.option("--chip", "chips", multiple=True, metavar="NAME", help="To predict the time on; several times.")
-@click.option("--function", default="", help="Of a model with several; main without it.")
+@FUNCTION
 @click.option("--errors/--no-errors", default=True, help="Measure what each layer and the outputs lose.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def quantize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..commands import one_line
+from ..commands import FUNCTION, WAY, WEIGHTS, one_line
 
 
 @click.command()
@@ -21,9 +21,9 @@ from ..commands import one_line
 @click.option("--repeat", type=click.IntRange(1), help="Timed calls; by default 10, 3 or 1, by latency.")
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.005, show_default=True,
               help="Share of the cost from which an op is listed.")  # fmt: skip
-@click.option("--path", default="private", show_default=True, help="The way into the engine: private, e5rt or coreml.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Of MIL text; need not be there.")
-@click.option("--function", default="", help="Of a model with several; main without it.")
+@WAY
+@WEIGHTS
+@FUNCTION
 @click.option("--calibration", type=click.Path(path_type=Path), help="Measurements of your own, by `anex calibrate`.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with pictures there, besides.")

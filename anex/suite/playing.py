@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from ..devices.info import label
 from ..errors import ArgumentError, brief
 from .outcome import SECTIONS, Outcome
 from .training import TRAININGS, Training, play
+from .worker import Worker
 
 if TYPE_CHECKING:
     from ..probe.record import Probe
@@ -65,19 +67,56 @@ def items(plan: Plan) -> list[Item]:
 
 def outcomes(plan: Plan, listener: Callable[[str], Listener]) -> Iterator[Outcome]:
     """Each as soon as it is there. Ctrl-C ends it after what is done, and ``plan.interrupted`` says so."""
-    for section, name, perform in items(plan):
-        begun = time.perf_counter()
-        with gathered() as warnings:
-            try:
-                found = perform(plan, listener(name))
-            except KeyboardInterrupt:
-                plan.interrupted = True
+    with apart(plan) as perform:
+        for item in items(plan):
+            found = perform(item, plan, listener(item[1]))
+            if found is not None:
+                yield found
+            if plan.interrupted:
                 return
-            except Exception as error:  # whatever it is, the others go on
-                found = Outcome(section, name, "FAIL", time.perf_counter() - begun, [brief(error)], data={"name": name})
-        yield replace(found, warned=found.warned or by_rule(warnings))
-        if plan.interrupted:
-            return
+
+
+def performed(item: Item, plan: Plan, listener: Listener) -> Outcome | None:
+    """One of them, here; None where Ctrl-C left nothing of it."""
+    section, name, perform = item
+    begun = time.perf_counter()
+    with gathered() as warnings:
+        try:
+            found = perform(plan, listener)
+        except KeyboardInterrupt:
+            plan.interrupted = True
+            return None
+        except Exception as error:  # whatever it is, the others go on
+            found = Outcome(section, name, "FAIL", time.perf_counter() - begun, [brief(error)], data={"name": name})
+    return replace(found, warned=found.warned or by_rule(warnings))
+
+
+@contextlib.contextmanager
+def apart(plan: Plan) -> Iterator[Callable[[Item, Plan, Listener], Outcome | None]]:
+    """``performed``; for the Neural Engine in processes that may still compile enough."""
+    workers: list[Worker] = []
+
+    def elsewhere(item: Item, plan: Plan, listener: Listener) -> Outcome | None:
+        section, name, _ = item
+        begun = time.perf_counter()
+        workers[:] = workers or [Worker()]
+        try:
+            done = workers[0].perform(section, name, plan, listener)
+        except (ChildProcessError, BrokenPipeError) as error:
+            workers.pop().stop()
+            why = str(error) if isinstance(error, ChildProcessError) else "its process is gone"
+            return Outcome(section, name, "FAIL", time.perf_counter() - begun, [why], data={"name": name})
+        if done.is_spent:
+            workers.pop().stop()
+        plan.runs += done.runs
+        plan.interrupted = plan.interrupted or done.interrupted
+        return done.outcome
+
+    try:
+        yield elsewhere if plan.device == "ane" else performed
+    finally:
+        for worker in workers:
+            worker.stop()
 
 
 def trained(training: Training, plan: Plan, listener: Listener) -> Outcome:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..commands import one_line
+from ..commands import FUNCTION, one_line
 from .constants import DEVICES, DIFFERS, NOT_RESIDENT, REFERENCES, UNREADABLE
 
 
@@ -35,7 +35,7 @@ class Unreadable(click.ClickException):
 @click.option("--max-error", type=click.FloatRange(0), help="Relative, of an output: 0.01 without it, 0.1 quantised.")
 @click.option("--min-residency", type=click.FloatRange(0, 1), default=0.95, show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path), help="Of MIL text: the weight file or folder.")
-@click.option("--function", default="", help="Of a model with several; main without it.")
+@FUNCTION
 @click.option("--every-op", is_flag=True, help="List every op in order, not just those with most error.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @click.pass_context
