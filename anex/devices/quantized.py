@@ -165,8 +165,9 @@ def int8_weight(var: Var, axis: int) -> Weight | None:
     if zero is not None and (any(n != 1 for i, n in enumerate(zero.shape) if i != axis) or (zero % 1 != 0).any()):
         return None
     wide = stored.data.astype(np.int32)
-    scale, zero = (None if v is None else _each(v, axis, wide.shape[axis]) for v in (stored.scale, zero))
-    wide = wide if zero is None else wide - zero.astype(np.int32)
+    scale = _each(stored.scale, axis, wide.shape[axis])
+    if zero is not None:
+        wide = wide - _each(zero, axis, wide.shape[axis]).astype(np.int32)
     if wide.size and (wide.min() < -128 or wide.max() > 127):
         return None
     return Weight(np.ascontiguousarray(wide, np.int8), np.ascontiguousarray(np.ravel(scale), np.float32))

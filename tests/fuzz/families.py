@@ -298,7 +298,7 @@ def cell(g: Maker, op: str) -> None:
         more[f"bias{side}"] = g.array((gates * hidden,), dtype)
     if op == "lstm":
         more["initial_c"] = g.fresh((b, sides * hidden), dtype)
-    if op == "gru":
+    if op == "gru" and g.graph.opset == "iOS18":
         more["reset_after"] = g.chance(0.5)
     g.emit(op, x=x, initial_h=g.fresh((b, sides * hidden), dtype), direction=direction,
            output_sequence=g.chance(0.7), **more)  # fmt: skip

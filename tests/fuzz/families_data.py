@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .graph import DTYPES
-from .maker import Maker, Refused, family
+from .maker import Maker, family
 
 ANY, NOT_SMALL = "fffibs", "fffib"
 

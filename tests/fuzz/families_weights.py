@@ -11,6 +11,7 @@ from coremltools.converters.mil.mil import types
 from .graph import DTYPES
 from .maker import Maker, Ref, Refused, family
 
+
 @family("quantize")
 def quantize(g: Maker, op: str) -> None:
     x = g.pick("f")
@@ -45,7 +46,7 @@ Weight = Callable[[Maker, tuple[int, ...], str], dict[str, Any]]
 
 def per_block(g: Maker, shape: tuple[int, ...]) -> tuple[int, ...]:
     """How many scales along each axis: one, one for each output, or one for a block of a row."""
-    columns = g.one(1, *[d for d in range(1, shape[1] + 1) if shape[1] % d == 0])
+    columns = 1 if g.chance(0.5) else g.one(*[d for d in range(1, shape[1] + 1) if shape[1] % d == 0])
     return (g.one(1, shape[0]), columns, *[1] * (len(shape) - 2))
 
 
@@ -57,13 +58,14 @@ def mask_of(g: Maker, shape: tuple[int, ...]) -> np.ndarray:
 
 def blockwise(g: Maker, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
     kind, blocks = g.one("int4", "uint4", "int8", "uint8"), per_block(g, shape)
-    offset = g.one(None, narrow(g, blocks, kind))
+    offset = g.one(None, None, narrow(g, blocks, kind))
     return {"data": narrow(g, shape, kind), "scale": g.array(blocks, dtype, 0.001, 0.01), "offset": offset}
 
 
 def affine(g: Maker, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
-    each, kind = g.one((), (shape[0],)), g.one("int8", "uint8")
-    return {"quantized_data": narrow(g, shape, kind), "zero_point": narrow(g, each, kind),
+    each, kind = g.one((), (shape[0],)), g.one("int8", "int8", "uint8")
+    zero = narrow(g, each, kind)
+    return {"quantized_data": narrow(g, shape, kind), "zero_point": zero * 0 if g.chance(0.5) else zero,
             "scale": g.array(each, dtype, 0.001, 0.01)[()], "axis": np.int32(0)}  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def sparse_palette(g: Maker, shape: tuple[int, ...], dtype: str) -> dict[str, An
 
 def sparse_blockwise(g: Maker, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
     given, mask = blockwise(g, shape, dtype), mask_of(g, shape)
-    return {**given, "data_mask": mask, "nonzero_data": given.pop("data")[mask != 0]}
+    return {"data_mask": mask, "nonzero_data": given.pop("data")[mask != 0], **given}
 
 
 def halves(g: Maker, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Ref:
 
 @dataclass
 class Step:
-    """One op. Arguments: a Ref, a list of them, a Block or a constant; results are named name, or name_0, name_1, ..."""
+    """One op. Arguments: a Ref, a list of them, a Block or a constant; results are named name, or name_0, name_1, …"""
 
     op: str
     name: str

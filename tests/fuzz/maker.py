@@ -277,7 +277,7 @@ def random_graph(seed: int, ops: Iterable[str] = ()) -> tuple[Graph, Maker]:
     upon itself.
     """
     # they fill the tables
-    from . import families, families_control, families_data, families_images, families_weights, reference_data  # noqa: F401, I001
+    from . import families, families_control, families_data, families_images, families_weights, reference_data  # noqa: F401
 
     maker = Maker(seed)
     if not TAME.issuperset(ops):

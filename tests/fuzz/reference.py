@@ -142,9 +142,10 @@ def conv(op, **arguments):
 
 
 @own("conv_quantized")
-def conv_quantized(op, weight, quant_scale, quant_bias, quantization_type, nbits, bias=0, **arguments):
+def conv_quantized(op, weight, quant_scale, quant_bias, quantization_type, nbits, bias=None, **arguments):
     scale, offset = (v.reshape(-1, *[1] * (weight.ndim - 1)) for v in (quant_scale, quant_bias))
-    return test_conv.convolved(weight=weight * scale + offset, bias=np.float64(bias), **arguments)
+    return test_conv.convolved(weight=weight * scale + offset, bias=bias if bias is None else bias.astype(np.float64),
+                               **arguments)  # fmt: skip
 
 
 @own("conv_transpose")

@@ -61,7 +61,7 @@ def random_categorical(op, x, mode, size, seed):
 
 def unlikely(op, found, arguments):
     """Why these numbers are not what the op should draw; None if they may be."""
-    y, n = found.astype(np.float64).ravel(), found.size
+    y = found.astype(np.float64).ravel()
     if op == "random_uniform":
         low, high = float(arguments["low"]), float(arguments["high"])
         if not ((y >= low) & (y <= high)).all():

@@ -1,5 +1,7 @@
 """Sequences of other kinds: windows that shift, encoder and decoder, gated cells, dilated filters, scans."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -117,7 +119,9 @@ class T5Layer(nn.Module):
         self.own = RelativeAttention(width, heads, not decodes, has_bias)
         self.other = RelativeAttention(width, heads, True, False) if decodes else None
         self.norms = nn.ModuleList(RMSNorm(width) for _ in range(3))
-        self.gate, self.up, self.down = (nn.Linear(a, b, bias=False) for a, b in ((width, 128), (width, 128), (128, width)))
+        self.gate, self.up, self.down = (
+            nn.Linear(a, b, bias=False) for a, b in ((width, 128), (width, 128), (128, width))
+        )
 
     def forward(self, x, memory, bias):
         x = x + self.own(self.norms[0](x), bias=bias)
@@ -135,7 +139,10 @@ class T5(nn.Module):
         self.words = nn.Embedding(vocabulary, width)
         self.encoder = nn.ModuleList(T5Layer(width, heads, False, i == 0) for i in range(depth))
         self.decoder = nn.ModuleList(T5Layer(width, heads, True, i == 0) for i in range(depth))
-        self.norms, self.head = nn.ModuleList(RMSNorm(width) for _ in range(2)), nn.Linear(width, vocabulary, bias=False)
+        self.norms, self.head = (
+            nn.ModuleList(RMSNorm(width) for _ in range(2)),
+            nn.Linear(width, vocabulary, bias=False),
+        )
 
     def forward(self, ids, targets):
         memory = self.words(ids)
@@ -185,7 +192,7 @@ class Tcn(nn.Module):
     def __init__(self, features=12, width=24, classes=9):
         super().__init__()
         widths = [features, width, width, width, width]
-        self.blocks = nn.Sequential(*(TcnBlock(a, b, 2**i) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))))
+        self.blocks = nn.Sequential(*(TcnBlock(a, b, 2**i) for i, (a, b) in enumerate(pairwise(widths))))
         self.head = nn.Linear(width, classes)
 
     def forward(self, x):

@@ -19,7 +19,11 @@ class ConvNextBlock(nn.Module):
     def __init__(self, width):
         super().__init__()
         self.spread = nn.Conv2d(width, width, 7, padding=3, groups=width)
-        self.norm, self.widen, self.narrow = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norm, self.widen, self.narrow = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.Linear(4 * width, width),
+        )
         self.scale = nn.Parameter(torch.rand(width) * 0.5)
 
     def forward(self, x):
@@ -63,7 +67,12 @@ class DenseNet(nn.Module):
         parts = [ConvNorm(3, width, 7, 2), nn.MaxPool2d(3, 2, 1)]
         for i, depth in enumerate(depths):
             if i:
-                parts += [nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width // 2, 1, bias=False), nn.AvgPool2d(2)]
+                parts += [
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                    nn.Conv2d(width, width // 2, 1, bias=False),
+                    nn.AvgPool2d(2),
+                ]
                 width //= 2
             for _ in range(depth):
                 parts.append(DenseLayer(width, growth))
@@ -115,7 +124,10 @@ class InceptionBlock(nn.Module):
 
     def __init__(self, inputs, width):
         super().__init__()
-        self.one, self.three = ConvNorm(inputs, width, 1), nn.Sequential(ConvNorm(inputs, width, 1), ConvNorm(width, width))
+        self.one, self.three = (
+            ConvNorm(inputs, width, 1),
+            nn.Sequential(ConvNorm(inputs, width, 1), ConvNorm(width, width)),
+        )
         self.seven = nn.Sequential(
             ConvNorm(inputs, width, 1), nn.Conv2d(width, width, (1, 7), padding=(0, 3)), nn.ReLU(),
             nn.Conv2d(width, width, (7, 1), padding=(3, 0)), nn.ReLU(),
@@ -131,7 +143,8 @@ class Inception(nn.Module):
         super().__init__()
         self.parts = nn.Sequential(
             ConvNorm(3, 24, 3, 2), InceptionBlock(24, width), nn.MaxPool2d(3, 2, ceil_mode=True),
-            InceptionBlock(4 * width, 2 * width), nn.MaxPool2d(3, 2, ceil_mode=True), InceptionBlock(8 * width, 2 * width),
+            InceptionBlock(4 * width, 2 * width), nn.MaxPool2d(3, 2, ceil_mode=True),
+            InceptionBlock(8 * width, 2 * width),
         )  # fmt: skip
         self.head = nn.Conv2d(8 * width, classes, 1)
 
@@ -175,7 +188,10 @@ class MobileViT(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(ConvNorm(3, 24, 3, 2, act=nn.SiLU), ConvNorm(24, 24, 3, 2, 24, nn.SiLU))
         self.local, self.enter = ConvNorm(24, 24, act=nn.SiLU), nn.Conv2d(24, width, 1, bias=False)
-        self.blocks, self.norm = nn.ModuleList(PreNormBlock(width, 4, act=nn.SiLU) for _ in range(depth)), nn.LayerNorm(width)
+        self.blocks, self.norm = (
+            nn.ModuleList(PreNormBlock(width, 4, act=nn.SiLU) for _ in range(depth)),
+            nn.LayerNorm(width),
+        )
         self.leave, self.join = ConvNorm(width, 24, 1, act=nn.SiLU), ConvNorm(48, 24, act=nn.SiLU)
         self.head = nn.Linear(24, classes)
 
@@ -199,7 +215,10 @@ class CrossStage(nn.Module):
     def __init__(self, inputs, outputs, depth=2):
         super().__init__()
         half = outputs // 2
-        self.enter, self.leave = ConvNorm(inputs, outputs, 1, act=nn.SiLU), ConvNorm((2 + depth) * half, outputs, 1, act=nn.SiLU)
+        self.enter, self.leave = (
+            ConvNorm(inputs, outputs, 1, act=nn.SiLU),
+            ConvNorm((2 + depth) * half, outputs, 1, act=nn.SiLU),
+        )
         self.blocks = nn.ModuleList(
             nn.Sequential(ConvNorm(half, half, act=nn.SiLU), ConvNorm(half, half, act=nn.SiLU)) for _ in range(depth)
         )
@@ -221,9 +240,15 @@ class Detector(nn.Module):
 
     def __init__(self, classes=6):
         super().__init__()
-        self.early = nn.Sequential(ConvNorm(3, 16, 3, 2, act=nn.SiLU), ConvNorm(16, 32, 3, 2, act=nn.SiLU), CrossStage(32, 32))
+        self.early = nn.Sequential(
+            ConvNorm(3, 16, 3, 2, act=nn.SiLU), ConvNorm(16, 32, 3, 2, act=nn.SiLU), CrossStage(32, 32)
+        )
         self.late = nn.Sequential(ConvNorm(32, 64, 3, 2, act=nn.SiLU), CrossStage(64, 64))
-        self.narrow, self.pool, self.after = ConvNorm(64, 32, 1, act=nn.SiLU), nn.MaxPool2d(5, 1, 2), ConvNorm(128, 64, 1, act=nn.SiLU)
+        self.narrow, self.pool, self.after = (
+            ConvNorm(64, 32, 1, act=nn.SiLU),
+            nn.MaxPool2d(5, 1, 2),
+            ConvNorm(128, 64, 1, act=nn.SiLU),
+        )
         self.fine = CrossStage(96, 32)
         self.heads = nn.ModuleList(nn.Conv2d(c, 4 * self.BINS + classes, 1) for c in (32, 64))
 
@@ -260,7 +285,11 @@ class DiffusionBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.attends = attends
         if attends:
-            self.norm3, self.qkv, self.out = nn.GroupNorm(8, outputs), nn.Conv2d(outputs, 3 * outputs, 1), nn.Conv2d(outputs, outputs, 1)
+            self.norm3, self.qkv, self.out = (
+                nn.GroupNorm(8, outputs),
+                nn.Conv2d(outputs, 3 * outputs, 1),
+                nn.Conv2d(outputs, outputs, 1),
+            )
 
     def forward(self, x, time):
         y = self.conv1(functional.silu(self.norm1(x)))
@@ -283,7 +312,10 @@ class DiffusionUNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, embedded), nn.SiLU(), nn.Linear(embedded, embedded))
         self.enter, self.leave = nn.Conv2d(4, width, 3, padding=1), nn.Conv2d(width, 4, 3, padding=1)
         self.down, self.narrow = DiffusionBlock(width, width, embedded, False), nn.Conv2d(width, 2 * width, 3, 2, 1)
-        self.middle, self.widen = DiffusionBlock(2 * width, 2 * width, embedded), nn.ConvTranspose2d(2 * width, width, 4, 2, 1)
+        self.middle, self.widen = (
+            DiffusionBlock(2 * width, 2 * width, embedded),
+            nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
+        )
         self.up, self.norm = DiffusionBlock(2 * width, width, embedded), nn.GroupNorm(8, width)
 
     def forward(self, x, t):

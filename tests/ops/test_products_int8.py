@@ -69,6 +69,31 @@ def test_linear_sums_are_the_exact_integers(data, seed):
     np.testing.assert_array_equal(np.asarray(found.run((x,))), wanted.astype("float32"))
 
 
+@pytest.mark.parametrize("product", ["linear", "matmul", "matmul transposed"])
+@pytest.mark.parametrize("offset", [False, True])
+def test_a_scale_may_serve_a_block_of_output_channels(rng, product, offset):
+    x, weight = drawn(rng, (3, 32), "int8"), drawn(rng, (6, 32), "int8") // 2
+    scale, zero = np.array([[1], [2], [4]], "float32"), np.array([[3], [-5], [7]], "int8")
+
+    def stored_as(turn: Any) -> Any:
+        more = {"offset": turn(zero)} if offset else {}
+        return mb.constexpr_blockwise_shift_scale(data=turn(weight), scale=turn(scale), **more)
+
+    @anex.graph(x=anex.spec(x.shape, "int8"))
+    def graph(x):
+        d = dequantized(x, None)
+        if product == "linear":
+            return mb.linear(x=d, weight=stored_as(np.copy))
+        turned = product == "matmul"
+        w = stored_as(lambda v: np.ascontiguousarray(v.T)) if turned else stored_as(np.copy)
+        return mb.matmul(x=d, y=w, transpose_y=not turned)
+
+    found = plan(graph)
+    assert ops(found) == ["anex_linear_int8"]
+    wide = (weight.astype("int64") - np.repeat(zero, 2, 0) * offset) * np.repeat(scale.astype("int64"), 2, 0)
+    np.testing.assert_array_equal(np.asarray(found.run((x,))), (x.astype("int64") @ wide.T).astype("float32"))
+
+
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1), rank=st.integers(1, 3))
 def test_conv_sums_are_the_exact_integers_and_padding_is_zero(data, seed, rank):
