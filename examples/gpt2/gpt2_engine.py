@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from gpt2_config import CheckpointError
+from gpt2_config import CheckpointError, read_config
 from gpt2_graphs import Graphs
 from gpt2_sampling import Sampler
 from gpt2_tokenizer import Tokenizer
@@ -80,12 +80,13 @@ class Engine:
     ) -> Engine:  # fmt: skip
         """With the weights and the tokenizer of a converted folder, or of Hugging Face's. ``done`` is called after each
         tensor."""
-        tokenizer, weights = Tokenizer.from_folder(folder), Weights.load(folder, bits, done)
-        if len(tokenizer) > weights.config.vocab_size:
+        config, tokenizer = read_config(folder), Tokenizer.from_folder(folder)
+        if len(tokenizer) > config.vocab_size:
             raise CheckpointError(
-                f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {weights.config.vocab_size}; "
+                f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}; "
                 "they are not of the same model"
             )
+        weights = Weights.load(folder, bits, done)
         engine = cls(weights, device, layers, cache)
         engine.tokenizer = tokenizer
         return engine
