@@ -73,7 +73,7 @@ def trained(folder: Path) -> GPT2LMHeadModel:
         optimizer.step()
         schedule.step()
     torch.set_num_threads(threads)
-    return _saved(model.eval(), folder)
+    return saved(model.eval(), folder)
 
 
 def random_124m(folder: Path, layers: int = 12) -> GPT2LMHeadModel:
@@ -86,10 +86,11 @@ def random_124m(folder: Path, layers: int = 12) -> GPT2LMHeadModel:
                 weight.normal_(0, 0.05)
     text = english()
     save_tokenizer(folder, text)
-    return _saved(model, folder)
+    return saved(model, folder)
 
 
-def _saved(model: GPT2LMHeadModel, folder: Path) -> GPT2LMHeadModel:
+def saved(model: GPT2LMHeadModel, folder: Path) -> GPT2LMHeadModel:
+    """In fp16's weights; without a tokenizer"""
     with torch.no_grad():
         for weight in model.parameters():  # the reference is fp32 arithmetic on the same weights
             weight.copy_(weight.half().float())

@@ -16,6 +16,7 @@ from gpt2_convert import convert
 from gpt2_engine import BUCKETS, Engine
 from gpt2_sampling import Sampler
 from gpt2_weights import Weights
+from transformers import GPT2Config, GPT2LMHeadModel
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 pytestmark = [pytest.mark.xdist_group("gpt2"), pytest.mark.filterwarnings("ignore::anex.AneWarning")]
@@ -76,6 +77,29 @@ def test_a_text_ends_where_the_positions_do(engine, learned, ids, length):
     made = greedy(engine, ids[:length], 200)
     assert len(made) == 1025 - length
     assert made == reference_greedy(learned[1], ids[:length], len(made))
+
+
+def test_windows_of_the_prefill_cover_each_prompt_once_and_fit_the_positions(engine):
+    for length in range(1, 1025):
+        windows, done = engine.windows(length), 0
+        for begin, end, bucket in windows:
+            assert begin <= done < end <= begin + bucket <= 1024
+            done = end
+        assert done == length
+    assert engine.windows(600) == [(0, 512, 512), (512, 600, 128)]
+
+
+def test_a_prompt_of_two_windows_that_overlap_for_want_of_room(tmp_path):
+    torch.manual_seed(5)
+    shape = GPT2Config(vocab_size=gpt2_case.VOCABULARY, n_embd=32, n_layer=2, n_head=2, n_positions=600)
+    model = gpt2_case.saved(GPT2LMHeadModel(shape).eval(), tmp_path)
+    engine = Engine(Weights.load(tmp_path))
+    assert engine.windows(590) == [(0, 512, 512), (88, 590, 512)]
+    ids = np.random.default_rng(0).integers(0, gpt2_case.VOCABULARY, 600).tolist()
+    expected = reference_logits(model, ids)
+    np.testing.assert_allclose(engine.prefill(ids[:590]), expected[589], atol=1e-4)
+    for i in range(590, 600):
+        np.testing.assert_allclose(engine.decode(ids[i]), expected[i], atol=1e-4)
 
 
 def test_the_small_model_has_learned_its_text(engine, ids):

@@ -64,6 +64,10 @@ static void widen_mask(float *restrict to, const anex_tensor *mask, int64_t at, 
 static int64_t before_tail(const anex_tensor *mask, int64_t at, int64_t n) {
     if (mask->dtype == ANEX_BOOL) {
         const uint8_t *row = (const uint8_t *)mask->data + at;
+        for (uint64_t last; n >= 8; n -= 8) {
+            memcpy(&last, row + n - 8, sizeof last);
+            if (last) break;
+        }
         while (n && !row[n - 1]) n--;
     } else if (mask->dtype == ANEX_F16) {
         const uint64_t four = 0xfc00fc00fc00fc00;

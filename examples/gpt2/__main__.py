@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import gpt2_lean  # noqa: F401 - before anything that imports coremltools
+import gpt2_lean  # noqa: F401 - first
 from gpt2_config import CheckpointError
 from gpt2_engine import Engine
 from gpt2_quantize import BITS
@@ -57,16 +57,23 @@ class Session:
         temperature = 0.0 if options.greedy else options.temp
         self.sampler = Sampler(temperature, options.top_k, options.top_p, options.repetition_penalty, options.seed)
         start = time.perf_counter()
-        cache = f"float{options.cache_bits}"
-        self.engine = Engine.load(options.weights, options.device, options.bits, options.layers, cache)
+        self.engine = self.load()
         self.load_ms = milliseconds(start)
-        self.loaded_said = False
         self.stop = [] if self.engine.config.eos_token_id is None else [self.engine.config.eos_token_id]
         for text in options.stop:
             ids = self.engine.tokenizer.encode(text)
             if len(ids) != 1:
                 raise ValueError(f"--stop {text!r} is {len(ids)} tokens; it must be one")
             self.stop += ids
+
+    def load(self) -> Engine:
+        """With a bar while weights come from files, and are converted."""
+        from tqdm import tqdm
+
+        options = self.options
+        cache = f"float{options.cache_bits}"
+        with tqdm(desc="loading", unit=" tensors", leave=False, disable=None, delay=0.5) as bar:
+            return Engine.load(options.weights, options.device, options.bits, options.layers, cache, bar.update)
 
     def say(self, line: str) -> None:
         if self.options.stats:
@@ -108,12 +115,13 @@ class Session:
         """The programs for prompts of this length, with a bar while it takes."""
         from tqdm import tqdm
 
-        bucket = self.engine.bucket(length)
+        buckets = list(dict.fromkeys(window.bucket for window in self.engine.windows(length)))
         start = time.perf_counter()
-        parts = len(self.engine.parts())
-        with tqdm(total=parts, desc=f"compiling, {bucket} positions", leave=False, disable=None) as bar:
-            self.engine.prepare(bucket, bar.update)
-        self.say(f"compile: {milliseconds(start):.1f} ms ({parts} kernels, {bucket} positions)")
+        kernels, positions = len(buckets) * len(self.engine.parts()), " + ".join(map(str, buckets))
+        with tqdm(total=kernels, desc=f"compiling, {positions} positions", leave=False, disable=None) as bar:
+            for bucket in buckets:
+                self.engine.prepare(bucket, bar.update)
+        self.say(f"compile: {milliseconds(start):.1f} ms ({kernels} kernels, {positions} positions)")
 
     def total(self, seconds: Sequence[float]) -> None:
         whole = f"total: {len(seconds)} tokens, {sum(seconds) * 1e3:.1f} ms"

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from gpt2_config import CheckpointError
+from gpt2_config import CheckpointError, read_config
 from gpt2_graphs import Graphs
 from gpt2_sampling import Sampler
 from gpt2_tokenizer import Tokenizer
@@ -19,7 +19,16 @@ from gpt2_weights import Weights
 import anex
 
 BUCKETS = (32, 64, 128, 256, 512, 1024)
+CHUNK = 512  # most positions that the CPU takes at once: more are no faster, and take more memory
 HALVES = ("attention", "ffn")
+
+
+class Window(NamedTuple):
+    """Positions ``begin`` to ``end`` that go through the prefill at once, in the program of a bucket."""
+
+    begin: int
+    end: int
+    bucket: int
 
 
 @dataclass
@@ -56,25 +65,28 @@ class Engine:
         self.head = self._compile(self.graphs.head(), "cpu")
         self.state = self.decoder.make_state()
         positions = self.config.n_positions
-        self.mask = anex.full((1, 1, 1, positions), -np.inf, cache)
+        self.mask = anex.zeros((1, 1, 1, positions), "bool")
         self.begin, self.end = (anex.zeros((4,), "int32") for _ in range(2))
         self.x = anex.zeros((1, self.config.n_embd), "float32")
         self.logits = anex.zeros((1, self.config.vocab_size), "float32")
-        np.asarray(self.end)[:] = 1, self.config.n_head, 1, self.config.head_size
+        np.asarray(self.end)[:] = 1, self.config.n_head, 0, self.config.head_size
         self.length = 0  # positions in the cache
         self.tokenizer: Tokenizer | None = None
 
     @classmethod
     def load(
-        cls, folder: Path, device: str = "cpu", bits: int = 16, layers: int | None = None, cache: str = "float32"
-    ) -> Engine:
-        """With the weights and the tokenizer of a converted folder, or of Hugging Face's."""
-        weights, tokenizer = Weights.load(folder, bits), Tokenizer.from_folder(folder)
-        if len(tokenizer) > weights.config.vocab_size:
+        cls, folder: Path, device: str = "cpu", bits: int = 16, layers: int | None = None, cache: str = "float32",
+        done: Callable[[], object] = lambda: None,
+    ) -> Engine:  # fmt: skip
+        """With the weights and the tokenizer of a converted folder, or of Hugging Face's. ``done`` is called after each
+        tensor."""
+        config, tokenizer = read_config(folder), Tokenizer.from_folder(folder)
+        if len(tokenizer) > config.vocab_size:
             raise CheckpointError(
-                f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {weights.config.vocab_size}; "
+                f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}; "
                 "they are not of the same model"
             )
+        weights = Weights.load(folder, bits, done)
         engine = cls(weights, device, layers, cache)
         engine.tokenizer = tokenizer
         return engine
@@ -84,11 +96,19 @@ class Engine:
 
     # ---- prefill ------------------------------------------------------------------------------
 
-    def bucket(self, length: int) -> int:
-        """The number of positions that a prompt of ``length`` tokens is padded to."""
-        if not 0 < length <= self.config.n_positions:
-            raise ValueError(f"a prompt has 1 to {self.config.n_positions} tokens, this one {length}")
-        return next(bucket for bucket in self.buckets if bucket >= length)
+    def windows(self, length: int) -> list[Window]:
+        """How a prompt of ``length`` tokens goes through the prefill."""
+        positions = self.config.n_positions
+        if not 0 < length <= positions:
+            raise ValueError(f"a prompt has 1 to {positions} tokens, this one {length}")
+        made, end = [], 0
+        while end < length:
+            rest = length - end
+            bucket = next(each for each in self.buckets if each >= (min(rest, CHUNK) if self.graphs.native else rest))
+            begin = min(end, positions - bucket)  # with some that went through already, if there is no room behind
+            end = min(begin + bucket, length)
+            made.append(Window(begin, end, bucket))
+        return made
 
     def parts(self) -> list[list[tuple[int, str]]]:
         """What each program of the prefill holds: (layer, half) in order."""
@@ -108,31 +128,41 @@ class Engine:
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         """Start anew with ``ids``: fills the cache, gives the logits [V] after them. A view, until the next call."""
-        length = len(ids)
-        programs = self.prepare(self.bucket(length))
-        x: Any = self.start(ids, programs[0].inputs["x"])
+        for window in self.windows(len(ids)):
+            given = ids[window.begin : window.end]
+            x = self._on_cpu(given, window) if self.graphs.native else self._elsewhere(given, window)
+        self.length = len(ids)
+        mask = np.asarray(self.mask)
+        mask[..., : self.length], mask[..., self.length :] = True, False
+        np.asarray(self.x)[0] = x[0, :, 0, self.length - 1 - window.begin]
+        return np.asarray(self.head(self.x, out=self.logits))[0]
+
+    def _on_cpu(self, ids: Sequence[int], window: Window) -> np.ndarray:
+        """y [1, C, 1, S]; keys and values are in the cache then. Positions behind the last token are overwritten
+        before anybody sees them."""
+        places = np.arange(window.begin, window.begin + window.bucket, dtype=np.int32)
+        seen = np.arange(self.config.n_positions) <= places[:, None]
+        begin, end = np.array(self.begin), np.array(self.end)
+        begin[2], end[2] = window.begin, window.begin + window.bucket
+        x: Any = np.pad(np.asarray(ids, np.int32), (0, window.bucket - len(ids)))
+        for i, program in enumerate(self.prepare(window.bucket)):
+            first = {} if i else {"places": places}
+            x = program(x=x, begin=begin, end=end, mask=seen[None, None], **first, state=self.state)
+        return np.asarray(x)
+
+    def _elsewhere(self, ids: Sequence[int], window: Window) -> np.ndarray:
+        """The same from embeddings, as a look-up in a table is no work for the Neural Engine; keys and values come
+        back with y."""
+        programs = self.prepare(window.bucket)
+        rows = np.zeros((window.bucket, self.config.n_embd), np.float32)
+        np.add(self._rows("wte", ids), self._rows("wpe", slice(len(ids))), out=rows[: len(ids)])
+        x: Any = np.ascontiguousarray(rows.T, programs[0].inputs["x"].dtype)[None, :, None, :]
         for program in programs:
-            if self.graphs.native:
-                x = program(x, state=self.state)
-                continue
             outputs = program(x)
             x, *cache = outputs if isinstance(outputs, tuple) else (outputs,)
             for name, made in zip(list(program.outputs)[1:], cache, strict=True):
-                np.asarray(self.state[name])[:, :, :length] = np.asarray(made)[:, :, :length]
-        self.length = length
-        mask = np.asarray(self.mask)
-        mask[..., :length], mask[..., length:] = 0, -np.inf
-        np.asarray(self.x)[0] = np.asarray(x)[0, :, 0, length - 1]
-        return np.asarray(self.head(self.x, out=self.logits))[0]
-
-    def start(self, ids: Sequence[int], spec: anex.Spec) -> np.ndarray:
-        """What the first program of a prefill takes: numbers of tokens, [S], or their embeddings and those of their
-        places, [1, C, 1, S]. Zero after the last token. A look-up in a table is no work for the Neural Engine."""
-        if self.graphs.native:
-            return np.pad(np.asarray(ids, np.int32), (0, spec.shape[0] - len(ids)))
-        x = np.zeros((spec.shape[3], self.config.n_embd), np.float32)
-        np.add(self._rows("wte", ids), self._rows("wpe", slice(len(ids))), out=x[: len(ids)])
-        return np.ascontiguousarray(x.T, spec.dtype)[None, :, None, :]
+                np.asarray(self.state[name])[:, :, : len(ids)] = np.asarray(made)[:, :, : len(ids)]
+        return np.asarray(x)
 
     def _rows(self, name: str, which: Sequence[int] | slice) -> np.ndarray:
         return self.weights.vector(name)[which].astype(np.float32)
@@ -145,7 +175,7 @@ class Engine:
             raise ValueError(f"the model has {self.config.n_positions} positions, and all are taken")
         at = self.length
         np.add(self._rows("wte", [token])[0], self._rows("wpe", [at])[0], out=np.asarray(self.x)[0])
-        np.asarray(self.mask)[..., at] = 0
+        np.asarray(self.mask)[..., at] = True
         np.asarray(self.begin)[2], np.asarray(self.end)[2] = at, at + 1
         self.decoder(self.x, self.begin, self.end, self.mask, state=self.state, out=self.logits)
         self.length = at + 1

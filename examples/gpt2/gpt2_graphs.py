@@ -54,29 +54,39 @@ class Graphs:
         """``bucket`` positions through some of the halves of layers, (number, "attention" or "ffn"), in order: x to y,
         [1, C, 1, S].
 
-        On the CPU the first part has the numbers of the tokens, int32 [S], for x, and keys and values go to the states
-        that ``decode`` reads. Other devices give them after y, [1, heads, S, size].
+        On the CPU the first part has the numbers of the tokens, int32 [S], for x, and those of their positions;
+        keys and values go to the states that ``decode`` reads, from ``begin`` to ``end``, and the mask says which
+        of all positions each of these sees. Other devices begin at position 0, and give keys and values after y,
+        [1, heads, S, size].
         """
-        first = self.native and parts[0] == FIRST
+        config, first = self.config, self.native and parts[0] == FIRST
 
-        def prefill(x: Any, **states: Any) -> Any:
-            x = self._embedding(x) if first else x
+        def prefill(x: Any, **given: Any) -> Any:
+            x = self._embedding(x, given["places"]) if first else x
             made: list[Any] = []
+            mask = None if self.native else mb.const(val=self._hidden(bucket))
             for layer, half in parts:
                 if half == "ffn":
                     x = mb.add(x=x, y=self._ffn(x, layer))
-                    continue
-                added, *cache = self._attention(x, layer)
-                for name, value in zip((f"k{layer}", f"v{layer}"), cache, strict=True):
-                    if self.native:
-                        _write(states[name], value, np.int32([0, 0, 0, 0]), np.int32(value.shape))
-                    else:
-                        made.append(mb.identity(x=value, name=name))
-                x = mb.add(x=x, y=added)
+                elif self.native:
+                    x = mb.add(x=x, y=self._cached_attention(x, layer, given))
+                else:
+                    added, *cache = self._attention(x, layer, mask)
+                    made += [mb.identity(x=part, name=f"{kind}{layer}") for kind, part in zip("kv", cache, strict=True)]
+                    x = mb.add(x=x, y=added)
             return mb.identity(x=x, name="y"), *made
 
-        x = anex.spec((bucket,), "int32") if first else anex.spec((1, self.config.n_embd, 1, bucket), self.dtype)
-        return _program(prefill, {"x": x}, self.states() if self.native else {})
+        if not self.native:
+            return _program(prefill, {"x": anex.spec((1, config.n_embd, 1, bucket), self.dtype)}, {})
+        inputs = {"x": anex.spec((1, config.n_embd, 1, bucket), self.dtype), **self.window(bucket)}
+        if first:
+            inputs |= {"x": anex.spec((bucket,), "int32"), "places": anex.spec((bucket,), "int32")}
+        return _program(prefill, inputs, self.states())
+
+    def window(self, length: int) -> dict[str, anex.Spec]:
+        """Where ``length`` positions lie in the cache, and which of its positions each of them sees."""
+        place = anex.spec((4,), "int32")
+        return {"begin": place, "end": place, "mask": anex.spec((1, 1, length, self.config.n_positions), "bool")}
 
     def states(self) -> dict[str, anex.Spec]:
         """The keys and values of all positions."""
@@ -84,33 +94,51 @@ class Graphs:
         cache = anex.spec((1, config.n_head, config.n_positions, config.head_size), self.cache)
         return {f"{kind}{i}": cache for i in range(config.n_layer) for kind in "kv"}
 
-    def _embedding(self, ids: Any) -> Any:
-        words = mb.gather(x=mb.const(val=self.weights.vector("wte")), indices=ids, axis=0)
-        places = self.weights.vector("wpe")[: ids.shape[0]].astype(np.float32)
-        x = mb.transpose(x=mb.add(x=_as("float32", words), y=places), perm=(1, 0))
+    def _embedding(self, ids: Any, places: Any) -> Any:
+        words, at = (
+            _as("float32", mb.gather(x=mb.const(val=self.weights.vector(name)), indices=indices, axis=0))
+            for name, indices in (("wte", ids), ("wpe", places))
+        )
+        x = mb.transpose(x=mb.add(x=words, y=at), perm=(1, 0))
         return mb.reshape(x=x, shape=(1, self.config.n_embd, 1, ids.shape[0]))
 
-    def _attention(self, x: Any, layer: int) -> tuple[Any, Any, Any]:
+    def _hidden(self, length: int) -> np.ndarray:
+        """What is added to the scores: each position sees those up to it."""
+        return np.triu(np.full((1, 1, length, length), HIDDEN_ON_ANE if self.device == "ane" else HIDDEN), 1)
+
+    def _heads(self, x: Any, layer: int) -> list[Any]:
+        """Query, key and value [1, heads, size, S]"""
         config, at = self.config, f"layer_{layer:02}/"
-        length, heads, size = x.shape[3], config.n_head, config.head_size
-        normal = self._norm(x, at + "ln1")
-        q, k, v = (
-            mb.reshape(x=_as(self.kept, self._conv(normal, at, part)), shape=(1, heads, size, length)) for part in "qkv"
-        )
-        keys, values = (mb.transpose(x=part, perm=(0, 1, 3, 2)) for part in (k, v))
+        normal, shape = self._norm(x, at + "ln1"), (1, config.n_head, config.head_size, x.shape[3])
+        three = [mb.reshape(x=_as(self.kept, self._conv(normal, at, part)), shape=shape) for part in "qkv"]
         if config.scale_attn_by_inverse_layer_idx:
-            q = mb.mul(x=q, y=np.dtype(self.kept).type(1 / (layer + 1)))
-        mask = np.triu(np.full((length, length), HIDDEN_ON_ANE if self.device == "ane" else HIDDEN), 1)
+            three[0] = mb.mul(x=three[0], y=np.dtype(self.kept).type(1 / (layer + 1)))
+        return three
+
+    def _mixed(self, mixed: Any, layer: int) -> Any:
+        shape = (1, self.config.n_embd, 1, mixed.shape[3])
+        return self._conv(_as(self.dtype, mb.reshape(x=mixed, shape=shape)), f"layer_{layer:02}/", "o")
+
+    def _cached_attention(self, x: Any, layer: int, given: dict[str, Any]) -> Any:
+        queries, *cache = (mb.transpose(x=part, perm=(0, 1, 3, 2)) for part in self._heads(x, layer))
+        keys, values = (
+            _write(given[f"{kind}{layer}"], part, given["begin"], given["end"])
+            for kind, part in zip("kv", cache, strict=True)
+        )
+        mixed = mb.scaled_dot_product_attention(query=queries, key=keys, value=values, attn_mask=given["mask"])
+        return self._mixed(mb.transpose(x=mixed, perm=(0, 1, 3, 2)), layer)
+
+    def _attention(self, x: Any, layer: int, mask: Any) -> tuple[Any, Any, Any]:
+        """What is added to x, and keys and values"""
+        q, k, v = self._heads(x, layer)
+        keys, values = (mb.transpose(x=part, perm=(0, 1, 3, 2)) for part in (k, v))
         if self.device == "ane":  # the engine's own attention op ignores its mask
-            scores = mb.matmul(x=mb.mul(x=q, y=np.float16(size**-0.5)), y=k, transpose_x=True)
-            seen = mb.softmax(x=mb.add(x=scores, y=mask[None, None]), axis=-1)
-            mixed = mb.matmul(x=v, y=seen, transpose_y=True)
-        else:
-            queries = mb.transpose(x=q, perm=(0, 1, 3, 2))
-            mixed = mb.scaled_dot_product_attention(query=queries, key=keys, value=values, attn_mask=mask[None, None])
-            mixed = mb.transpose(x=mixed, perm=(0, 1, 3, 2))
-        mixed = mb.reshape(x=mixed, shape=(1, config.n_embd, 1, length))
-        return self._conv(_as(self.dtype, mixed), at, "o"), keys, values
+            scores = mb.matmul(x=mb.mul(x=q, y=np.float16(self.config.head_size**-0.5)), y=k, transpose_x=True)
+            seen = mb.softmax(x=mb.add(x=scores, y=mask), axis=-1)
+            return self._mixed(mb.matmul(x=v, y=seen, transpose_y=True), layer), keys, values
+        queries = mb.transpose(x=q, perm=(0, 1, 3, 2))
+        mixed = mb.scaled_dot_product_attention(query=queries, key=keys, value=values, attn_mask=mask)
+        return self._mixed(mb.transpose(x=mixed, perm=(0, 1, 3, 2)), layer), keys, values
 
     def _ffn(self, x: Any, layer: int) -> Any:
         at = f"layer_{layer:02}/"
@@ -131,12 +159,11 @@ class Graphs:
     # ---- one token ----------------------------------------------------------------------------
 
     def decode(self) -> Any:
-        """x [1, C] float32 of the token at ``begin[2]``, the mask of the positions up to it -> logits [1, V] float32.
+        """x [1, C] float32 of the token at ``begin[2]``, the mask of positions -> logits [1, V] float32.
 
         The keys and values of all positions are states, [1, heads, positions, size].
         """
         config = self.config
-        place = anex.spec((4,), "int32")
 
         def token(x: Any, begin: Any, end: Any, mask: Any, **states: Any) -> Any:
             for i in range(config.n_layer):
@@ -147,9 +174,7 @@ class Graphs:
                 x = mb.add(x=x, y=self._linear(hidden, at, "2"))
             return self._logits(x)
 
-        mask = (1, 1, 1, config.n_positions)
-        return _program(token, {"x": anex.spec((1, config.n_embd), "float32"), "begin": place, "end": place,
-                                "mask": anex.spec(mask, self.cache)}, self.states())  # fmt: skip
+        return _program(token, {"x": anex.spec((1, config.n_embd), "float32"), **self.window(1)}, self.states())
 
     def _single_attention(self, x: Any, layer: int, begin: Any, end: Any, mask: Any, k: Any, v: Any) -> Any:
         config, at = self.config, f"layer_{layer:02}/"

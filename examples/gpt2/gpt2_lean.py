@@ -1,12 +1,6 @@
-"""Keep coremltools from importing what the command has no use for, so: ``import gpt2_lean`` before ``anex.mb``.
+"""Imported before anything that loads coremltools: the command converts no models of other frameworks, and without
+them it starts two seconds sooner and takes 200 MB less."""
 
-Where torch, transformers and others are installed, coremltools imports them for converters of its own: two seconds
-and more than 200 MB. They cannot be imported in this process afterwards, unless they were there before.
-"""
+from anex._coremltools import keep_frameworks_out
 
-import sys
-
-UNUSED = ("torch", "transformers", "tensorflow", "sklearn", "xgboost", "scipy")
-
-for name in UNUSED:
-    sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+keep_frameworks_out()
