@@ -17,10 +17,14 @@ static void *aligned(size_t bytes) {
 /* ---- what kernels use ----------------------------------------------------------------------- */
 
 void *anex_node_state(anex_node *node, size_t bytes, anex_error *error) {
-    node->state = aligned(bytes);
+    node->state = anex_store_take(node->store, bytes);
     node->state_bytes = bytes;
     if (!node->state) anex_node_fail(node, error, ANEX_MEMORY, "no memory for %zu bytes of packed constants", bytes);
     return node->state;
+}
+
+void anex_node_drop(const anex_node *node, void *state, size_t bytes) {
+    if (state) anex_store_give(node->store, state, bytes);
 }
 
 void *anex_node_replace(anex_node *node, int32_t i, anex_dtype dtype, anex_error *error) {
@@ -94,7 +98,7 @@ anex_status anex_plan_new(const char *isa, bool strict, anex_plan **plan, anex_e
 }
 
 static void free_node(plan_node *n) {
-    free(n->node.state);
+    anex_node_drop(&n->node, n->node.state, n->node.state_bytes);
     free(n->node.epilogue);
     free((void *)n->node.op);
     free((void *)n->node.name);
@@ -117,6 +121,7 @@ void anex_plan_free(anex_plan *plan) {
     for (int32_t i = 0; i < plan->n_nodes; i++) free_node(&plan->nodes[i]);
     for (int32_t i = 0; i < plan->n_values; i++)
         if (plan->values[i].owned) free(plan->values[i].tensor.data);
+    anex_store_free(&plan->store);
     free(plan->nodes), free(plan->values), free(plan->outputs), free(plan->bound);
     free(plan);
 }
@@ -352,7 +357,7 @@ static anex_status add_op(anex_plan *plan, const char *op, const char *name, int
         plan->nodes = grown, plan->node_room = room;
     }
     plan_node n = {.node = {.op = copy_text(op), .name = copy_text(name), .n_list = n_list, .n_out = n_outputs,
-                            .strict = plan->strict, .dot = plan->isa->dot},
+                            .strict = plan->strict, .dot = plan->isa->dot, .store = &plan->store},
                    .list = copy_values(list, n_list),
                    .out = copy_values(outputs, n_outputs),
                    .blocks = calloc((size_t)n_blocks + 1, sizeof *n.blocks)};
