@@ -1,4 +1,4 @@
-/* What a plan has packed: small and few pieces from the heap, the rest from large chunks, one after the other. */
+/* What a plan keeps: small and few pieces from the heap, the rest from large chunks, one after the other. */
 #include "store.h"
 
 #include "../memory.h"
@@ -32,25 +32,25 @@ static store_chunk *add_chunk(anex_store *store, size_t bytes) {
     return store->last = c;
 }
 
-static void *from_heap(size_t bytes) {
+static void *from_heap(size_t bytes, bool zeroed) {
     void *data = aligned_alloc(ANEX_ALIGNMENT, bytes);
-    return data ? memset(data, 0, bytes) : NULL;
+    return data && zeroed ? memset(data, 0, bytes) : data;
 }
 
 static bool is_in(const store_chunk *c, const void *data) {
     return (const char *)data >= c->data && (const char *)data < c->data + c->bytes;
 }
 
-void *anex_store_take(anex_store *store, size_t bytes) {
+void *anex_store_take(anex_store *store, size_t bytes, bool zeroed) {
     bytes = anex_align(bytes ? bytes : 1);
     store->asked += bytes;
-    if (bytes < PIECE || store->asked < SEVERAL) return from_heap(bytes);
+    if (bytes < PIECE || store->asked < SEVERAL) return from_heap(bytes, zeroed);
     store_chunk *c = store->last;
     if (!c || c->bytes - c->used < bytes) c = add_chunk(store, bytes);
     if (!c) return NULL;
     char *data = c->data + c->used;
     c->used += bytes;
-    return c->clear ? data : memset(data, 0, bytes);
+    return c->clear || !zeroed ? data : memset(data, 0, bytes);
 }
 
 void anex_store_give(anex_store *store, void *data, size_t bytes) {
