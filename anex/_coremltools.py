@@ -9,12 +9,13 @@ nothing that outlives the block.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _alone = threading.RLock()
@@ -55,6 +56,40 @@ def _load() -> Any:
             sys.modules.pop(name, None)
 
 
+# Questions about types that coremltools asks tens of thousands of times in a model, working each out anew.
+_QUESTIONS = (
+    "is_bool", "is_builtin", "is_complex", "is_dict", "is_float", "is_int", "is_list", "is_primitive", "is_scalar",
+    "is_state", "is_str", "is_tensor",
+)  # fmt: skip
+
+
+def _remembering(question: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """The same, asked once of each class: what kind of type that is never changes."""
+    remembered = functools.lru_cache(maxsize=1 << 14)(question)
+
+    @functools.wraps(question)
+    def ask(kind: Any) -> bool:
+        return remembered(kind) if isinstance(kind, type) else question(kind)
+
+    return ask
+
+
+@functools.cache
+def _quick_questions() -> list[tuple[Any, str, Any]]:
+    """Where each of them stands, module and name, and what remembers its answers."""
+    from coremltools.converters.mil.mil import types
+
+    package = types.__name__
+    modules = [module for name, module in sys.modules.items() if name == package or name.startswith(f"{package}.")]
+    found = []
+    for name in _QUESTIONS:
+        question = getattr(types, name, None)
+        if callable(question):
+            quick = _remembering(question)
+            found += [(module, name, quick) for module in modules if getattr(module, name, None) is question]
+    return found
+
+
 def _is_not_theirs(record: logging.LogRecord) -> bool:
     """Some modules of coremltools log as nobody in particular."""
     return "coremltools" not in record.pathname.replace("\\", "/").split("/")
@@ -79,6 +114,9 @@ def coremltools() -> Iterator[Any]:
         for module in ("coremltools", "torch"):  # a user's own warnings still reach them
             warnings.filterwarnings("ignore", module=module)
         ct = _load()
+        for module_, name, quick in _quick_questions():
+            restore.callback(setattr, module_, name, getattr(module_, name))
+            setattr(module_, name, quick)
         for name, bar in _BARS.items():
             module_ = sys.modules.get(name)
             if hasattr(module_, bar):

@@ -123,6 +123,7 @@ cdef class Plan(Executable):
     def finish(self, outputs):
         """``outputs``: (name, value) each. What fails here is closed: a plan is finished once."""
         cdef anex_error error
+        cdef anex_status status
         cdef anex_value *values
         cdef anex_tensor *specs
         self.need_unfinished()
@@ -135,7 +136,9 @@ cdef class Plan(Executable):
                 raise MemoryError
             for i, value in enumerate([*self.inputs, *(value for _, value in outputs)]):
                 values[i] = value
-            check(anex_plan_finish(self.plan, self.n_outputs, values + self.n_inputs, &error), &error)
+            with nogil:
+                status = anex_plan_finish(self.plan, self.n_outputs, values + self.n_inputs, &error)
+            check(status, &error)
             for i in range(total):
                 specs[i] = anex_plan_tensor(self.plan, values[i])[0]
             self.output_names = [name for name, _ in outputs]

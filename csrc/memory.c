@@ -1,8 +1,8 @@
-/* Counted memory of tensors, and blocks that are kept for the next tensor.
+/* Counted memory of tensors, and large pieces of it that are kept for the next one.
 
-   The kernel clears each page when it is first touched, which takes several times as long as filling it. So large blocks
-   are mapped here, the largest in huge pages, and a few that were given back are kept, those with their pages marked as
-   the kernel's to take when it needs some. Kept blocks stand in slots, each taken and given by one exchange: no lock for
+   The kernel clears each page when it is first touched, which takes several times as long as filling it. So large pieces
+   are mapped here, the largest in huge pages, and a few that were given back are kept, the largest with their pages marked
+   as the kernel's to take when it needs some. They stand in slots, each taken and given by one exchange: no lock for
    a fork to leave held in the child. */
 #define _GNU_SOURCE
 #include "memory.h"
@@ -26,36 +26,26 @@ enum {
     SLOTS = 8,
     PAGE = 1 << 12,
     HUGE_PAGE = 1 << 21,
-    MAPPED = 1 << 17,     /* bytes from which a block is mapped; smaller ones are the heap's */
+    MAPPED = 1 << 17,     /* bytes from which a piece is mapped; smaller ones are the heap's */
     HUGE = 1 << 22,       /* bytes from which it is made of huge pages */
-    KEPT_SMALL = 1 << 25, /* bytes kept at most of blocks below HUGE */
+    KEPT_SMALL = 1 << 25, /* bytes kept at most of pieces below HUGE */
     KEPT_HUGE = 1 << 29   /* and of those from it on, which the kernel may take back */
 };
 
-typedef struct block {
+typedef struct pages {
     void *data;
-    size_t bytes; /* mapped */
-} block;
+    size_t bytes;
+} pages;
 
-static _Atomic(block *) kept[SLOTS];
-static atomic_size_t kept_bytes[2]; /* of blocks below HUGE, and of the others */
+static _Atomic(pages *) kept[SLOTS];
+static atomic_size_t kept_bytes[2]; /* of pieces below HUGE, and of the others */
 
 static bool is_huge(size_t bytes) { return bytes >= HUGE; }
 
-static void unmap(block *b) {
-    munmap(b->data, b->bytes);
-    free(b);
-}
-
-static block *map(size_t bytes) {
-    block *b = malloc(sizeof *b);
-    if (!b) return NULL;
+static void *map(size_t bytes) {
     size_t more = is_huge(bytes) ? HUGE_PAGE : 0; /* to begin at a multiple of it */
     char *data = mmap(NULL, bytes + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) {
-        free(b);
-        return NULL;
-    }
+    if (data == MAP_FAILED) return NULL;
     if (more) {
         size_t before = (size_t)(-(uintptr_t)data % HUGE_PAGE), after = more - before;
         if (before) munmap(data, before);
@@ -65,67 +55,70 @@ static block *map(size_t bytes) {
         madvise(data, bytes, MADV_HUGEPAGE);
 #endif
     }
-    *b = (block){data, bytes};
-    return b;
+    return data;
+}
+
+static void drop(pages *p) {
+    atomic_fetch_sub(&kept_bytes[is_huge(p->bytes)], p->bytes);
+    munmap(p->data, p->bytes);
+    free(p);
 }
 
 /* One that was given back, of the same number of pages or a few more */
-static block *take(size_t bytes) {
+static pages *take(size_t bytes) {
     for (int32_t i = 0; i < SLOTS; i++) {
-        block *b = atomic_load(&kept[i]);
-        if (!b || !(b = atomic_exchange(&kept[i], NULL))) continue;
-        size_t has = b->bytes; /* looked at only once it is ours */
-        if (has >= bytes && has - bytes <= bytes / 8) {
-            atomic_fetch_sub(&kept_bytes[is_huge(has)], has);
-            return b;
+        pages *p = atomic_load(&kept[i]) ? atomic_exchange(&kept[i], NULL) : NULL;
+        if (!p) continue;
+        if (p->bytes >= bytes && p->bytes - bytes <= bytes / 8) { /* looked at only once it is ours */
+            atomic_fetch_sub(&kept_bytes[is_huge(p->bytes)], p->bytes);
+            return p;
         }
-        block *empty = NULL;
-        if (atomic_compare_exchange_strong(&kept[i], &empty, b)) continue;
-        atomic_fetch_sub(&kept_bytes[is_huge(has)], has);
-        unmap(b);
+        pages *empty = NULL;
+        if (!atomic_compare_exchange_strong(&kept[i], &empty, p)) drop(p);
     }
     return NULL;
 }
 
-static void give_back_block(void *owner) {
-    block *b = owner;
-    atomic_size_t *total = &kept_bytes[is_huge(b->bytes)];
-    size_t most = is_huge(b->bytes) ? KEPT_HUGE : KEPT_SMALL, bytes = b->bytes;
-    if (KEEPS && atomic_fetch_add(total, bytes) + bytes <= most) {
+static bool keep(void *data, size_t bytes) {
+    atomic_size_t *total = &kept_bytes[is_huge(bytes)];
+    pages *p = KEEPS ? malloc(sizeof *p) : NULL;
+    if (!p) return false;
+    *p = (pages){data, bytes};
+    if (atomic_fetch_add(total, bytes) + bytes <= (is_huge(bytes) ? KEPT_HUGE : KEPT_SMALL)) {
 #if defined(MADV_FREE)
-        if (is_huge(bytes)) madvise(b->data, bytes, MADV_FREE);
+        if (is_huge(bytes)) madvise(data, bytes, MADV_FREE);
 #endif
         for (int32_t i = 0; i < SLOTS; i++) {
-            block *empty = NULL;
-            if (atomic_compare_exchange_strong(&kept[i], &empty, b)) return;
+            pages *empty = NULL;
+            if (atomic_compare_exchange_strong(&kept[i], &empty, p)) return true;
         }
     }
-    if (KEEPS) atomic_fetch_sub(total, bytes);
-    unmap(b);
+    atomic_fetch_sub(total, bytes);
+    free(p);
+    return false;
 }
 
-static void drop_kept(void) {
-    for (int32_t i = 0; i < SLOTS; i++) {
-        block *b = atomic_exchange(&kept[i], NULL);
-        if (!b) continue;
-        atomic_fetch_sub(&kept_bytes[is_huge(b->bytes)], b->bytes);
-        unmap(b);
+void *anex_pages_new(size_t *bytes, bool *clear) {
+    const size_t unit = is_huge(*bytes) ? HUGE_PAGE : PAGE;
+    if (*bytes > SIZE_MAX / 2) return NULL;
+    *bytes = (*bytes + unit - 1) / unit * unit;
+    pages *p = take(*bytes);
+    *clear = !p;
+    if (p) {
+        void *data = p->data;
+        *bytes = p->bytes;
+        free(p);
+        return data;
     }
+    void *data = map(*bytes);
+    if (data) return data;
+    for (int32_t i = 0; i < SLOTS; i++) /* what is kept may be what is missing */
+        if ((p = atomic_exchange(&kept[i], NULL))) drop(p);
+    return map(*bytes);
 }
 
-static anex_status new_block(size_t bytes, bool zeroed, anex_memory **memory, anex_error *error) {
-    const size_t unit = is_huge(bytes) ? HUGE_PAGE : PAGE, whole = bytes <= SIZE_MAX / 2 ? (bytes + unit - 1) / unit * unit : 0;
-    block *b = take(whole);
-    if (b && zeroed) memset(b->data, 0, bytes);
-    if (!b && whole) b = map(whole);
-    if (!b && whole) {
-        drop_kept();
-        b = map(whole);
-    }
-    if (!b) return anex_fail(error, ANEX_MEMORY, "no memory for a tensor of %zu bytes", bytes);
-    anex_status status = anex_memory_wrap(b->data, give_back_block, b, memory, error);
-    if (status) unmap(b);
-    return status;
+void anex_pages_free(void *data, size_t bytes) {
+    if (data && !keep(data, bytes)) munmap(data, bytes);
 }
 
 /* ---- counted memory ------------------------------------------------------------------------- */
@@ -150,24 +143,43 @@ static anex_status wrap_surface(anex_surface *surface, anex_memory **memory, ane
     return ANEX_OK;
 }
 
+static void free_pages(void *owner) {
+    pages *p = owner;
+    anex_pages_free(p->data, p->bytes);
+    free(p);
+}
+
+/* Memory whose data lies in `owner`, which is freed if there is none for the rest. */
+static anex_status wrap_own(void *data, void (*give_back)(void *), void *owner, size_t bytes, anex_memory **memory,
+                            anex_error *error) {
+    if (!data) {
+        free(owner);
+        return anex_fail(error, ANEX_MEMORY, "no memory for a tensor of %zu bytes", bytes);
+    }
+    anex_status status = anex_memory_wrap(data, give_back, owner, memory, error);
+    if (status)
+        give_back(owner);
+    else
+        (*memory)->bytes = bytes;
+    return status;
+}
+
 anex_status anex_memory_new(size_t bytes, bool zeroed, anex_memory **memory, anex_error *error) {
     if (anex_ane_is_open()) {
         anex_surface *surface;
         anex_status status = anex_surface_new(bytes, &surface, error);
         return status ? status : wrap_surface(surface, memory, error);
     }
-    anex_status status;
-    if (bytes >= MAPPED) {
-        status = new_block(bytes, zeroed, memory, error);
-    } else {
+    if (bytes < MAPPED) {
         char *heap = calloc(1, bytes + ANEX_ALIGNMENT);
-        if (!heap) return anex_fail(error, ANEX_MEMORY, "no memory for a tensor of %zu bytes", bytes);
-        void *data = (void *)(((uintptr_t)heap + ANEX_ALIGNMENT - 1) & ~(uintptr_t)(ANEX_ALIGNMENT - 1));
-        status = anex_memory_wrap(data, free, heap, memory, error);
-        if (status) free(heap);
+        char *data = heap ? heap + (-(uintptr_t)heap & (ANEX_ALIGNMENT - 1)) : NULL;
+        return wrap_own(data, free, heap, bytes, memory, error);
     }
-    if (!status) (*memory)->bytes = bytes;
-    return status;
+    pages *p = malloc(sizeof *p);
+    bool clear = true;
+    if (p) *p = (pages){NULL, bytes}, p->data = anex_pages_new(&p->bytes, &clear);
+    if (p && p->data && zeroed && !clear) memset(p->data, 0, bytes);
+    return wrap_own(p ? p->data : NULL, free_pages, p, bytes, memory, error);
 }
 
 anex_status anex_memory_of_surface(uint32_t id, anex_memory **memory, anex_error *error) {

@@ -18,6 +18,11 @@ struct anex_memory {
     anex_surface *surface; /* NULL: plain memory */
 };
 
+/* Large pieces of memory, in huge pages and kept for the next who asks (memory.c). NULL: there is none. `bytes`, at least
+   128 KiB, become what the piece has; `clear`: whether all of it is zero. */
+void *anex_pages_new(size_t *bytes, bool *clear);
+void anex_pages_free(void *data, size_t bytes);
+
 /* Zeroed, of at least `bytes`; `anex_surface_find` takes a reference to one that exists, maybe in another process. */
 anex_status anex_surface_new(size_t bytes, anex_surface **surface, anex_error *error);
 anex_status anex_surface_find(uint32_t id, anex_surface **surface, anex_error *error);

@@ -72,10 +72,13 @@ struct anex_node {
     anex_tensor *replaced[ANEX_MAX_INPUTS]; /* by anex_node_replace; the plan's, once the kernel has returned */
     void *state; /* from anex_node_state */
     size_t state_bytes;
+    struct anex_store *store; /* the plan's: where `state` is from */
 };
 
 /* Zeroed, aligned memory that lives as long as the plan; NULL (with `error` written) when there is none. */
 void *anex_node_state(anex_node *node, size_t bytes, anex_error *error);
+/* What was the state before another was asked for */
+void anex_node_drop(const anex_node *node, void *state, size_t bytes);
 /* A constant of the kernel's own in the place of in[i], of the same shape: its memory, to be filled; NULL: there is none. */
 void *anex_node_replace(anex_node *node, int32_t i, anex_dtype dtype, anex_error *error);
 void anex_add_stage(anex_node *node, anex_work *work, int64_t tasks, double cost);

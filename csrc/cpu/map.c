@@ -260,12 +260,13 @@ static bool takes_half_form(const anex_chain *chain) {
 static anex_status plan_chain(anex_node *node, const anex_chain *chain, const anex_tensor *y, anex_error *error) {
     steps step[ANEX_CHAIN_OPERANDS] = {{0}};
     void *state = node->state;
+    size_t bytes = node->state_bytes;
     map *m = anex_node_state(node, sizeof *m + (size_t)chain->n_operands * sizeof m->x[0], error);
     if (!m) {
-        node->state = state;
+        node->state = state, node->state_bytes = bytes;
         return ANEX_MEMORY;
     }
-    free(state);
+    anex_node_drop(node, state, bytes);
     m->chain = *chain;
     m->n = chain->n_operands, m->out = chain->out, m->width = takes_half_form(chain) ? 2 : 4;
     bool moves = chain->n_steps == 1 && chain->step[0].moves && m->out == ANEX_F16;

@@ -1,5 +1,6 @@
 /* Making a plan: values and ops in program order, constants folded and packed as they come. */
 #include "plan.h"
+#include "team.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,10 +18,14 @@ static void *aligned(size_t bytes) {
 /* ---- what kernels use ----------------------------------------------------------------------- */
 
 void *anex_node_state(anex_node *node, size_t bytes, anex_error *error) {
-    node->state = aligned(bytes);
+    node->state = anex_store_take(node->store, bytes, true);
     node->state_bytes = bytes;
     if (!node->state) anex_node_fail(node, error, ANEX_MEMORY, "no memory for %zu bytes of packed constants", bytes);
     return node->state;
+}
+
+void anex_node_drop(const anex_node *node, void *state, size_t bytes) {
+    if (state) anex_store_give(node->store, state, bytes);
 }
 
 void *anex_node_replace(anex_node *node, int32_t i, anex_dtype dtype, anex_error *error) {
@@ -94,7 +99,7 @@ anex_status anex_plan_new(const char *isa, bool strict, anex_plan **plan, anex_e
 }
 
 static void free_node(plan_node *n) {
-    free(n->node.state);
+    anex_node_drop(&n->node, n->node.state, n->node.state_bytes);
     free(n->node.epilogue);
     free((void *)n->node.op);
     free((void *)n->node.name);
@@ -108,6 +113,11 @@ static void free_node(plan_node *n) {
     free(n->blocks);
 }
 
+static void drop_constant(anex_plan *plan, value *v) {
+    if (v->tensor.data) anex_store_give(&plan->store, v->tensor.data, (size_t)anex_tensor_nbytes(&v->tensor));
+    v->tensor.data = NULL, v->owned = false;
+}
+
 void anex_plan_free(anex_plan *plan) {
     if (!plan) return;
     for (int32_t i = 0; i < KEPT; i++) {
@@ -116,7 +126,8 @@ void anex_plan_free(anex_plan *plan) {
     }
     for (int32_t i = 0; i < plan->n_nodes; i++) free_node(&plan->nodes[i]);
     for (int32_t i = 0; i < plan->n_values; i++)
-        if (plan->values[i].owned) free(plan->values[i].tensor.data);
+        if (plan->values[i].owned) drop_constant(plan, &plan->values[i]);
+    anex_store_free(&plan->store);
     free(plan->nodes), free(plan->values), free(plan->outputs), free(plan->bound);
     free(plan);
 }
@@ -352,7 +363,7 @@ static anex_status add_op(anex_plan *plan, const char *op, const char *name, int
         plan->nodes = grown, plan->node_room = room;
     }
     plan_node n = {.node = {.op = copy_text(op), .name = copy_text(name), .n_list = n_list, .n_out = n_outputs,
-                            .strict = plan->strict, .dot = plan->isa->dot},
+                            .strict = plan->strict, .dot = plan->isa->dot, .store = &plan->store},
                    .list = copy_values(list, n_list),
                    .out = copy_values(outputs, n_outputs),
                    .blocks = calloc((size_t)n_blocks + 1, sizeof *n.blocks)};
@@ -423,32 +434,76 @@ static anex_status copy_output(anex_plan *plan, anex_value *output, anex_error *
     return status;
 }
 
-/* A constant that runs read becomes the plan's own, so that it stays what it was; one that was only packed goes. */
-static anex_status keep_constant(value *v, anex_error *error) {
-    if (v->needed && !v->owned && !v->lasting) {
-        size_t bytes = (size_t)anex_tensor_nbytes(&v->tensor);
-        void *own = aligned(bytes);
-        if (!own) return out_of_memory(error);
-        v->tensor.data = bytes ? memcpy(own, v->tensor.data, bytes) : own;
-        v->owned = true;
-    } else if (!v->needed) {
-        if (v->owned) free(v->tensor.data);
-        v->tensor.data = NULL, v->owned = false;
+/* Constants to be copied, one after the other, in pieces of a huge page: each thread has its own pages to touch first. */
+enum { PIECE = 1 << 21 };
+typedef struct copying {
+    struct one_copy {
+        char *to;
+        const char *from;
+        int64_t begin, bytes; /* of all that is copied */
+    } *copy;
+    int64_t n, bytes;
+} copying;
+
+static void copy_pieces(void *context, int32_t worker, int64_t begin, int64_t end) {
+    const copying *all = context;
+    int64_t at = begin * PIECE, stop = anex_min(end * PIECE, all->bytes), low = 0;
+    (void)worker;
+    for (int64_t high = all->n; high - low > 1;) { /* the last that begins at or before `at` */
+        int64_t middle = (low + high) / 2;
+        if (all->copy[middle].begin <= at) low = middle;
+        else high = middle;
     }
+    for (; at < stop; low++) {
+        const struct one_copy *c = &all->copy[low];
+        int64_t from = at - c->begin, bytes = anex_min(c->bytes - from, stop - at);
+        memcpy(c->to + from, c->from + from, (size_t)bytes);
+        at += bytes;
+    }
+}
+
+/* A constant that runs read becomes the plan's own, so that it stays what it was; one that was only packed goes. */
+static anex_status keep_constants(anex_plan *plan, anex_error *error) {
+    copying all = {.copy = malloc(((size_t)plan->n_values + 1) * sizeof *all.copy)};
+    if (!all.copy) return out_of_memory(error);
+    for (int32_t i = 0; i < plan->n_values; i++) {
+        value *v = &plan->values[i];
+        if (v->root != i || v->kind != CONSTANT) continue;
+        int64_t bytes = anex_tensor_nbytes(&v->tensor);
+        if (!v->needed) {
+            if (v->owned) drop_constant(plan, v);
+            v->tensor.data = NULL;
+        } else if (!v->owned && !v->lasting) {
+            char *own = anex_store_take(&plan->store, (size_t)bytes, false);
+            if (!own) {
+                free(all.copy);
+                return out_of_memory(error);
+            }
+            if (bytes) all.copy[all.n++] = (struct one_copy){own, v->tensor.data, all.bytes, bytes};
+            all.bytes += bytes;
+            v->tensor.data = own, v->owned = true;
+        }
+    }
+    int64_t pieces = (all.bytes + PIECE - 1) / PIECE;
+    int32_t workers = pieces > 1 ? anex_team_borrow() : 1;
+    if (workers > 1)
+        anex_team_run(workers, pieces, 1, copy_pieces, &all);
+    else
+        copy_pieces(&all, 0, 0, pieces);
+    anex_team_return(workers);
+    free(all.copy);
     return ANEX_OK;
 }
 
-/* Values whose memory is an input's or output's, and constants. */
+/* Values whose memory is an input's or output's */
 static anex_status settle(anex_plan *plan, anex_error *error) {
     plan->bound = malloc(((size_t)plan->n_values + 1) * sizeof *plan->bound);
     if (!plan->bound) return out_of_memory(error);
     for (int32_t i = 0; i < plan->n_values; i++) {
-        value *v = &plan->values[i], *root = &plan->values[v->root];
-        if (root->kind == INPUT || root->kind == OUTPUT) plan->bound[plan->n_bound++] = i;
-        anex_status status = v == root && v->kind == CONSTANT ? keep_constant(v, error) : ANEX_OK;
-        if (status) return status;
+        value_kind kind = plan->values[plan->values[i].root].kind;
+        if (kind == INPUT || kind == OUTPUT) plan->bound[plan->n_bound++] = i;
     }
-    return ANEX_OK;
+    return keep_constants(plan, error);
 }
 
 anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_value *outputs, anex_error *error) {

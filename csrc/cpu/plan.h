@@ -3,6 +3,7 @@
 #define ANEX_PLAN_H
 
 #include "isa.h"
+#include "store.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -57,6 +58,7 @@ struct anex_plan {
     int32_t n_inputs, n_outputs;
     int32_t *bound; /* values whose data is an input's or output's, views included */
     int32_t n_bound;
+    anex_store store; /* of the nodes' states */
     int64_t arena_bytes, live_peak, packed_bytes;
     size_t scratch, shared; /* the largest of any node */
     bool shares; /* some stage is worth more than one thread */

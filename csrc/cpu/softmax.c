@@ -75,65 +75,136 @@ static void columns_work(const anex_node *node, const anex_slice *slice) {
 
 /* ---- float16, in plans that may be quick ---------------------------------------------------- */
 
-/* 2^((x - max) * log2 e): with the product of max rounded, which changes numerator and sum alike */
-static inline vf powers(vf x, vf max) { return quick_exp2(vf_fma(x, vf_set(QUICK_LOG2E), max * vf_set(-QUICK_LOG2E))); }
+/* The greatest of a few elements stands in for the maximum. The quotient is the same as long as the sum of the powers is
+   far from infinity, and what is lost below is nothing beside a sum of 1 or more: one of the few has the power 2^0.
+   Where the sum is not such a number, the true maximum is looked for after all. */
+#define TOO_GREAT 0x1p60f
+#define LEAST_HALF (-65504.0f) /* in place of -infinity, from which nothing can be taken away */
 
-/* `e` has room for n floats and the rest of four vectors. Lanes beyond the row are -infinity. Which maximum a row with
-   a NaN has does not matter: its sum is a NaN. */
-static void quick_row(const half *x, half *y, int64_t n, float *e) {
-    enum { FOUR = 4 * VF };
-    half rest[FOUR];
-    int64_t whole = n / FOUR * FOUR;
-    for (int32_t j = 0; j < FOUR; j++) rest[j] = whole + j < n ? x[whole + j] : 0xfc00;
-    vf max[4], sum[4];
-    for (int32_t v = 0; v < 4; v++) max[v] = vf_load_half(rest + v * VF), sum[v] = vf_zero();
-    for (int64_t i = 0; i < whole; i += FOUR)
-        for (int32_t v = 0; v < 4; v++) max[v] = vf_max(max[v], vf_load_half(x + i + v * VF));
-    vf most = vf_set(vf_max_of_four(max));
-    for (int64_t i = 0; i < n; i += FOUR) {
-        const half *from = i < whole ? x + i : rest;
-        for (int32_t v = 0; v < 4; v++) {
-            vf power = powers(vf_load_half(from + v * VF), most);
-            sum[v] += power;
-            vf_store(e + i + v * VF, power);
-        }
-    }
-    vf scale = vf_set(1 / vf_sum_of_four(sum));
-    for (int64_t i = 0; i < whole; i += VF) vf_store_half(y + i, vf_load(e + i) * scale);
-    for (int32_t v = 0; v < 4; v++) vf_store_half(rest + v * VF, vf_load(e + whole + v * VF) * scale);
-    memcpy(y + whole, rest, (size_t)(n - whole) * sizeof *y);
+/* 2^((x - max) * log2 e): with the product of max rounded, which changes numerator and sum alike */
+static inline vf powers(vf x, vf max) {
+    return quick_exp2(vf_fma(x, vf_set(QUICK_LOG2E), max * vf_set(-QUICK_LOG2E)));
 }
 
+enum { FOUR = 4 * VF };
+
+/* A row is x[0 .. whole - 1] and `rest`, whose lanes beyond the row are -infinity. */
+typedef struct quick_line {
+    const half *x;
+    half *y;
+    float *e; /* n floats, and the rest of four vectors: its powers */
+    int64_t whole;
+    vf most;
+    half rest[FOUR];
+} quick_line;
+
+static inline const half *four_of(const quick_line *r, int64_t i) { return i < r->whole ? r->x + i : r->rest; }
+
+static void begin_line(quick_line *r, const half *x, half *y, float *e, int64_t n) {
+    r->x = x, r->y = y, r->e = e, r->whole = n / FOUR * FOUR;
+    for (int32_t j = 0; j < FOUR; j++) r->rest[j] = r->whole + j < n ? x[r->whole + j] : 0xfc00;
+    vf some[4]; /* of here and there: what stands at one end may be masked */
+    for (int32_t v = 0; v < 4; v++) some[v] = vf_load_half(four_of(r, v * r->whole / 4 / FOUR * FOUR) + v * VF);
+    r->most = vf_max(vf_set(vf_max_of_four(some)), vf_set(LEAST_HALF));
+}
+
+/* The powers of `r` and their sum. Meanwhile, of `last`, whose powers are there, the quotients but those of its rest. */
+static inline __attribute__((always_inline)) float quick_powers(const quick_line *r, int64_t n, const quick_line *last,
+                                                                vf scale) {
+    vf sum[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+    for (int64_t i = 0; i < n; i += FOUR) {
+        const half *from = four_of(r, i);
+        for (int32_t v = 0; v < 4; v++) {
+            vf power = powers(vf_load_half(from + v * VF), r->most);
+            sum[v] += power;
+            vf_store(r->e + i + v * VF, power);
+        }
+        if (last && i < last->whole)
+            for (int32_t v = 0; v < 4; v++)
+                vf_store_half(last->y + i + v * VF, vf_load(last->e + i + v * VF) * scale);
+    }
+    return vf_sum_of_four(sum);
+}
+
+static void end_line(quick_line *r, int64_t n, vf scale, bool whole) {
+    for (int64_t i = 0; whole && i < r->whole; i += VF) vf_store_half(r->y + i, vf_load(r->e + i) * scale);
+    if (n == r->whole) return;
+    for (int32_t v = 0; v < 4; v++) vf_store_half(r->rest + v * VF, vf_load(r->e + r->whole + v * VF) * scale);
+    memcpy(r->y + r->whole, r->rest, (size_t)(n - r->whole) * sizeof *r->y);
+}
+
+/* With the maximum; of a row with a NaN any will do, as its sum is one. */
+static float powers_again(quick_line *r, int64_t n) {
+    vf max[4];
+    for (int32_t v = 0; v < 4; v++) max[v] = vf_load_half(r->rest + v * VF);
+    for (int64_t i = 0; i < r->whole; i += FOUR)
+        for (int32_t v = 0; v < 4; v++) max[v] = vf_max(max[v], vf_load_half(r->x + i + v * VF));
+    r->most = vf_set(vf_max_of_four(max));
+    return quick_powers(r, n, NULL, r->most);
+}
+
+/* Each row's quotients with the next row's powers: the one waits for loads and stores, the other for the arithmetic. */
 static void quick_rows_work(const anex_node *node, const anex_slice *slice) {
     const anex_panels *p = node->state;
-    int64_t n = p->axes.n;
-    for (int64_t row = slice->begin; row < slice->end; row++)
-        quick_row((const half *)node->in[0]->data + row * n, (half *)node->out[0]->data + row * n, n, slice->scratch);
+    int64_t n = p->axes.n, room = n + FOUR;
+    quick_line lines[2];
+    vf scale = vf_zero();
+    for (int64_t row = slice->begin; row < slice->end; row++) {
+        quick_line *r = &lines[row % 2], *last = row > slice->begin ? &lines[1 - row % 2] : NULL;
+        begin_line(r, (const half *)node->in[0]->data + row * n, (half *)node->out[0]->data + row * n,
+                   (float *)slice->scratch + row % 2 * room, n);
+        float sum = last ? quick_powers(r, n, last, scale) : quick_powers(r, n, NULL, scale);
+        if (last) end_line(last, n, scale, false);
+        if (!(sum + 1 / sum < TOO_GREAT)) sum = powers_again(r, n);
+        scale = vf_set(1 / sum);
+    }
+    if (slice->end > slice->begin) end_line(&lines[(slice->end - 1) % 2], n, scale, true);
 }
 
 /* x and y [n, w], rows `step` apart, w <= GROUP: max and sum of every column stay in registers */
-enum { GROUP = 8 * VF, AHEAD = 8 };
-static inline __attribute__((always_inline)) void quick_columns(const int32_t vectors, const half *x, half *y,
-                                                                int64_t n, int64_t step, float *e) {
-    vf max[8], sum[8];
-    for (int32_t v = 0; v < vectors; v++) max[v] = vf_set(-INFINITY), sum[v] = vf_zero();
+enum { GROUP = 8 * VF, AHEAD = 16 };
+static inline __attribute__((always_inline)) void fetch_row(const int32_t vectors, const half *row, const bool writes) {
+    for (int32_t v = 0; v < vectors; v += 32 / VF)
+        if (writes)
+            __builtin_prefetch(row + v * VF, 1);
+        else
+            __builtin_prefetch(row + v * VF);
+}
+
+static inline __attribute__((always_inline)) void column_powers(const int32_t vectors, const half *x, int64_t n,
+                                                                int64_t step, const vf *max, vf *sum, float *e) {
+    for (int32_t v = 0; v < vectors; v++) sum[v] = vf_zero();
     for (int64_t i = 0; i < n; i++) {
-        const half *row = x + i * step, *later = x + anex_min(i + AHEAD, n - 1) * step;
-        for (int32_t v = 0; v < vectors; v += 32 / VF) __builtin_prefetch(later + v * VF);
-        for (int32_t v = 0; v < vectors; v++) max[v] = vf_max(max[v], vf_load_half(row + v * VF));
-    }
-    for (int64_t i = 0; i < n; i++)
+        fetch_row(vectors, x + anex_min(i + AHEAD, n - 1) * step, false);
         for (int32_t v = 0; v < vectors; v++) {
             vf power = powers(vf_load_half(x + i * step + v * VF), max[v]);
             sum[v] += power;
-            vf_store(e + i * vectors * VF + v * VF, power);
+            vf_store(e + (i * vectors + v) * VF, power);
         }
+    }
+}
+
+static inline __attribute__((always_inline)) void quick_columns(const int32_t vectors, const half *x, half *y,
+                                                                int64_t n, int64_t step, float *e) {
+    vf max[8], sum[8];
+    for (int32_t v = 0; v < vectors; v++) max[v] = vf_set(LEAST_HALF);
+    for (int64_t i = 0; i < 4; i++)
+        for (int32_t v = 0; v < vectors; v++)
+            max[v] = vf_max(max[v], vf_load_half(x + i * (n - 1) / 3 * step + v * VF));
+    column_powers(vectors, x, n, step, max, sum, e);
+    vf total[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
+    for (int32_t v = 0; v < vectors; v++) total[v % 4] += sum[v] + vf_set(1) / sum[v];
+    if (!(vf_sum_of_four(total) < TOO_GREAT)) {
+        for (int32_t v = 0; v < vectors; v++) max[v] = vf_set(-INFINITY);
+        for (int64_t i = 0; i < n; i++)
+            for (int32_t v = 0; v < vectors; v++) max[v] = vf_max(max[v], vf_load_half(x + i * step + v * VF));
+        column_powers(vectors, x, n, step, max, sum, e);
+    }
     for (int32_t v = 0; v < vectors; v++) sum[v] = vf_set(1) / sum[v];
     for (int64_t i = 0; i < n; i++) {
-        half *row = y + i * step, *later = y + anex_min(i + AHEAD, n - 1) * step;
-        for (int32_t v = 0; v < vectors; v += 32 / VF) __builtin_prefetch(later + v * VF, 1);
+        fetch_row(vectors, y + anex_min(i + AHEAD, n - 1) * step, true);
         for (int32_t v = 0; v < vectors; v++)
-            vf_store_half(row + v * VF, vf_load(e + (i * vectors + v) * VF) * sum[v]);
+            vf_store_half(y + i * step + v * VF, vf_load(e + (i * vectors + v) * VF) * sum[v]);
     }
 }
 
@@ -168,7 +239,7 @@ ANEX_KERNEL(softmax) {
     *p = ANEX_LOCAL(panels_of)(ANEX_LOCAL(axes_along)(x, axis));
     bool quick = !node->strict && x->dtype == ANEX_F16;
     if (quick && anex_by_rows(&p->axes)) {
-        node->scratch = 4 * (size_t)(p->axes.n + 4 * VF);
+        node->scratch = 8 * (size_t)(p->axes.n + FOUR);
         anex_add_stage(node, quick_rows_work, p->axes.outer, 20 + 0.2 * (double)p->axes.n);
     } else if (quick && p->axes.inner % VF == 0) {
         node->scratch = 4 * (size_t)(p->axes.n * GROUP);
