@@ -119,7 +119,7 @@ void gemm_make_panels(const gemm_matrix *b, int64_t k, int64_t n, void *panels);
 gemm_pack gemm_pack_matrix;
 
 static inline vf gemm_load(const void *x, anex_dtype dtype, int64_t at) {
-    return dtype == ANEX_F16 ? vf_load_half((const half *)x + at) : vf_load((const float *)x + at);
+    return vf_load_as(x, dtype == ANEX_F16, at);
 }
 
 static inline float gemm_one(const void *x, anex_dtype dtype, int64_t at) {
