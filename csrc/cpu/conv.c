@@ -129,6 +129,8 @@ ANEX_KERNEL(conv) {
     }
     int64_t kernel = c.c.kernel[0] * c.c.kernel[1] * c.c.kernel[2];
     if (c.c.groups > 1 && c.c.groups == c.c.in_channels) return conv_depthwise(node, &c.c, axis, error);
+    int64_t side;
+    if (conv_winograd_suits(node, &c.c, &side)) return conv_winograd(node, &c.c, side, error);
     c.taps = c.c.in_channels / c.c.groups * kernel;
     c.outputs = c.c.out[0] * c.c.out[1] * c.c.out[2];
     c.folded = c.c.batch > 1 && c.c.groups == 1 && (c.outputs == 1 || (!c.pointwise && c.outputs < 4 * NR));

@@ -76,6 +76,12 @@ void conv_pack_bytes(const conv_source *source, uint8_t *to, int64_t width, int6
 #define conv_depthwise ANEX_LOCAL(conv_depthwise)
 anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], anex_error *error);
 
+/* Whether 3x3 taps are faster in squares of side x side outputs; see winograd.c. */
+#define conv_winograd_suits ANEX_LOCAL(conv_winograd_suits)
+bool conv_winograd_suits(const anex_node *node, const conv_arguments *c, int64_t *side);
+#define conv_winograd ANEX_LOCAL(conv_winograd)
+anex_status conv_winograd(anex_node *node, const conv_arguments *c, int64_t side, anex_error *error);
+
 ANEX_KERNEL(conv);
 
 #endif

@@ -91,23 +91,25 @@ void conv_image_finish(conv_image *image, int64_t split) {
     image->volume = image->size[0] * image->plane;
 }
 
-/* Every second column: gcc makes shuffles of it. */
-static void take_halves(half *restrict to, const half *restrict x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) to[i] = x[2 * i];
-}
-static void take_floats(float *restrict to, const float *restrict x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) to[i] = x[2 * i];
-}
+/* Every second or fourth column: gcc makes shuffles of it. */
+#define TAKE(name, type, split)                                                    \
+    static void name(type *restrict to, const type *restrict x, int64_t n) {       \
+        for (int64_t i = 0; i < n; i++) to[i] = x[split * i];                      \
+    }
+TAKE(take_halves_2, half, 2)
+TAKE(take_halves_4, half, 4)
+TAKE(take_floats_2, float, 2)
+TAKE(take_floats_4, float, 4)
 
 /* Columns x[0], x[split], .. of n elements */
 static void take(char *to, const char *x, size_t item, int64_t n, int64_t split) {
     int64_t count = n > 0 ? (n + split - 1) / split : 0;
     if (item == 1) {
         for (int64_t i = 0; i < count; i++) to[i] = x[i * split];
-    } else if (split == 2 && item == sizeof(half)) {
-        take_halves((half *)to, (const half *)x, count);
-    } else if (split == 2) {
-        take_floats((float *)to, (const float *)x, count);
+    } else if ((split == 2 || split == 4) && item == sizeof(half)) {
+        (split == 2 ? take_halves_2 : take_halves_4)((half *)to, (const half *)x, count);
+    } else if (split == 2 || split == 4) {
+        (split == 2 ? take_floats_2 : take_floats_4)((float *)to, (const float *)x, count);
     } else {
         for (int64_t i = 0; i < count; i++)
             memcpy(to + i * (int64_t)item, x + i * split * (int64_t)item,

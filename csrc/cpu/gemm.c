@@ -260,31 +260,31 @@ static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1,
 /* to [m][NR] = prior + A [m, depth] . B [depth, NR]; `prior` may be NULL or `to` */
 typedef void micro_kernel(int64_t depth, const float *a, const void *b, const float *prior, float *to);
 
-static inline __attribute__((always_inline)) void micro(const int m, const bool half_b, const bool by_row,
+static inline __attribute__((always_inline)) void micro(const int m, const int vectors, const bool half_b, const bool by_row,
                                                         const bool once, int64_t depth, const float *a, const void *b,
                                                         const float *prior, float *to) {
     vf sum[MR][VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_zero();
+        for (int v = 0; v < vectors; v++) sum[i][v] = vf_zero();
     for (int64_t k = 0; k < depth; k++) {
         vf y[VECTORS];
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
+        for (int v = 0; v < vectors; v++)
             y[v] = half_b ? vf_load_half((const half *)b + k * NR + v * VF)
                           : vf_load((const float *)b + k * NR + v * VF);
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
             vf x = vf_set(by_row ? a[i * ROW + k] : a[k * MR + i]);
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_fma_if(once, x, y[v], sum[i][v]);
+            for (int v = 0; v < vectors; v++) sum[i][v] = vf_fma_if(once, x, y[v], sum[i][v]);
         }
     }
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) {
+        for (int v = 0; v < vectors; v++) {
             if (prior) sum[i][v] = vf_load(prior + i * NR + v * VF) + sum[i][v];
             vf_store(to + i * NR + v * VF, sum[i][v]);
         }
@@ -293,7 +293,7 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
 #define MICRO(m, half_b, by_row)                                                                               \
     static void micro_##m##_##half_b##by_row(int64_t depth, const float *a, const void *b, const float *prior, \
                                              float *to) {                                                      \
-        micro(m < MR ? m : MR, half_b, by_row, false, depth, a, b, prior, to);                                 \
+        micro(m < MR ? m : MR, VECTORS, half_b, by_row, false, depth, a, b, prior, to);                                 \
     }
 #define MICROS(m) MICRO(m, 0, 0) MICRO(m, 0, 1) MICRO(m, 1, 0) MICRO(m, 1, 1)
 #define MICRO_ROW(m) {{micro_##m##_00, micro_##m##_01}, {micro_##m##_10, micro_##m##_11}},
@@ -309,6 +309,14 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
 #endif
 EACH_ROWS(MICROS)
 static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* [rows - 1][half_b][by_row] */
+
+static void micro_narrow(int64_t depth, const float *a, const void *b, const float *prior, float *to) {
+    micro(MR, 1, false, false, false, depth, a, b, prior, to);
+}
+
+void gemm_multiply(int64_t depth, const float *a, const float *b, int64_t cols, bool more, float *to) {
+    (cols <= VF ? micro_narrow : micro_kernels[MR - 1][0][0])(depth, a, b, more ? to : NULL, to);
+}
 
 /* The same of codes: `affine` the scales and zeros of these columns, of all of depth */
 typedef void codes_kernel(int64_t depth, const float *a, const uint8_t *codes, const float *table, const float *affine,
@@ -374,13 +382,13 @@ static void micro_once(int64_t m, bool half_b, bool by_row, int64_t depth, const
     for (int64_t i = 0; i < m; i++) {
         const float *x = by_row ? a + i * ROW : a + i, *before = prior ? prior + i * NR : NULL;
         if (half_b && by_row)
-            micro(1, true, true, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, true, true, true, depth, x, b, before, to + i * NR);
         else if (half_b)
-            micro(1, true, false, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, true, false, true, depth, x, b, before, to + i * NR);
         else if (by_row)
-            micro(1, false, true, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, false, true, true, depth, x, b, before, to + i * NR);
         else
-            micro(1, false, false, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, false, false, true, depth, x, b, before, to + i * NR);
     }
 }
 

@@ -102,6 +102,11 @@ size_t gemm_scratch(const gemm *g);
 void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
                void *scratch);
 
+/* to[MR][NR] = A [MR, depth] . B [depth, cols], of which to[..][cols ..] may become anything; or, `more`, added to
+   `to`. A as a[depth][MR], B as b[depth][NR]; depth <= KC. */
+#define gemm_multiply ANEX_LOCAL(gemm_multiply)
+void gemm_multiply(int64_t depth, const float *a, const float *b, int64_t cols, bool more, float *to);
+
 /* The end of a tile, for other products too: rows x cols floats, `tile` [rows][NR], become rows i .. and columns
    j .. of C, after its bias and the epilogue of its node. */
 #define gemm_store_tile ANEX_LOCAL(gemm_store_tile)
