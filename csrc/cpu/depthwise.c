@@ -19,61 +19,12 @@ struct depthwise {
     int64_t taps, outputs, multiplier;
     int64_t bands, band;               /* of output rows (axis 1) */
     int64_t reach;                     /* image rows under the taps of one output row */
-    size_t item, wide, weights, lines; /* bytes: an element of x; in scratch, in this order */
+    size_t wide, weights, lines;       /* bytes in scratch, in this order */
     int64_t *tap;
     block_sum *sum;     /* NULL: by sum_rows */
     int64_t block_rows; /* that `sum` makes at once */
     bool strict;
 };
-
-/* ---- the image ------------------------------------------------------------------------------ */
-
-/* Elements at .. at + VF - 1 of n as floats, with zeros behind the last */
-static inline vf widen_some(const char *from, bool halves, int64_t at, int64_t n) {
-    if (at + VF <= n) return vf_load_as(from, halves, at);
-    return at < n ? vf_load_some(from + at * (halves ? 2 : 4), halves, n - at) : vf_zero();
-}
-
-static inline void widen_row(float *to, const char *from, bool halves, int64_t n) {
-    for (int64_t i = 0; i < n; i += VF) vf_store(to + i, widen_some(from, halves, i, n));
-}
-
-/* Every second element of n, from the first or the second on */
-static inline void widen_half_row(float *to, const char *from, bool halves, int64_t n, bool odd) {
-    for (int64_t i = 0; i < n; i += 2 * VF, to += VF) {
-        vf a = widen_some(from, halves, i, n), b = widen_some(from, halves, i + VF, n);
-        vf_store(to, odd ? vf_odd(a, b) : vf_even(a, b));
-    }
-}
-
-/* A row of the image. Whole vectors are stored, in memory's order: what is too much is 0, and is overwritten where
-   input belongs. */
-static inline void fill_row(const conv_image *image, const char *from, const bool halves, float *to) {
-    const int64_t before = image->before[2], n = image->in[2], split = image->split, sub = image->sub;
-    if (split == 1) {
-        widen_row(to + before, from, halves, n);
-    } else if (split == 2) {
-        widen_half_row(to + (before + 1) / 2, from, halves, n, before % 2);
-        widen_half_row(to + sub + before / 2, from, halves, n, !(before % 2));
-    } else {
-        for (int64_t w = 0; w < n; w++)
-            gemm_widen(to + (before + w) % split * sub + (before + w) / split, from, halves ? ANEX_F16 : ANEX_F32, w, 1);
-    }
-}
-
-/* The channel's rows begin .. end-1 of the image as floats; what is around the input is 0 already. */
-static void fill_image(const depthwise *d, const char *x, int64_t begin, int64_t end, float *to) {
-    const conv_image *image = &d->image;
-    const bool halves = d->item == sizeof(half);
-    const int64_t bytes = image->in[2] * (int64_t)d->item, height = image->size[1];
-    for (int64_t z = begin / height; z * height < end; z++) {
-        if (z < image->before[0] || z >= image->before[0] + image->in[0]) continue;
-        int64_t first = z * height + image->before[1], last = first + image->in[1]; /* rows of input */
-        const char *from = x + (z - image->before[0]) * image->in[1] * bytes;
-        for (int64_t r = anex_max(begin, first); r < anex_min(end, last); r++)
-            fill_row(image, from + (r - first) * bytes, halves, to + (r - begin) * image->row);
-    }
-}
 
 /* ---- sums ----------------------------------------------------------------------------------- */
 
@@ -202,7 +153,7 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
     enum { X, WEIGHT, BIAS };
     const depthwise *d = node->state;
     const anex_tensor *x = node->in[X], *weight = node->in[WEIGHT], *bias = node->in[BIAS];
-    const int64_t pixels = d->c.in[0] * d->c.in[1] * d->c.in[2], width = d->c.out[2];
+    const int64_t pixels = d->c.in[0] * d->c.in[1] * d->c.in[2], width = d->c.out[2], item = (int64_t)anex_itemsize(x);
     float *image = slice->scratch, *weights = (float *)((char *)image + d->wide);
     float *lines = (float *)((char *)weights + d->weights);
     memset(image, 0, d->wide);
@@ -212,7 +163,7 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
         int64_t begin = h0 * d->c.stride[1], end = begin + (h1 - h0 - 1) * d->c.stride[1] + d->reach;
         if (d->bands == 1) begin = 0, end = d->image.size[0] * d->image.size[1];
         if (d->bands > 1 && task > slice->begin) memset(image, 0, d->wide); /* other rows are around the input now */
-        fill_image(d, (const char *)x->data + plane * pixels * (int64_t)d->item, begin, end, image);
+        conv_fill(&d->image, (const char *)x->data + plane * pixels * item, x->dtype, begin, end, image);
         for (int64_t m = 0; m < d->multiplier; m++) {
             int64_t filter = channel * d->multiplier + m;
             gemm_widen(weights, weight->data, weight->dtype, filter * d->taps, d->taps);
@@ -226,7 +177,7 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
 }
 
 anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], anex_error *error) {
-    depthwise d = {.c = *c, .item = anex_itemsize(node->in[0]), .multiplier = c->out_channels / c->groups};
+    depthwise d = {.c = *c, .multiplier = c->out_channels / c->groups};
     d.strict = node->strict;
     d.taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
     d.outputs = c->out[0] * c->out[1] * c->out[2];

@@ -6,6 +6,7 @@
 enum {
     ROW = KC + 16,    /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
     BLOCK = 8 * MR,   /* rows of A fetched at a time */
+    EVEN = 16,        /* blocks of k are multiples of it */
     MOST_PANELS = 16, /* of B in a tile */
     MOST_SUMS = 9 << 14 /* floats of partial sums in a tile: half of a second cache */
 };
@@ -66,9 +67,12 @@ static void choose_tiles(gemm *g, int64_t batch, gemm_kind a, gemm_kind b) {
     g->cost = cycle * cycles(g->m, g->n, g->k, g->tile_m, g->tile_n, a, b, g->turned) / (double)gemm_tiles(g);
 }
 
+/* A short last block would cost as much as a whole one: its sums are read and written too. */
+static int64_t even_block(int64_t k) { return k ? ceil_div(ceil_div(k, ceil_div(k, KC)), EVEN) * EVEN : KC; }
+
 void gemm_plan(gemm *g, int64_t batch, int64_t m, int64_t n, int64_t k, gemm_kind a, gemm_kind b) {
-    *g = (gemm){.m = m, .n = n, .k = k, .block = KC};
-    gemm other = {.m = n, .n = m, .k = k, .block = KC, .turned = true};
+    *g = (gemm){.m = m, .n = n, .k = k, .block = even_block(k)};
+    gemm other = {.m = n, .n = m, .k = k, .block = g->block, .turned = true};
     choose_tiles(g, batch, a, b);
     choose_tiles(&other, batch, b, a);
     if (other.cost * (double)gemm_tiles(&other) < g->cost * (double)gemm_tiles(g)) *g = other;
@@ -260,9 +264,12 @@ static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1,
 /* to [m][NR] = prior + A [m, depth] . B [depth, NR]; `prior` may be NULL or `to` */
 typedef void micro_kernel(int64_t depth, const float *a, const void *b, const float *prior, float *to);
 
-static inline __attribute__((always_inline)) void micro(const int m, const int vectors, const bool half_b, const bool by_row,
-                                                        const bool once, int64_t depth, const float *a, const void *b,
+/* `far`: rows of A that are read once, in panels that follow each other in memory */
+static inline __attribute__((always_inline)) void micro(const int m, const int vectors, const bool half_b,
+                                                        const bool by_row, const bool once, const bool far,
+                                                        int64_t depth, const float *a, const void *b,
                                                         const float *prior, float *to) {
+    enum { FAR_AHEAD = 96 };
     vf sum[MR][VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
@@ -270,6 +277,7 @@ static inline __attribute__((always_inline)) void micro(const int m, const int v
         for (int v = 0; v < vectors; v++) sum[i][v] = vf_zero();
     for (int64_t k = 0; k < depth; k++) {
         vf y[VECTORS];
+        if (far) __builtin_prefetch(a + (k + FAR_AHEAD) * MR);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
             y[v] = half_b ? vf_load_half((const half *)b + k * NR + v * VF)
@@ -293,7 +301,7 @@ static inline __attribute__((always_inline)) void micro(const int m, const int v
 #define MICRO(m, half_b, by_row)                                                                               \
     static void micro_##m##_##half_b##by_row(int64_t depth, const float *a, const void *b, const float *prior, \
                                              float *to) {                                                      \
-        micro(m < MR ? m : MR, VECTORS, half_b, by_row, false, depth, a, b, prior, to);                                 \
+        micro(m < MR ? m : MR, VECTORS, half_b, by_row, false, false, depth, a, b, prior, to);                                 \
     }
 #define MICROS(m) MICRO(m, 0, 0) MICRO(m, 0, 1) MICRO(m, 1, 0) MICRO(m, 1, 1)
 #define MICRO_ROW(m) {{micro_##m##_00, micro_##m##_01}, {micro_##m##_10, micro_##m##_11}},
@@ -310,12 +318,15 @@ static inline __attribute__((always_inline)) void micro(const int m, const int v
 EACH_ROWS(MICROS)
 static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* [rows - 1][half_b][by_row] */
 
-static void micro_narrow(int64_t depth, const float *a, const void *b, const float *prior, float *to) {
-    micro(MR, 1, false, false, false, depth, a, b, prior, to);
+static void micro_far(int64_t depth, const float *a, const void *b, const float *prior, float *to) {
+    micro(MR, VECTORS, false, false, false, true, depth, a, b, prior, to);
+}
+static void micro_far_narrow(int64_t depth, const float *a, const void *b, const float *prior, float *to) {
+    micro(MR, 1, false, false, false, true, depth, a, b, prior, to);
 }
 
 void gemm_multiply(int64_t depth, const float *a, const float *b, int64_t cols, bool more, float *to) {
-    (cols <= VF ? micro_narrow : micro_kernels[MR - 1][0][0])(depth, a, b, more ? to : NULL, to);
+    (cols <= VF ? micro_far_narrow : micro_far)(depth, a, b, more ? to : NULL, to);
 }
 
 /* The same of codes: `affine` the scales and zeros of these columns, of all of depth */
@@ -382,13 +393,13 @@ static void micro_once(int64_t m, bool half_b, bool by_row, int64_t depth, const
     for (int64_t i = 0; i < m; i++) {
         const float *x = by_row ? a + i * ROW : a + i, *before = prior ? prior + i * NR : NULL;
         if (half_b && by_row)
-            micro(1, VECTORS, true, true, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, true, true, true, false, depth, x, b, before, to + i * NR);
         else if (half_b)
-            micro(1, VECTORS, true, false, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, true, false, true, false, depth, x, b, before, to + i * NR);
         else if (by_row)
-            micro(1, VECTORS, false, true, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, false, true, true, false, depth, x, b, before, to + i * NR);
         else
-            micro(1, VECTORS, false, false, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, false, false, true, false, depth, x, b, before, to + i * NR);
     }
 }
 

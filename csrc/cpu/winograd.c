@@ -21,7 +21,7 @@ typedef struct winograd {
     size_t inputs;                 /* bytes of the image in `shared`, before the transformed inputs */
     size_t packed, sums, lines;    /* bytes in scratch */
     int64_t *tap;                  /* [channels][points] */
-    float *weights;                /* [points][blocks][channels][MR] */
+    float *weights;                /* [blocks][points][channels][MR] */
 } winograd;
 
 /* ---- transforms ----------------------------------------------------------------------------- */
@@ -69,7 +69,7 @@ static void transform_weights(const winograd *w, const anex_tensor *weight) {
                 for (int k = 0; k < TAPS; k++) half_way[i][k] = g[i][0] * x[k] + g[i][1] * x[3 + k] + g[i][2] * x[6 + k];
             for (int64_t i = 0; i < w->points; i++) {
                 const double *row = half_way[i / w->reach], *by = g[i % w->reach];
-                w->weights[((i * w->blocks + o / MR) * channels + c) * MR + o % MR] =
+                w->weights[((o / MR * w->points + i) * channels + c) * MR + o % MR] =
                     (float)(row[0] * by[0] + row[1] * by[1] + row[2] * by[2]);
             }
         }
@@ -80,10 +80,7 @@ static void transform_weights(const winograd *w, const anex_tensor *weight) {
 /* task: a channel of a batch */
 static void spread(const anex_node *node, const anex_slice *slice) {
     const winograd *w = node->state;
-    int64_t item = (int64_t)anex_itemsize(node->in[0]), pixels = w->c.in[1] * w->c.in[2];
-    for (int64_t i = slice->begin; i < slice->end; i++)
-        conv_spread(&w->image, (const char *)node->in[0]->data + i * pixels * item,
-                    (char *)slice->shared + i * w->image.volume * item, (size_t)item, 0, w->image.size[1]);
+    conv_spread_widened(&w->image, node->in[0], slice);
 }
 
 /* x [reach][reach][NR], squares side by side, to [reach][reach] places `step` apart */
@@ -118,7 +115,7 @@ static float *inputs_of(const winograd *w, void *shared, int64_t panel) { /* [po
 static void transform(const anex_node *node, const anex_slice *slice) {
     const winograd *w = node->state;
     const int64_t channels = w->c.in_channels, pieces = (channels + CHANNELS - 1) / CHANNELS;
-    const conv_source source = {&w->gather, w->tap, slice->shared, node->in[0]->dtype};
+    const conv_source source = {&w->gather, w->tap, slice->shared, ANEX_F32};
     float *x = slice->scratch;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t panel = task / pieces, first = task % pieces * CHANNELS, n = squares_in(w, panel);
@@ -168,16 +165,16 @@ static inline __attribute__((always_inline)) vf transform_back(const int side, c
 }
 
 /* One output, of row h and column i of a batch and channel, as its definition says */
-static float sum_directly(const anex_node *node, const winograd *w, const void *image, int64_t batch, int64_t o,
+static float sum_directly(const anex_node *node, const winograd *w, const float *image, int64_t batch, int64_t o,
                           int64_t h, int64_t i) {
-    const anex_tensor *weight = node->in[1], *x = node->in[0];
+    const anex_tensor *weight = node->in[1];
     float sum = 0;
     for (int64_t c = 0; c < w->c.in_channels; c++)
         for (int64_t t = 0; t < TAPS * TAPS; t++) {
             int64_t column = i + t % TAPS, place = (batch * w->c.in_channels + c) * w->image.volume +
                                                    (h + t / TAPS) * w->image.row +
                                                    column % w->image.split * w->image.sub + column / w->image.split;
-            sum += gemm_one(image, x->dtype, place) *
+            sum += image[place] *
                    gemm_one(weight->data, weight->dtype, (o * w->c.in_channels + c) * TAPS * TAPS + t);
         }
     return sum;
@@ -195,7 +192,7 @@ static void flush(const anex_node *node, pending *p) {
 }
 
 /* The rows of outputs of one channel, `rows` [side][NR * side] of a panel, to memory */
-static void store_rows(const anex_node *node, const winograd *w, const void *image, int64_t panel, int64_t o, float bias,
+static void store_rows(const anex_node *node, const winograd *w, const float *image, int64_t panel, int64_t o, float bias,
                        bool odd, float *rows, float *lines) {
     const int64_t width = w->c.out[2], height = w->c.out[1], side = w->side;
     const int64_t high = w->gather.out[1], wide = w->gather.out[2], n = squares_in(w, panel);
@@ -231,7 +228,7 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
         const float *x = inputs_of(w, slice->shared, panel);
         for (int64_t i = 0; i < w->points; i++)
             for (int64_t k = 0; k < channels; k += KC)
-                gemm_multiply(anex_min(KC, channels - k), w->weights + ((i * w->blocks + block) * channels + k) * MR,
+                gemm_multiply(anex_min(KC, channels - k), w->weights + ((block * w->points + i) * channels + k) * MR,
                               x + (i * channels + k) * NR, n, k > 0, sums + i * MR * NR);
         for (int64_t o = block * MR; o < anex_min(block * MR + MR, w->c.out_channels); o++) {
             float add = bias ? gemm_one(bias->data, bias->dtype, o) : 0;
@@ -309,7 +306,7 @@ anex_status conv_winograd(anex_node *node, const conv_arguments *c, int64_t side
     conv_image_finish(&w.image, side);
     w.gather = conv_gather_make(&w.image, axis, c->in_channels, w.tap);
     w.gather.batch = c->batch, w.gather.batch_step = c->in_channels * w.image.volume;
-    w.inputs = anex_align(((size_t)(c->batch * c->in_channels * w.image.volume) + VF) * anex_itemsize(node->in[X]));
+    w.inputs = anex_align(((size_t)(c->batch * c->in_channels * w.image.volume) + FILL_ROOM) * sizeof(float));
     w.packed = ((size_t)w.points * NR + VF) * sizeof(float);
     w.sums = (size_t)(w.points * MR * NR) * sizeof(float);
     w.lines = anex_align((size_t)(side * side * NR + VF) * sizeof(float));
@@ -319,7 +316,7 @@ anex_status conv_winograd(anex_node *node, const conv_arguments *c, int64_t side
     node->ends_float = true;
     estimate cost = costs(c, side);
     int64_t transforms = w.panels * ((c->in_channels + CHANNELS - 1) / CHANNELS), products = w.panels * w.blocks;
-    anex_add_stage(node, spread, c->batch * c->in_channels, 0.1 * (double)w.image.volume);
+    anex_add_stage(node, spread, c->batch * c->in_channels, 0.05 * (double)w.image.volume + 5);
     anex_add_stage(node, transform, transforms, cost.transform / (double)transforms);
     anex_add_stage(node, convolve, products, cost.convolve / (double)products);
     return ANEX_OK;
