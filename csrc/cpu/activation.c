@@ -50,8 +50,17 @@ static bool may_be_quick(const anex_node *node) {
 static inline float below(float x, float limit) { return x > limit ? limit : x; } /* min, max that keep a NaN */
 static inline float above(float x, float limit) { return x < limit ? limit : x; }
 
-ACTIVATION(relu, 0, 0.03, above(a, 0))
-ACTIVATION(relu6, 0, 0.04, below(above(a, 0), 6))
+/* The same of an op that only bounds x, which the end of a product does in registers */
+#define BOUNDS(op, cost, lowest, highest, ...)                                             \
+    ANEX_FLOAT1(op##_float, __VA_ARGS__)                                                   \
+    ANEX_KERNEL(op) {                                                                      \
+        anex_map_op bounds = anex_map_of(node, 1, op##_float_blocks, cost);                \
+        bounds.form = ANEX_BOUNDS_FORM, bounds.low = lowest, bounds.high = highest;        \
+        return ANEX_LOCAL(map)(node, &bounds, error);                                      \
+    }
+
+BOUNDS(relu, 0.03, 0, INFINITY, above(a, 0))
+BOUNDS(relu6, 0.04, 0, 6, below(above(a, 0), 6))
 ACTIVATION(leaky_relu, 1, 0.05, a < 0 ? alpha.f * a : a)
 ACTIVATION(clamped_relu, 2, 0.05, below(a < 0 ? alpha.f * a : a, beta.f))
 ACTIVATION(thresholded_relu, 1, 0.05, a < alpha.f ? 0 : a)

@@ -23,7 +23,15 @@ static anex_status map_binary(anex_node *node, anex_blocks of_float, anex_blocks
 
 static inline int32_t wrap(uint32_t a) { return (int32_t)a; }
 
-BINARY(add, 0.03, a + b, wrap((uint32_t)a + (uint32_t)b))
+ANEX_EXACT2(add_float, a + b)
+ANEX_INT2(add_int, wrap((uint32_t)a + (uint32_t)b))
+ANEX_KERNEL(add) {
+    bool floats = anex_is_float(node->in[0]);
+    anex_map_op op = anex_map_of(node, 2, floats ? add_float_blocks : add_int_blocks, 0.03);
+    op.form = floats ? ANEX_SUM_FORM : ANEX_OTHER_FORM;
+    anex_status status = same_kind(node, node->in[0], node->in[1], error);
+    return status ? status : ANEX_LOCAL(map)(node, &op, error);
+}
 BINARY(sub, 0.03, a - b, wrap((uint32_t)a - (uint32_t)b))
 BINARY(mul, 0.03, a * b, wrap((uint32_t)a * (uint32_t)b))
 /* a NaN on either side wins, as in numpy */

@@ -1,5 +1,6 @@
 /* Chains of elementwise ops, and their use as the epilogue of a product. See chain.h. */
 #include "chain.h"
+#include "simd.h"
 
 #include <stdlib.h>
 
@@ -113,6 +114,9 @@ typedef struct reach {
 struct anex_epilogue {
     anex_chain chain;
     reach reach[ANEX_CHAIN_OPERANDS];
+    bool other, bounded; /* more than an anex_plain; low and high are set */
+    int32_t residual;    /* the operand that is one, + 1 */
+    float low, high;
 };
 
 enum { SHORT_RUN = 8 }; /* lanes: an operand that changes its ways more often is too slow to follow */
@@ -133,6 +137,31 @@ static bool find_reach(const anex_tensor *x, const anex_tensor *y, reach *r) {
     return r->rank == 1 || r->extent[r->rank - 1] >= SHORT_RUN;
 }
 
+/* Take note of the op just added, while all is as an anex_plain can say. */
+static void note_form(anex_epilogue *e, const anex_map_op *op) {
+    const anex_step *step = &e->chain.step[e->chain.n_steps - 1];
+    if (op->form == ANEX_BOUNDS_FORM && !e->bounded) {
+        e->bounded = true, e->low = op->low, e->high = op->high;
+        return;
+    }
+    int32_t k = step->x[0] == ANEX_THROUGH ? step->x[1] : step->x[0];
+    bool sum = op->form == ANEX_SUM_FORM && !e->bounded && !e->residual && k != ANEX_THROUGH;
+    e->other = e->other || !sum || e->reach[k].rank != 1 || e->reach[k].step[0] != 1 ||
+               !anex_is_float_dtype(e->chain.operand[k].form.dtype);
+    e->residual = k + 1;
+}
+
+bool anex_epilogue_plain(const anex_node *node, anex_plain *plain) {
+    const anex_epilogue *e = node->epilogue;
+    *plain = (anex_plain){.low = -INFINITY, .high = INFINITY};
+    if (!e) return true;
+    if (e->bounded) plain->low = e->low, plain->high = e->high;
+    if (e->other || !e->residual) return !e->other;
+    const anex_operand *operand = &e->chain.operand[e->residual - 1];
+    plain->residual = node->in[operand->slot]->data, plain->dtype = operand->form.dtype;
+    return true;
+}
+
 anex_status anex_epilogue_add(anex_node *node, const anex_map_op *op, anex_error *error) {
     anex_node *onto = node->onto;
     bool bytes = onto->ends_bytes && op->fits && (op->out == ANEX_I8 || op->out == ANEX_U8);
@@ -148,6 +177,7 @@ anex_status anex_epilogue_add(anex_node *node, const anex_map_op *op, anex_error
         free(e);
         return ANEX_OK;
     }
+    note_form(e, op);
     free(onto->epilogue);
     onto->epilogue = e;
     anex_stage *last = &onto->stage[onto->n_stages - 1];
@@ -235,9 +265,8 @@ void anex_epilogue_run(const anex_node *node, float *piece, int64_t width, const
     }
 }
 
-void anex_epilogue_run_line(const anex_node *node, float *line, int64_t first, int64_t n) {
+static void run_line(const anex_node *node, float *line, int64_t first, int64_t n) {
     const anex_epilogue *e = node->epilogue;
-    if (!e) return;
     float lanes[ANEX_MAP_OPERANDS][ANEX_EPILOGUE_LANES]; /* or int32: blocks take either */
     for (int64_t at = 0; at < n; at += ANEX_EPILOGUE_LANES) {
         float *piece = line + at;
@@ -255,4 +284,38 @@ void anex_epilogue_run_line(const anex_node *node, float *line, int64_t first, i
             step->block.lanes(piece, x, step->p, count);
         }
     }
+}
+
+static inline __attribute__((always_inline)) void store_plain(const anex_plain *plain, const bool narrow,
+                                                              const float *line, int64_t first, int64_t n, void *to) {
+    const vf low = vf_set(plain->low), high = vf_set(plain->high);
+    const bool halves = plain->dtype == ANEX_F16;
+    const char *residual = plain->residual;
+    int64_t i = 0;
+    for (; i + VF <= n; i += VF) {
+        vf x = vf_load(line + i);
+        if (residual) x = x + vf_load_as(residual, halves, first + i);
+        vf_store_as(to, narrow, first + i, vf_min(high, vf_max(low, x)));
+    }
+    if (i == n) return;
+    vf x = vf_load_some(line + i, false, n - i);
+    if (residual) x = x + vf_load_some(residual + (first + i) * (halves ? 2 : 4), halves, n - i);
+    vf_store_some((char *)to + (first + i) * (narrow ? 2 : 4), narrow, vf_min(high, vf_max(low, x)), n - i);
+}
+
+void anex_epilogue_store(const anex_node *node, float *line, int64_t first, int64_t n) {
+    const anex_tensor *out = node->out[0];
+    anex_plain plain;
+    if (anex_epilogue_plain(node, &plain)) {
+        if (out->dtype == ANEX_F16)
+            store_plain(&plain, true, line, first, n, out->data);
+        else
+            store_plain(&plain, false, line, first, n, out->data);
+        return;
+    }
+    run_line(node, line, first, n);
+    if (out->dtype == ANEX_F16)
+        anex_narrow((half *)out->data + first, line, n);
+    else
+        memcpy((float *)out->data + first, line, (size_t)n * sizeof *line);
 }

@@ -32,6 +32,9 @@ typedef struct anex_blocks {
     anex_block *half;  /* NULL: none */
 } anex_blocks;
 
+/* What an op of floats is, where that lets the end of a product do it in registers. */
+typedef enum anex_form { ANEX_OTHER_FORM, ANEX_SUM_FORM /* x[0] + x[1] */, ANEX_BOUNDS_FORM /* to low .. high */ } anex_form;
+
 /* One elementwise op, as its kernel describes it. */
 typedef struct anex_map_op {
     anex_blocks block;
@@ -42,6 +45,8 @@ typedef struct anex_map_op {
     anex_tensor x[ANEX_MAP_OPERANDS]; /* shape and dtype the operands are taken to have */
     anex_dtype out;                   /* dtype of out[0] */
     bool fits;                        /* integer lanes are within its width */
+    anex_form form;
+    float low, high; /* ANEX_BOUNDS_FORM; low <= high, and a NaN stays one */
 } anex_map_op;
 
 typedef struct anex_step {
@@ -91,8 +96,18 @@ anex_status anex_epilogue_add(anex_node *node, const anex_map_op *op, anex_error
 #define anex_epilogue_run ANEX_LOCAL(epilogue_run)
 void anex_epilogue_run(const anex_node *node, float *piece, int64_t width, const int64_t *row_at, int64_t rows,
                        const int64_t *col_at, int64_t cols);
-/* n elements of out[0], side by side, any number */
-#define anex_epilogue_run_line ANEX_LOCAL(epilogue_run_line)
-void anex_epilogue_run_line(const anex_node *node, float *line, int64_t first, int64_t n);
+/* What most products end in: at most one tensor as large as the result is added, then the sum is bounded. */
+typedef struct anex_plain {
+    const void *residual; /* NULL: none; its element i belongs to element i of out[0] */
+    anex_dtype dtype;     /* F16 or F32 */
+    float low, high;
+} anex_plain;
+/* Whether that is all that the node's epilogue does, if it has one. */
+#define anex_epilogue_plain ANEX_LOCAL(epilogue_plain)
+bool anex_epilogue_plain(const anex_node *node, anex_plain *plain);
+
+/* Elements first .. first + n - 1 of out[0], of floats: the epilogue is run on `line`, whose place they take in memory. */
+#define anex_epilogue_store ANEX_LOCAL(epilogue_store)
+void anex_epilogue_store(const anex_node *node, float *line, int64_t first, int64_t n);
 
 #endif

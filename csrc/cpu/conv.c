@@ -20,11 +20,7 @@ static char *panels_of(const conv *c) { return (char *)c->tap + anex_align((size
 /* task: a channel of a batch */
 static void spread(const anex_node *node, const anex_slice *slice) {
     const conv *c = node->state;
-    int64_t item = (int64_t)anex_itemsize(node->in[0]), pixels = c->c.in[0] * c->c.in[1] * c->c.in[2];
-    for (int64_t i = slice->begin; i < slice->end; i++)
-        conv_spread(&c->image, (const char *)node->in[0]->data + i * pixels * item,
-                    (char *)slice->shared + i * c->image.volume * item, (size_t)item, 0,
-                    c->image.size[0] * c->image.size[1]);
+    conv_spread_widened(&c->image, node->in[0], slice);
 }
 
 static void place_batches(const void *source, int64_t first, int64_t n, int64_t *at) {
@@ -42,8 +38,8 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
     int64_t in_group = c->c.in_channels / groups, out_group = c->c.out_channels / groups;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t part = task / tiles, group = part % groups;
-        conv_source source = {&c->gather, c->tap, (char *)slice->shared + part * in_group * c->image.volume * item,
-                              x->dtype};
+        conv_source source = {&c->gather, c->tap, (float *)slice->shared + part * in_group * c->image.volume,
+                              ANEX_F32};
         gemm_side columns = {.pack = conv_pack, .source = &source};
         gemm_side rows = {.matrix = {weight->data, c->taps, 1, weight->dtype}};
         int64_t first = part * out_group * c->outputs;
@@ -98,8 +94,8 @@ static anex_status plan(anex_node *node, conv *c, const conv_axis axis[AXES], an
         c->gather = conv_gather_make(&c->image, axis, c->c.in_channels / c->c.groups, c->tap);
         if (c->folded) c->gather.batch = c->c.batch, c->gather.batch_step = c->c.in_channels * c->image.volume;
         int64_t channels = c->c.batch * c->c.in_channels;
-        node->shared = ((size_t)(channels * c->image.volume) + VF) * anex_itemsize(x);
-        anex_add_stage(node, spread, channels, 0.1 * (double)c->image.volume);
+        node->shared = ((size_t)(channels * c->image.volume) + FILL_ROOM) * sizeof(float);
+        anex_add_stage(node, spread, channels, 0.05 * (double)c->image.volume + 5);
     }
     for (int64_t i = 0; c->panels && i < c->c.groups; i++) {
         gemm_matrix one = {(const char *)weight->data + i * out_group * c->taps * (int64_t)anex_itemsize(weight), 1,
@@ -129,6 +125,8 @@ ANEX_KERNEL(conv) {
     }
     int64_t kernel = c.c.kernel[0] * c.c.kernel[1] * c.c.kernel[2];
     if (c.c.groups > 1 && c.c.groups == c.c.in_channels) return conv_depthwise(node, &c.c, axis, error);
+    int64_t side;
+    if (conv_winograd_suits(node, &c.c, &side)) return conv_winograd(node, &c.c, side, error);
     c.taps = c.c.in_channels / c.c.groups * kernel;
     c.outputs = c.c.out[0] * c.c.out[1] * c.c.out[2];
     c.folded = c.c.batch > 1 && c.c.groups == 1 && (c.outputs == 1 || (!c.pointwise && c.outputs < 4 * NR));

@@ -15,7 +15,9 @@ typedef struct conv_axis {
     int64_t in, out, taps, first, step, stride;
 } conv_axis;
 
-/* One channel is [size[0]][size[1]][split][sub] elements; `row`, `plane`, `volume` are its strides and size. */
+enum { FILL_ROOM = VF }; /* elements behind each channel's image, so that whole vectors can be stored to its rows */
+
+/* One channel is [size[0]][size[1]][split][sub] elements, and room; `row`, `plane`, `volume` are its strides and size. */
 typedef struct conv_image {
     int64_t in[AXES], before[AXES], size[AXES];
     int64_t split, sub, row, plane, volume;
@@ -63,6 +65,12 @@ conv_gather conv_gather_make(const conv_image *image, const conv_axis axis[AXES]
 /* Rows begin .. end-1 (of size[0] * size[1]) of one channel's image; all of it, of bytes, with others than 0 around */
 #define conv_spread ANEX_LOCAL(conv_spread)
 void conv_spread(const conv_image *image, const void *x, void *to, size_t item, int64_t begin, int64_t end);
+/* The same rows as floats, where all is 0 already */
+#define conv_fill ANEX_LOCAL(conv_fill)
+void conv_fill(const conv_image *image, const void *x, anex_dtype dtype, int64_t begin, int64_t end, float *to);
+/* The work of a stage whose task is a channel of a batch: all images, one after the other, in `shared` */
+#define conv_spread_widened ANEX_LOCAL(conv_spread_widened)
+void conv_spread_widened(const conv_image *image, const anex_tensor *x, const anex_slice *slice);
 #define conv_spread_bytes ANEX_LOCAL(conv_spread_bytes)
 void conv_spread_bytes(const conv_image *image, const void *x, void *to, uint8_t around);
 
@@ -75,6 +83,12 @@ void conv_pack_bytes(const conv_source *source, uint8_t *to, int64_t width, int6
 
 #define conv_depthwise ANEX_LOCAL(conv_depthwise)
 anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], anex_error *error);
+
+/* Whether 3x3 taps are faster in squares of side x side outputs; see winograd.c. */
+#define conv_winograd_suits ANEX_LOCAL(conv_winograd_suits)
+bool conv_winograd_suits(const anex_node *node, const conv_arguments *c, int64_t *side);
+#define conv_winograd ANEX_LOCAL(conv_winograd)
+anex_status conv_winograd(anex_node *node, const conv_arguments *c, int64_t side, anex_error *error);
 
 ANEX_KERNEL(conv);
 

@@ -88,26 +88,28 @@ void conv_image_finish(conv_image *image, int64_t split) {
     image->sub = (image->size[2] + split - 1) / split;
     image->row = split * image->sub;
     image->plane = image->size[1] * image->row;
-    image->volume = image->size[0] * image->plane;
+    image->volume = image->size[0] * image->plane + FILL_ROOM;
 }
 
-/* Every second column: gcc makes shuffles of it. */
-static void take_halves(half *restrict to, const half *restrict x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) to[i] = x[2 * i];
-}
-static void take_floats(float *restrict to, const float *restrict x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) to[i] = x[2 * i];
-}
+/* Every second or fourth column: gcc makes shuffles of it. */
+#define TAKE(name, type, split)                                                    \
+    static void name(type *restrict to, const type *restrict x, int64_t n) {       \
+        for (int64_t i = 0; i < n; i++) to[i] = x[split * i];                      \
+    }
+TAKE(take_halves_2, half, 2)
+TAKE(take_halves_4, half, 4)
+TAKE(take_floats_2, float, 2)
+TAKE(take_floats_4, float, 4)
 
 /* Columns x[0], x[split], .. of n elements */
 static void take(char *to, const char *x, size_t item, int64_t n, int64_t split) {
     int64_t count = n > 0 ? (n + split - 1) / split : 0;
     if (item == 1) {
         for (int64_t i = 0; i < count; i++) to[i] = x[i * split];
-    } else if (split == 2 && item == sizeof(half)) {
-        take_halves((half *)to, (const half *)x, count);
-    } else if (split == 2) {
-        take_floats((float *)to, (const float *)x, count);
+    } else if ((split == 2 || split == 4) && item == sizeof(half)) {
+        (split == 2 ? take_halves_2 : take_halves_4)((half *)to, (const half *)x, count);
+    } else if (split == 2 || split == 4) {
+        (split == 2 ? take_floats_2 : take_floats_4)((float *)to, (const float *)x, count);
     } else {
         for (int64_t i = 0; i < count; i++)
             memcpy(to + i * (int64_t)item, x + i * split * (int64_t)item,
@@ -150,6 +152,66 @@ void conv_spread(const conv_image *image, const void *x, void *to, size_t item, 
 
 void conv_spread_bytes(const conv_image *image, const void *x, void *to, uint8_t around) {
     spread_rows(image, x, to, 1, around, 0, image->size[0] * image->size[1]);
+}
+
+/* ---- the image as floats -------------------------------------------------------------------- */
+
+/* Elements at .. at + VF - 1 of n, with zeros behind the last */
+static inline vf widen_some(const char *from, bool halves, int64_t at, int64_t n) {
+    if (at + VF <= n) return vf_load_as(from, halves, at);
+    return at < n ? vf_load_some(from + at * (halves ? 2 : 4), halves, n - at) : vf_zero();
+}
+
+/* The columns of phase p of a row, of which the first `before` are zeros, go to[p]. Whole vectors are stored, phase by
+   phase: what is too much is 0, and is overwritten where input belongs. */
+static inline void widen_columns(const conv_image *image, const char *from, const bool halves, float *to) {
+    const int64_t before = image->before[2], n = image->in[2], split = image->split, sub = image->sub;
+    if (split == 1) {
+        for (int64_t i = 0; i < n; i += VF) vf_store(to + before + i, widen_some(from, halves, i, n));
+        return;
+    }
+    for (int64_t phase = 0; phase < split; phase++) {
+        int64_t first = ((phase - before) % split + split) % split; /* the first input column of this phase */
+        float *line = to + phase * sub + (before + first) / split;
+        if (split == 2)
+            for (int64_t i = 0; i < n; i += 2 * VF, line += VF) {
+                vf a = widen_some(from, halves, i, n), b = widen_some(from, halves, i + VF, n);
+                vf_store(line, first ? vf_odd(a, b) : vf_even(a, b));
+            }
+        else if (split == 4)
+            for (int64_t i = 0; i < n; i += 4 * VF, line += VF) {
+                vf half_way[2];
+                for (int64_t k = 0; k < 2; k++) {
+                    vf a = widen_some(from, halves, i + 2 * k * VF, n);
+                    vf b = widen_some(from, halves, i + (2 * k + 1) * VF, n);
+                    half_way[k] = first % 2 ? vf_odd(a, b) : vf_even(a, b);
+                }
+                vf_store(line, first / 2 ? vf_odd(half_way[0], half_way[1]) : vf_even(half_way[0], half_way[1]));
+            }
+        else
+            for (int64_t i = first; i < n; i += split) *line++ = gemm_one(from, halves ? ANEX_F16 : ANEX_F32, i);
+    }
+}
+
+void conv_fill(const conv_image *image, const void *x, anex_dtype dtype, int64_t begin, int64_t end, float *to) {
+    const bool halves = dtype == ANEX_F16;
+    const int64_t bytes = image->in[2] * (halves ? 2 : 4), height = image->size[1];
+    for (int64_t z = begin / height; z * height < end; z++) {
+        if (z < image->before[0] || z >= image->before[0] + image->in[0]) continue;
+        int64_t first = z * height + image->before[1], last = first + image->in[1]; /* rows of input */
+        const char *from = (const char *)x + (z - image->before[0]) * image->in[1] * bytes;
+        for (int64_t r = anex_max(begin, first); r < anex_min(end, last); r++)
+            widen_columns(image, from + (r - first) * bytes, halves, to + (r - begin) * image->row);
+    }
+}
+
+void conv_spread_widened(const conv_image *image, const anex_tensor *x, const anex_slice *slice) {
+    const int64_t bytes = image->in[0] * image->in[1] * image->in[2] * (int64_t)anex_itemsize(x);
+    for (int64_t i = slice->begin; i < slice->end; i++) {
+        float *to = (float *)slice->shared + i * image->volume;
+        memset(to, 0, (size_t)image->volume * sizeof *to);
+        conv_fill(image, (const char *)x->data + i * bytes, x->dtype, 0, image->size[0] * image->size[1], to);
+    }
 }
 
 /* ---- the im2col matrix ---------------------------------------------------------------------- */

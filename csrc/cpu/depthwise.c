@@ -2,33 +2,31 @@
 #include "conv.h"
 
 enum {
-    WIDE = 4,              /* vectors of outputs summed at a time */
-    MOST_PIXELS = 1 << 16, /* of a channel's image in scratch, if it can be cut into bands of rows */
+    WIDE = 4,              /* vectors of outputs summed at a time, at least */
+    MOST_ROWS = 8,         /* of outputs, that share the rows of the image they read */
+    MOST_PIXELS = 1 << 14, /* of a channel's image in scratch, if it can be cut into bands of rows */
 };
 
-typedef struct depthwise {
+typedef struct depthwise depthwise;
+
+/* Sums of `rows` rows of outputs, `width` from row to row; see sum_block. */
+typedef void block_sum(const depthwise *d, const float *image, const float *weight, float bias, float *out);
+
+struct depthwise {
     conv_arguments c;
     conv_image image;
     conv_gather gather;
     int64_t taps, outputs, multiplier;
-    int64_t bands, band;                      /* of output rows (axis 1) */
-    int64_t reach;                            /* image rows under the taps of one output row */
-    size_t item, narrow, wide, weights, sums; /* bytes in scratch, in this order but for `item` */
+    int64_t bands, band;               /* of output rows (axis 1) */
+    int64_t reach;                     /* image rows under the taps of one output row */
+    size_t wide, weights, lines;       /* bytes in scratch, in this order */
     int64_t *tap;
+    block_sum *sum;     /* NULL: by sum_rows */
+    int64_t block_rows; /* that `sum` makes at once */
     bool strict;
-} depthwise;
+};
 
-/* The channel's rows begin .. end-1 of the image as floats. */
-static const float *widen_image(const depthwise *d, const void *x, int64_t begin, int64_t end, char *scratch) {
-    float *wide = (float *)(scratch + d->narrow);
-    if (d->item == sizeof(float)) {
-        conv_spread(&d->image, x, wide, d->item, begin, end);
-    } else {
-        conv_spread(&d->image, x, scratch, d->item, begin, end);
-        anex_widen(wide, (const half *)scratch, (end - begin) * d->image.row);
-    }
-    return wide;
-}
+/* ---- sums ----------------------------------------------------------------------------------- */
 
 /* WIDE vectors of outputs, the first taps of each at image + from[v] */
 static inline void sum_vectors(const depthwise *d, const float *image, const int64_t *from, const float *weight,
@@ -61,39 +59,125 @@ static void sum_rows(const depthwise *d, const float *image, const float *weight
         }
 }
 
+/* side x side taps: each vector of the image is read once for all of the rows that it belongs to. An output adds
+   its taps in their order, as sum_vectors does. */
+static inline __attribute__((always_inline)) void sum_block(const int rows, const int across, const int side,
+                                                            const int stride, const depthwise *d, const float *image,
+                                                            const float *weight, float bias, float *out) {
+    const int64_t width = d->c.out[2], pitch = d->image.row;
+    for (int64_t end = 0; end < width;) { /* the last vectors of a row may be others again: rows follow each other */
+        const int64_t i = anex_max(0, anex_min(end, width - across * VF));
+        vf sum[MOST_ROWS][2];
+#pragma GCC unroll 8
+        for (int o = 0; o < rows; o++)
+#pragma GCC unroll 2
+            for (int v = 0; v < across; v++) sum[o][v] = vf_set(bias);
+#pragma GCC unroll 24
+        for (int r = 0; r < (rows - 1) * stride + side; r++) {
+            const float *line = image + r * pitch + i;
+#pragma GCC unroll 7
+            for (int w = 0; w < side; w++)
+#pragma GCC unroll 2
+                for (int v = 0; v < across; v++) {
+                    vf x = vf_load(line + d->tap[w] + v * VF);
+#pragma GCC unroll 8
+                    for (int o = 0; o < rows; o++) {
+                        const int h = r - o * stride;
+                        if (h >= 0 && h < side) sum[o][v] = vf_fma(vf_set(weight[h * side + w]), x, sum[o][v]);
+                    }
+                }
+        }
+#pragma GCC unroll 8
+        for (int o = 0; o < rows; o++)
+#pragma GCC unroll 2
+            for (int v = 0; v < across; v++) vf_store(out + o * width + i + v * VF, sum[o][v]);
+        end = i + across * VF;
+    }
+}
+
+#define BLOCK_SUM(side, stride)                                                                              \
+    static void high_##side##_##stride(const depthwise *d, const float *image, const float *weight, float bias,  \
+                                       float *out) {                                                         \
+        sum_block(8, 1, side, stride, d, image, weight, bias, out);                                          \
+    }                                                                                                        \
+    static void wide_##side##_##stride(const depthwise *d, const float *image, const float *weight, float bias,  \
+                                       float *out) {                                                         \
+        sum_block(4, 2, side, stride, d, image, weight, bias, out);                                          \
+    }                                                                                                        \
+    static void low_##side##_##stride(const depthwise *d, const float *image, const float *weight, float bias,   \
+                                      float *out) {                                                          \
+        sum_block(4, 1, side, stride, d, image, weight, bias, out);                                          \
+    }
+BLOCK_SUM(3, 1)
+BLOCK_SUM(3, 2)
+BLOCK_SUM(5, 1)
+BLOCK_SUM(5, 2)
+BLOCK_SUM(7, 1)
+
+static void choose_sum(depthwise *d) {
+    static const struct {
+        int64_t side, stride;
+        block_sum *high, *wide, *low;
+    } sums[] = {
+        {3, 1, high_3_1, wide_3_1, low_3_1}, {3, 2, high_3_2, wide_3_2, low_3_2}, {5, 1, high_5_1, wide_5_1, low_5_1},
+        {5, 2, high_5_2, wide_5_2, low_5_2}, {7, 1, high_7_1, wide_7_1, low_7_1},
+    };
+    const conv_arguments *c = &d->c;
+    if ((d->strict && !FUSED) || c->kernel[0] != 1 || c->out[0] != 1 || c->dilation[1] != 1 || c->out[1] < 4) return;
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++) {
+        if (c->kernel[1] != sums[i].side || c->kernel[2] != sums[i].side || c->stride[1] != sums[i].stride) continue;
+        bool wide = c->out[2] > VF, high = !wide && d->band >= MOST_ROWS;
+        d->sum = wide ? sums[i].wide : high ? sums[i].high : sums[i].low;
+        d->block_rows = high ? MOST_ROWS : 4;
+    }
+}
+
+/* Rows of one plane of outputs to memory, of which the first is element `at`; some at a time, that stay in the cache. */
+static void make_rows(const anex_node *node, const depthwise *d, const float *image, const float *weight, float bias,
+                      int64_t rows, int64_t at, float *lines) {
+    const int64_t width = d->c.out[2], together = d->sum ? d->block_rows : WIDE;
+    for (int64_t h = 0; h < rows; h += together) {
+        int64_t n = anex_min(together, rows - h), first = h;
+        if (d->sum && n < together) first = anex_max(0, rows - together); /* some rows again, and only new ones kept */
+        const float *from = image + first * d->gather.step[1];
+        if (d->sum && rows >= together)
+            d->sum(d, from, weight, bias, lines);
+        else
+            sum_rows(d, from, weight, bias, n, lines);
+        anex_epilogue_store(node, lines + (h - first) * width, at + h * width, n * width);
+    }
+}
+
 /* task: a band of output rows of one channel of one batch */
 static void convolve(const anex_node *node, const anex_slice *slice) {
     enum { X, WEIGHT, BIAS };
     const depthwise *d = node->state;
     const anex_tensor *x = node->in[X], *weight = node->in[WEIGHT], *bias = node->in[BIAS];
-    int64_t pixels = d->c.in[0] * d->c.in[1] * d->c.in[2], item = (int64_t)d->item, width = d->c.out[2];
-    char *scratch = slice->scratch;
-    float *weights = (float *)(scratch + d->narrow + d->wide), *sums = (float *)((char *)weights + d->weights);
+    const int64_t pixels = d->c.in[0] * d->c.in[1] * d->c.in[2], width = d->c.out[2], item = (int64_t)anex_itemsize(x);
+    float *image = slice->scratch, *weights = (float *)((char *)image + d->wide);
+    float *lines = (float *)((char *)weights + d->weights);
+    memset(image, 0, d->wide);
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t plane = task / d->bands, channel = plane % d->c.in_channels;
         int64_t h0 = task % d->bands * d->band, h1 = anex_min(h0 + d->band, d->c.out[1]);
         int64_t begin = h0 * d->c.stride[1], end = begin + (h1 - h0 - 1) * d->c.stride[1] + d->reach;
         if (d->bands == 1) begin = 0, end = d->image.size[0] * d->image.size[1];
-        const float *image = widen_image(d, (const char *)x->data + plane * pixels * item, begin, end, scratch);
+        if (d->bands > 1 && task > slice->begin) memset(image, 0, d->wide); /* other rows are around the input now */
+        conv_fill(&d->image, (const char *)x->data + plane * pixels * item, x->dtype, begin, end, image);
         for (int64_t m = 0; m < d->multiplier; m++) {
             int64_t filter = channel * d->multiplier + m;
             gemm_widen(weights, weight->data, weight->dtype, filter * d->taps, d->taps);
-            float add = 0;
-            if (bias) gemm_widen(&add, bias->data, bias->dtype, filter, 1);
-            for (int64_t z = 0; z < d->c.out[0]; z++)
-                sum_rows(d, image + z * d->gather.step[0], weights, add, h1 - h0, sums + z * d->c.out[1] * width);
-            int64_t at = (plane * d->multiplier + m) * d->outputs + h0 * width, n = d->c.out[0] * (h1 - h0) * width;
-            anex_epilogue_run_line(node, sums, at, n);
-            if (node->out[0]->dtype == ANEX_F16)
-                anex_narrow((half *)node->out[0]->data + at, sums, n);
-            else
-                memcpy((float *)node->out[0]->data + at, sums, (size_t)n * sizeof *sums);
+            float add = bias ? gemm_one(bias->data, bias->dtype, filter) : 0;
+            for (int64_t z = 0; z < d->c.out[0]; z++) {
+                int64_t at = (plane * d->multiplier + m) * d->outputs + (z * d->c.out[1] + h0) * width;
+                make_rows(node, d, image + z * d->gather.step[0], weights, add, h1 - h0, at, lines);
+            }
         }
     }
 }
 
 anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], anex_error *error) {
-    depthwise d = {.c = *c, .item = anex_itemsize(node->in[0]), .multiplier = c->out_channels / c->groups};
+    depthwise d = {.c = *c, .multiplier = c->out_channels / c->groups};
     d.strict = node->strict;
     d.taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
     d.outputs = c->out[0] * c->out[1] * c->out[2];
@@ -108,20 +192,20 @@ anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_
     d.bands = 1, d.band = c->out[1];
     int64_t rows = d.image.size[0] * d.image.size[1];
     if (d.image.size[0] == 1 && d.image.volume > MOST_PIXELS && c->out[1] > 1) {
-        d.band = anex_max(1, (MOST_PIXELS / d.image.row - d.reach) / c->stride[1]);
+        d.band = (MOST_PIXELS / d.image.row - d.reach) / c->stride[1] / MOST_ROWS * MOST_ROWS;
+        d.band = anex_max(MOST_ROWS, d.band);
         d.bands = (c->out[1] + d.band - 1) / d.band;
         if (d.bands > 1) rows = (d.band - 1) * c->stride[1] + d.reach;
     }
-    size_t pixels = (size_t)(rows * d.image.row + WIDE * VF);
-    d.narrow = d.item == sizeof(float) ? 0 : anex_align(pixels * sizeof(half));
-    d.wide = anex_align(pixels * sizeof(float));
+    choose_sum(&d);
+    d.wide = anex_align((size_t)(rows * d.image.row + WIDE * VF) * sizeof(float));
     d.weights = anex_align((size_t)d.taps * sizeof(float));
-    d.sums = anex_align((size_t)(c->out[0] * d.band * c->out[2] + WIDE * VF) * sizeof(float));
+    d.lines = anex_align((size_t)(MOST_ROWS * c->out[2] + WIDE * VF) * sizeof(float));
     memcpy(state, &d, sizeof d);
     node->ends_float = true;
-    node->scratch = d.narrow + d.wide + d.weights + d.sums;
+    node->scratch = d.wide + d.weights + d.lines;
     double multiplies = (double)(d.multiplier * d.outputs) * (double)d.taps / VF;
     anex_add_stage(node, convolve, c->batch * c->in_channels * d.bands,
-                   (0.2 * multiplies + 0.2 * (double)d.image.volume) / (double)d.bands + 20);
+                   ((d.sum ? 0.15 : 0.2) * multiplies + 0.05 * (double)d.image.volume) / (double)d.bands + 20);
     return ANEX_OK;
 }

@@ -1,20 +1,19 @@
-/* The matrix product: plan, pack, multiply, store. See gemm.h. */
+/* The matrix product: plan, pack, multiply. See gemm.h. */
 #include "gemm.h"
 
 #include <math.h>
 
-_Static_assert((int)MR * NR <= ANEX_EPILOGUE_LANES, "a tile is a piece of an epilogue");
-
 enum {
     ROW = KC + 16,    /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
     BLOCK = 8 * MR,   /* rows of A fetched at a time */
+    EVEN = 16,        /* blocks of k are multiples of it */
     MOST_PANELS = 16, /* of B in a tile */
     MOST_SUMS = 9 << 14 /* floats of partial sums in a tile: half of a second cache */
 };
 
 /* Up to so many rows, fp16 panels are widened in the loop that multiplies: for nothing where the hardware does it.
    Otherwise, for more rows, once before it. */
-#if defined(__F16C__) || defined(__aarch64__)
+#if defined(__aarch64__)
 static const int64_t DIRECT = INT64_MAX;
 #else
 static const int64_t DIRECT = 2 * MR;
@@ -68,9 +67,12 @@ static void choose_tiles(gemm *g, int64_t batch, gemm_kind a, gemm_kind b) {
     g->cost = cycle * cycles(g->m, g->n, g->k, g->tile_m, g->tile_n, a, b, g->turned) / (double)gemm_tiles(g);
 }
 
+/* A short last block would cost as much as a whole one: its sums are read and written too. */
+static int64_t even_block(int64_t k) { return k ? ceil_div(ceil_div(k, ceil_div(k, KC)), EVEN) * EVEN : KC; }
+
 void gemm_plan(gemm *g, int64_t batch, int64_t m, int64_t n, int64_t k, gemm_kind a, gemm_kind b) {
-    *g = (gemm){.m = m, .n = n, .k = k, .block = KC};
-    gemm other = {.m = n, .n = m, .k = k, .block = KC, .turned = true};
+    *g = (gemm){.m = m, .n = n, .k = k, .block = even_block(k)};
+    gemm other = {.m = n, .n = m, .k = k, .block = g->block, .turned = true};
     choose_tiles(g, batch, a, b);
     choose_tiles(&other, batch, b, a);
     if (other.cost * (double)gemm_tiles(&other) < g->cost * (double)gemm_tiles(g)) *g = other;
@@ -262,31 +264,35 @@ static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1,
 /* to [m][NR] = prior + A [m, depth] . B [depth, NR]; `prior` may be NULL or `to` */
 typedef void micro_kernel(int64_t depth, const float *a, const void *b, const float *prior, float *to);
 
-static inline __attribute__((always_inline)) void micro(const int m, const bool half_b, const bool by_row,
-                                                        const bool once, int64_t depth, const float *a, const void *b,
+/* `far`: rows of A that are read once, in panels that follow each other in memory */
+static inline __attribute__((always_inline)) void micro(const int m, const int vectors, const bool half_b,
+                                                        const bool by_row, const bool once, const bool far,
+                                                        int64_t depth, const float *a, const void *b,
                                                         const float *prior, float *to) {
+    enum { FAR_AHEAD = 96 };
     vf sum[MR][VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_zero();
+        for (int v = 0; v < vectors; v++) sum[i][v] = vf_zero();
     for (int64_t k = 0; k < depth; k++) {
         vf y[VECTORS];
+        if (far) __builtin_prefetch(a + (k + FAR_AHEAD) * MR);
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
+        for (int v = 0; v < vectors; v++)
             y[v] = half_b ? vf_load_half((const half *)b + k * NR + v * VF)
                           : vf_load((const float *)b + k * NR + v * VF);
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
             vf x = vf_set(by_row ? a[i * ROW + k] : a[k * MR + i]);
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sum[i][v] = vf_fma_if(once, x, y[v], sum[i][v]);
+            for (int v = 0; v < vectors; v++) sum[i][v] = vf_fma_if(once, x, y[v], sum[i][v]);
         }
     }
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) {
+        for (int v = 0; v < vectors; v++) {
             if (prior) sum[i][v] = vf_load(prior + i * NR + v * VF) + sum[i][v];
             vf_store(to + i * NR + v * VF, sum[i][v]);
         }
@@ -295,7 +301,7 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
 #define MICRO(m, half_b, by_row)                                                                               \
     static void micro_##m##_##half_b##by_row(int64_t depth, const float *a, const void *b, const float *prior, \
                                              float *to) {                                                      \
-        micro(m < MR ? m : MR, half_b, by_row, false, depth, a, b, prior, to);                                 \
+        micro(m < MR ? m : MR, VECTORS, half_b, by_row, false, false, depth, a, b, prior, to);                                 \
     }
 #define MICROS(m) MICRO(m, 0, 0) MICRO(m, 0, 1) MICRO(m, 1, 0) MICRO(m, 1, 1)
 #define MICRO_ROW(m) {{micro_##m##_00, micro_##m##_01}, {micro_##m##_10, micro_##m##_11}},
@@ -311,6 +317,17 @@ static inline __attribute__((always_inline)) void micro(const int m, const bool 
 #endif
 EACH_ROWS(MICROS)
 static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* [rows - 1][half_b][by_row] */
+
+static void micro_far(int64_t depth, const float *a, const void *b, const float *prior, float *to) {
+    micro(MR, VECTORS, false, false, false, true, depth, a, b, prior, to);
+}
+static void micro_far_narrow(int64_t depth, const float *a, const void *b, const float *prior, float *to) {
+    micro(MR, 1, false, false, false, true, depth, a, b, prior, to);
+}
+
+void gemm_multiply(int64_t depth, const float *a, const float *b, int64_t cols, bool more, float *to) {
+    (cols <= VF ? micro_far_narrow : micro_far)(depth, a, b, more ? to : NULL, to);
+}
 
 /* The same of codes: `affine` the scales and zeros of these columns, of all of depth */
 typedef void codes_kernel(int64_t depth, const float *a, const uint8_t *codes, const float *table, const float *affine,
@@ -376,148 +393,17 @@ static void micro_once(int64_t m, bool half_b, bool by_row, int64_t depth, const
     for (int64_t i = 0; i < m; i++) {
         const float *x = by_row ? a + i * ROW : a + i, *before = prior ? prior + i * NR : NULL;
         if (half_b && by_row)
-            micro(1, true, true, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, true, true, true, false, depth, x, b, before, to + i * NR);
         else if (half_b)
-            micro(1, true, false, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, true, false, true, false, depth, x, b, before, to + i * NR);
         else if (by_row)
-            micro(1, false, true, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, false, true, true, false, depth, x, b, before, to + i * NR);
         else
-            micro(1, false, false, true, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, false, false, true, false, depth, x, b, before, to + i * NR);
     }
 }
 
-/* ---- store ---------------------------------------------------------------------------------- */
-
-#define SCATTER(type) \
-    for (int64_t s = 0; s < cols; s++) ((type *)to)[row_at[r] + col_at[s]] = ((const type *)tile)[r * NR + s];
-static void scatter(const void *tile, size_t item, const int64_t *row_at, int64_t rows, const int64_t *col_at,
-                    int64_t cols, void *to) {
-    for (int64_t r = 0; r < rows; r++)
-        if (item == sizeof(half))
-            SCATTER(half)
-        else if (item == 1)
-            SCATTER(uint8_t)
-        else
-            SCATTER(float)
-}
-
-/* Lanes as the output has them: as many bytes each as is returned. An epilogue that ends in bytes left integers. */
-static size_t narrow_lanes(void *restrict to, const float *restrict lanes, anex_dtype dtype, int64_t n) {
-    if (dtype == ANEX_F16) {
-        anex_narrow(to, lanes, n);
-        return sizeof(half);
-    }
-    const char *from = (const char *)lanes;
-    uint8_t *bytes = to;
-    for (int64_t i = 0; i < n; i++) {
-        int32_t lane;
-        memcpy(&lane, from + i * 4, sizeof lane);
-        bytes[i] = (uint8_t)lane; /* int8 has the same bits */
-    }
-    return 1;
-}
-
-static void find_places(const gemm_output *c, int64_t i, int64_t rows, int64_t j, int64_t cols, int64_t *row_at,
-                        int64_t *col_at) {
-    for (int64_t r = 0; r < rows; r++) row_at[r] = (i + r) * c->row;
-    for (int64_t s = 0; s < cols; s++) col_at[s] = (j + s) * c->col;
-    if (c->place && c->place_rows) c->place(c->source, i, rows, row_at);
-    if (c->place && !c->place_rows) c->place(c->source, j, cols, col_at);
-}
-
-static bool lies_across(const gemm_output *c) { return c->row == 1 && c->col != 1 && !c->place; }
-
-/* Add to the sums what belongs to them, and do what follows the product. */
-static void finish_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
-    if (c->bias) {
-        float bias[MR > NR ? MR : NR];
-        gemm_widen(bias, c->bias, c->bias_dtype, c->bias_by_row ? i : j, c->bias_by_row ? rows : cols);
-        if (c->bias_by_row)
-            for (int64_t r = 0; r < rows; r++)
-                for (int s = 0; s < NR; s++) tile[r * NR + s] += bias[r];
-        else
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t s = 0; s < cols; s++) tile[r * NR + s] += bias[s];
-    }
-    if (c->node && c->node->epilogue && !lies_across(c)) {
-        int64_t row_at[MR], col_at[NR];
-        find_places(c, i, rows, j, cols, row_at, col_at);
-        for (int64_t r = 0; r < rows; r++) row_at[r] += c->first;
-        if (cols == NR) {
-            anex_epilogue_run(c->node, tile, NR, row_at, rows, col_at, cols);
-            return;
-        }
-        float dense[MR * NR]; /* only lanes that count */
-        for (int64_t r = 0; r < rows; r++) memcpy(dense + r * cols, tile + r * NR, (size_t)cols * sizeof *tile);
-        anex_epilogue_run(c->node, dense, cols, row_at, rows, col_at, cols);
-        for (int64_t r = 0; r < rows; r++) memcpy(tile + r * NR, dense + r * cols, (size_t)cols * sizeof *tile);
-    }
-}
-
-static inline void turn(float *restrict to, const float *restrict tile, int64_t rows, int64_t cols) {
-    for (int64_t s = 0; s < cols; s++)
-        for (int64_t r = 0; r < rows; r++) to[s * rows + r] = tile[r * NR + s];
-}
-
-/* What follows the product reads along memory, and so does the store: when the result lies across the tile
-   that takes a turned one. */
-static void store_turned(const gemm_output *c, const float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
-    float turned[NR * MR];
-    half halves[NR * MR];
-    int64_t line_at[NR], lane_at[MR];
-    if (rows == MR)
-        turn(turned, tile, MR, cols);
-    else
-        turn(turned, tile, rows, cols);
-    for (int64_t s = 0; s < cols; s++) line_at[s] = c->first + (j + s) * c->col;
-    for (int64_t r = 0; r < rows; r++) lane_at[r] = i + r;
-    anex_epilogue_run(c->node, turned, rows, line_at, cols, lane_at, rows);
-    size_t item = c->dtype == ANEX_F32 ? sizeof(float) : narrow_lanes(halves, turned, c->dtype, cols * rows);
-    const char *from = c->dtype == ANEX_F32 ? (const char *)turned : (const char *)halves;
-    char *to = (char *)c->data + (i + j * c->col) * (int64_t)item;
-    size_t line = (size_t)rows * item, step = (size_t)c->col * item;
-    for (int64_t s = 0; s < cols; s++) {
-        if (line == MR * sizeof(half))
-            memcpy(to + (size_t)s * step, from + (size_t)s * line, MR * sizeof(half));
-        else
-            memcpy(to + (size_t)s * step, from + (size_t)s * line, line);
-    }
-}
-
-void gemm_store_tile(const gemm_output *c, float *tile, int64_t i, int64_t rows, int64_t j, int64_t cols) {
-    finish_tile(c, tile, i, rows, j, cols);
-    if (c->node && c->node->epilogue && lies_across(c)) {
-        store_turned(c, tile, i, rows, j, cols);
-        return;
-    }
-    int64_t start = i * c->row + j / NR * (c->panel ? c->panel : NR);
-    if (c->accumulate) { /* float, columns side by side */
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t s = 0; s < cols; s++) ((float *)c->data)[start + r * c->row + s] += tile[r * NR + s];
-        return;
-    }
-    if (cols == NR && c->col == 1 && !c->place && c->dtype == ANEX_F16) { /* the common case: whole vectors */
-        half *to = (half *)c->data + start;
-        for (int64_t r = 0; r < rows; r++)
-            for (int v = 0; v < VECTORS; v++) vf_store_half(to + r * c->row + v * VF, vf_load(tile + r * NR + v * VF));
-        return;
-    }
-    half halves[MR * NR];
-    const char *from = (const char *)tile;
-    int64_t item = sizeof(float);
-    if (c->dtype != ANEX_F32) {
-        item = (int64_t)narrow_lanes(halves, tile, c->dtype, rows * NR);
-        from = (const char *)halves;
-    }
-    if (c->place || c->col != 1) {
-        int64_t row_at[MR], col_at[NR];
-        find_places(c, i, rows, j, cols, row_at, col_at);
-        scatter(from, (size_t)item, row_at, rows, col_at, cols, c->data);
-        return;
-    }
-    char *to = (char *)c->data + start * item;
-    for (int64_t r = 0; r < rows; r++) memcpy(to + r * c->row * item, from + r * NR * item, (size_t)(cols * item));
-}
+/* ---- a tile --------------------------------------------------------------------------------- */
 
 /* Where the rows of a piece of C will be written, while they are still computed: each is in lines of its own. */
 static void claim(const gemm_output *c, int64_t i, int64_t rows, int64_t j) {
@@ -528,8 +414,6 @@ static void claim(const gemm_output *c, int64_t i, int64_t rows, int64_t j) {
     for (int64_t r = 0; r < rows; r++, to += step)
         for (int64_t at = 0; at < NR * item; at += LINE) __builtin_prefetch(to + at, 1);
 }
-
-/* ---- a tile --------------------------------------------------------------------------------- */
 
 void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
                void *scratch) {

@@ -102,6 +102,11 @@ size_t gemm_scratch(const gemm *g);
 void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
                void *scratch);
 
+/* to[MR][NR] = A [MR, depth] . B [depth, cols], of which to[..][cols ..] may become anything; or, `more`, added to
+   `to`. A as a[depth][MR], B as b[depth][NR]; depth <= KC. */
+#define gemm_multiply ANEX_LOCAL(gemm_multiply)
+void gemm_multiply(int64_t depth, const float *a, const float *b, int64_t cols, bool more, float *to);
+
 /* The end of a tile, for other products too: rows x cols floats, `tile` [rows][NR], become rows i .. and columns
    j .. of C, after its bias and the epilogue of its node. */
 #define gemm_store_tile ANEX_LOCAL(gemm_store_tile)
@@ -119,7 +124,7 @@ void gemm_make_panels(const gemm_matrix *b, int64_t k, int64_t n, void *panels);
 gemm_pack gemm_pack_matrix;
 
 static inline vf gemm_load(const void *x, anex_dtype dtype, int64_t at) {
-    return dtype == ANEX_F16 ? vf_load_half((const half *)x + at) : vf_load((const float *)x + at);
+    return vf_load_as(x, dtype == ANEX_F16, at);
 }
 
 static inline float gemm_one(const void *x, anex_dtype dtype, int64_t at) {

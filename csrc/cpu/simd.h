@@ -146,6 +146,45 @@ static inline vf vf_look_up(const float *table, const void *p, int shift) {
 #endif
 
 static inline vf vf_zero(void) { return vf_set(0); }
+static inline vf vf_load_as(const void *p, bool halves, int64_t at) {
+    return halves ? vf_load_half((const half *)p + at) : vf_load((const float *)p + at);
+}
+/* The first n lanes, 0 < n <= VF, of float16 or float in memory; others are 0 */
+static inline vf vf_load_some(const void *p, bool halves, int64_t n) {
+#if defined(__AVX512F__)
+    __mmask16 some = (__mmask16)((1u << n) - 1);
+    return halves ? _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, p)) : _mm512_maskz_loadu_ps(some, p);
+#else
+    float lanes[VF] = {0};
+    if (halves)
+        for (int64_t i = 0; i < n; i++) lanes[i] = anex_half_to_float(((const half *)p)[i]);
+    else
+        memcpy(lanes, p, (size_t)n * sizeof *lanes);
+    return vf_load(lanes);
+#endif
+}
+static inline void vf_store_some(void *p, bool halves, vf x, int64_t n) {
+#if defined(__AVX512F__)
+    __mmask16 some = (__mmask16)((1u << n) - 1);
+    if (halves)
+        _mm256_mask_storeu_epi16(p, some, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+    else
+        _mm512_mask_storeu_ps(p, some, x);
+#else
+    float lanes[VF];
+    vf_store(lanes, x);
+    if (halves)
+        for (int64_t i = 0; i < n; i++) ((half *)p)[i] = anex_float_to_half(lanes[i]);
+    else
+        memcpy(p, lanes, (size_t)n * sizeof *lanes);
+#endif
+}
+static inline void vf_store_as(void *p, bool halves, int64_t at, vf x) {
+    if (halves)
+        vf_store_half((half *)p + at, x);
+    else
+        vf_store((float *)p + at, x);
+}
 static inline vf vf_abs(vf x) { return vf_max(x, -x); }
 
 /* x[VF] becomes its transpose: each step brings together what is half of the rows apart. */
@@ -161,6 +200,34 @@ static inline __attribute__((always_inline)) void vf_transpose(vf *x) {
 #pragma GCC unroll 16
         for (int i = 0; i < VF; i++) x[i] = y[i];
     }
+}
+
+/* Lanes 0, 2, .. of a and then of b; and lanes 1, 3, .. */
+static inline vf vf_even(vf a, vf b) {
+#if defined(__AVX512F__)
+    const __m512i from = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(a, from, b);
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+    __m256 lanes = _mm256_shuffle_ps(a, b, 0x88);
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(lanes), 0xd8));
+#elif defined(__aarch64__)
+    return vuzp1q_f32(a, b);
+#else
+    return (vf){a[0], a[2], b[0], b[2]};
+#endif
+}
+static inline vf vf_odd(vf a, vf b) {
+#if defined(__AVX512F__)
+    const __m512i from = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(a, from, b);
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+    __m256 lanes = _mm256_shuffle_ps(a, b, 0xdd);
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(lanes), 0xd8));
+#elif defined(__aarch64__)
+    return vuzp2q_f32(a, b);
+#else
+    return (vf){a[1], a[3], b[1], b[3]};
+#endif
 }
 
 /* Of all lanes of x[0 .. 3]: the sum; the greatest, which may be of what is beside a NaN */

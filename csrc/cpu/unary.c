@@ -72,8 +72,12 @@ UNARY_NUMBER(square, 0.03, a * a, squared(a))
 ANEX_FLOAT1(clip_float, a < alpha.f ? alpha.f : a > beta.f ? beta.f : a)
 ANEX_INT1(clip_int, a < alpha.i ? alpha.i : a > beta.i ? beta.i : a)
 ANEX_KERNEL(clip) {
-    return map_with(node, by_kind(node, clip_float_blocks, clip_int_blocks), 0.05, 2,
-                    (double[]){-INFINITY, INFINITY}, error);
+    anex_map_op op = anex_map_of(node, 1, by_kind(node, clip_float_blocks, clip_int_blocks), 0.05);
+    anex_status status = anex_map_parameters(node, &op, 2, (double[]){-INFINITY, INFINITY}, error);
+    if (status) return status;
+    if (anex_is_float(node->in[0]) && op.p[0].f <= op.p[1].f)
+        op.form = ANEX_BOUNDS_FORM, op.low = op.p[0].f, op.high = op.p[1].f;
+    return ANEX_LOCAL(map)(node, &op, error);
 }
 ANEX_FLOAT1(threshold_float, a < alpha.f ? alpha.f : a)
 ANEX_INT1(threshold_int, a < alpha.i ? alpha.i : a)
