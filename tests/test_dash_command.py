@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import pty
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 import stories_case
 from click.testing import CliRunner
@@ -149,3 +155,40 @@ def test_the_example_is_looked_for_where_it_may_be(tmp_path, monkeypatch):
     (tmp_path / command.EXAMPLE).mkdir(parents=True)
     (tmp_path / command.EXAMPLE / "train.py").touch()
     assert command.example() == tmp_path / command.EXAMPLE
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["once", "on a terminal"])
+def test_a_dashboard_that_is_ended_from_outside_ends_its_run(once, tmp_path):
+    mine, theirs = pty.openpty()
+    path = tmp_path / "c"
+    line = [sys.executable, "-m", "anex", "dash", "--no-power", *(["--once"] if once else []), "--run"]
+    process = subprocess.Popen([*line, sys.executable, TRAINER, "--ckpt", str(path)], stdin=theirs, stdout=theirs,
+                               stderr=theirs, start_new_session=True)  # fmt: skip
+    os.close(theirs)
+    drawn = threading.Thread(target=lambda: list(iter(lambda: read_some(mine), b"")))
+    drawn.start()
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    trainers = [int(pid) for pid in psutil.pids() if str(path) in " ".join(words_of(pid)) and pid != process.pid]
+    process.send_signal(signal.SIGTERM if once else signal.SIGHUP)
+    process.wait()
+    assert len(trainers) == 1
+    while psutil.pid_exists(trainers[0]):
+        time.sleep(0.05)
+    drawn.join()
+    os.close(mine)
+
+
+def read_some(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def words_of(pid: int) -> list[str]:
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []

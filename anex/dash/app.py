@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import ClassVar
 
 from textual.app import App, ComposeResult
@@ -12,6 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer
 
 from ..errors import Error
+from .commands import ENDING
 from .panels import SHORT, TINY, Ended, Hardware, Log, Loss, Model, Panel, Sample_, Speed, Status
 from .session import Session
 from .sources import Child
@@ -56,7 +56,7 @@ class Dash(App[None]):
     def on_mount(self) -> None:
         if not self.live:
             return
-        for each in (signal.SIGTERM, signal.SIGHUP):
+        for each in ENDING:
             asyncio.get_running_loop().add_signal_handler(each, lambda: self.run_worker(self.action_leave()))
         self.run_worker(self.follow(), group="source")
         self.run_worker(self.session.watch())

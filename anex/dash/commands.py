@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .session import Session
 
 CHECKPOINT = Path("ane_stories110M_ckpt.safetensors")
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the dashboard, and with it the run."""
 LIBRARIES = ("textual", "textual_plotext", "psutil")
 
 
@@ -95,10 +98,17 @@ def once(session: Session, given: dict[str, Any]) -> bool:
     from .app import frame
 
     async def whole() -> tuple[str, str]:
+        task = asyncio.current_task()
+        assert task is not None
+        for each in ENDING:
+            asyncio.get_running_loop().add_signal_handler(each, task.cancel)
         await session.whole()
         return await frame(session, given["width"], given["height"])
 
-    text, picture = asyncio.run(whole())
+    try:
+        text, picture = asyncio.run(whole())
+    except asyncio.CancelledError:
+        return False
     click.echo(text)
     if given["svg"] is not None:
         given["svg"].write_text(picture, encoding="utf-8")
