@@ -39,7 +39,7 @@ TRAINER = str(Path(__file__).parent / "dash_trainer.py")
         (["--follow", "x", "--run", "y"], "--run and --follow: one of the two"),
         (["--run"], "--run: the command is missing"),
         (["python"], "'python' is no option; a command to run stands behind --run"),
-        (["--run", "/nowhere/train"], "cannot run /nowhere/train: No such file or directory"),
+        (["--run", "/nowhere/train"], "--run /nowhere/train: there is no such program"),
         (["--lr", "1", "--run", "x"], "--lr: for the Stories110M example; say it in the command of --run"),
         (["--infinite", "--steps", "3"], "--infinite and --steps: one of the two"),
         (["--no-ane-extras"], "--no-ane-extras goes with --ane"),
