@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -157,34 +159,41 @@ def test_the_example_is_looked_for_where_it_may_be(tmp_path, monkeypatch):
     assert command.example() == tmp_path / command.EXAMPLE
 
 
-@pytest.mark.parametrize("once", [True, False], ids=["once", "on a terminal"])
-def test_a_dashboard_that_is_ended_from_outside_ends_its_run(once, tmp_path):
+@pytest.mark.parametrize("how", ["once", "terminated", "hung up"])
+def test_a_dashboard_that_is_ended_from_outside_ends_its_run(how, tmp_path):
     mine, theirs = pty.openpty()
-    path = tmp_path / "c"
-    line = [sys.executable, "-m", "anex", "dash", "--no-power", *(["--once"] if once else []), "--run"]
+    path, over = tmp_path / "c", threading.Event()
+    line = [sys.executable, "-m", "anex", "dash", "--no-power", *(["--once"] if how == "once" else []), "--run"]
     process = subprocess.Popen([*line, sys.executable, TRAINER, "--ckpt", str(path)], stdin=theirs, stdout=theirs,
                                stderr=theirs, start_new_session=True)  # fmt: skip
     os.close(theirs)
-    drawn = threading.Thread(target=lambda: list(iter(lambda: read_some(mine), b"")))
-    drawn.start()
+    terminal = threading.Thread(target=read_until, args=(mine, over))
+    terminal.start()
     while not path.exists():
         assert process.poll() is None
         time.sleep(0.05)
-    trainers = [int(pid) for pid in psutil.pids() if str(path) in " ".join(words_of(pid)) and pid != process.pid]
-    process.send_signal(signal.SIGTERM if once else signal.SIGHUP)
+    trainers = [int(pid) for pid in psutil.pids() if str(path) in words_of(pid) and pid != process.pid]
+    if how == "hung up":
+        over.set()
+        terminal.join()
+        os.close(mine)
+    process.send_signal(signal.SIGHUP if how == "hung up" else signal.SIGTERM)
     process.wait()
     assert len(trainers) == 1
     while psutil.pid_exists(trainers[0]):
         time.sleep(0.05)
-    drawn.join()
-    os.close(mine)
+    if how != "hung up":
+        over.set()
+        terminal.join()
+        os.close(mine)
 
 
-def read_some(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:  # the other end is closed
-        return b""
+def read_until(descriptor: int, over: threading.Event) -> None:
+    """What a terminal does."""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while not over.is_set():
+            if select.select([descriptor], [], [], 0.05)[0]:
+                os.read(descriptor, 4096)
 
 
 def words_of(pid: int) -> list[str]:

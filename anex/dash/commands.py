@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .session import Session
 
 CHECKPOINT = Path("ane_stories110M_ckpt.safetensors")
-ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that end the dashboard, and with it the run."""
 LIBRARIES = ("textual", "textual_plotext", "psutil")
 
 
@@ -100,7 +98,7 @@ def once(session: Session, given: dict[str, Any]) -> bool:
     async def whole() -> tuple[str, str]:
         task = asyncio.current_task()
         assert task is not None
-        for each in ENDING:
+        for each in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(each, task.cancel)
         await session.whole()
         return await frame(session, given["width"], given["height"])
