@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import pty
 import re
+import select
+import signal
 import subprocess
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 import stories_case
 from click.testing import CliRunner
@@ -33,7 +41,7 @@ TRAINER = str(Path(__file__).parent / "dash_trainer.py")
         (["--follow", "x", "--run", "y"], "--run and --follow: one of the two"),
         (["--run"], "--run: the command is missing"),
         (["python"], "'python' is no option; a command to run stands behind --run"),
-        (["--run", "/nowhere/train"], "cannot run /nowhere/train: No such file or directory"),
+        (["--run", "/nowhere/train"], "--run /nowhere/train: there is no such program"),
         (["--lr", "1", "--run", "x"], "--lr: for the Stories110M example; say it in the command of --run"),
         (["--infinite", "--steps", "3"], "--infinite and --steps: one of the two"),
         (["--no-ane-extras"], "--no-ane-extras goes with --ane"),
@@ -149,3 +157,47 @@ def test_the_example_is_looked_for_where_it_may_be(tmp_path, monkeypatch):
     (tmp_path / command.EXAMPLE).mkdir(parents=True)
     (tmp_path / command.EXAMPLE / "train.py").touch()
     assert command.example() == tmp_path / command.EXAMPLE
+
+
+@pytest.mark.parametrize("how", ["once", "terminated", "hung up"])
+def test_a_dashboard_that_is_ended_from_outside_ends_its_run(how, tmp_path):
+    mine, theirs = pty.openpty()
+    path, over = tmp_path / "c", threading.Event()
+    line = [sys.executable, "-m", "anex", "dash", "--no-power", *(["--once"] if how == "once" else []), "--run"]
+    process = subprocess.Popen([*line, sys.executable, TRAINER, "--ckpt", str(path)], stdin=theirs, stdout=theirs,
+                               stderr=theirs, start_new_session=True)  # fmt: skip
+    os.close(theirs)
+    terminal = threading.Thread(target=read_until, args=(mine, over))
+    terminal.start()
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    trainers = [int(pid) for pid in psutil.pids() if str(path) in words_of(pid) and pid != process.pid]
+    if how == "hung up":
+        over.set()
+        terminal.join()
+        os.close(mine)
+    process.send_signal(signal.SIGHUP if how == "hung up" else signal.SIGTERM)
+    process.wait()
+    assert len(trainers) == 1
+    while psutil.pid_exists(trainers[0]):
+        time.sleep(0.05)
+    if how != "hung up":
+        over.set()
+        terminal.join()
+        os.close(mine)
+
+
+def read_until(descriptor: int, over: threading.Event) -> None:
+    """What a terminal does."""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while not over.is_set():
+            if select.select([descriptor], [], [], 0.05)[0]:
+                os.read(descriptor, 4096)
+
+
+def words_of(pid: int) -> list[str]:
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []

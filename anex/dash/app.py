@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import ClassVar
 
@@ -56,12 +57,13 @@ class Dash(App[None]):
     def on_mount(self) -> None:
         if not self.live:
             return
-        for each in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(each, lambda: self.run_worker(self.action_leave()))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, lambda: self.run_worker(self.action_leave()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.run_worker(self.hang_up()))
         self.run_worker(self.follow(), group="source")
         self.run_worker(self.session.watch())
         self.run_worker(self.session.generate())
-        self.set_interval(FRAME, self.show_what_is_new)
+        self.drawing = self.set_interval(FRAME, self.show_what_is_new)
 
     def on_ready(self) -> None:
         self.show()
@@ -107,6 +109,12 @@ class Dash(App[None]):
         """End what was started, and this."""
         await self.session.end()
         self.exit()
+
+    async def hang_up(self) -> None:
+        """The terminal is gone: end what was started, and then at once, for Textual would wait to write to it."""
+        self.drawing.stop()
+        await self.session.end()
+        os._exit(128 + signal.SIGHUP)
 
     async def on_unmount(self) -> None:
         """Also where the dashboard itself fails."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,10 +96,17 @@ def once(session: Session, given: dict[str, Any]) -> bool:
     from .app import frame
 
     async def whole() -> tuple[str, str]:
+        task = asyncio.current_task()
+        assert task is not None
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(each, task.cancel)
         await session.whole()
         return await frame(session, given["width"], given["height"])
 
-    text, picture = asyncio.run(whole())
+    try:
+        text, picture = asyncio.run(whole())
+    except asyncio.CancelledError:
+        return False
     click.echo(text)
     if given["svg"] is not None:
         given["svg"].write_text(picture, encoding="utf-8")

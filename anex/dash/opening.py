@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def session(given: dict[str, Any], command: Sequence[str]) -> Session:
         run.steps = options.total
         source = Child(training(options, checkpoint or CHECKPOINT), run)
     else:
+        if shutil.which(command[0]) is None:
+            raise ArgumentError(f"--run {command[0]}: there is no such program")
         source = Child(command, run)
     made = Session(run, source, generate_every=given["generate_every"])
     if isinstance(source, Child) or not given["once"]:
