@@ -1,5 +1,7 @@
 """``anex.value_and_grad`` and ``anex.vjp``: whole programs, what they keep, and what they refuse."""
 
+import dataclasses
+
 import coremltools as ct
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import transformer
 
 import anex
 from anex import mb
+from anex.ops import OPS
 
 TOLERANCE = {"float32": 2e-4, "float16": 3e-2}
 
@@ -260,6 +263,13 @@ def test_mistakes_are_named():
         anex.value_and_grad(half, loss_scale=1e6)
     with pytest.raises(anex.ArgumentError, match="not a Program"):
         anex.value_and_grad(anex.compile(squares))
+
+
+def test_an_operand_that_a_rule_takes_for_a_constant_is_no_silent_zero(monkeypatch):
+    monkeypatch.setitem(OPS, "mul", dataclasses.replace(OPS["mul"], vjp=lambda mb, use, dy: {"x": lambda: dy}))
+    anex.value_and_grad(squares, ["x"])
+    with pytest.raises(anex.UnsupportedError, match=r"no gradient through mul 'mul_0' with respect to its y: the rule"):
+        anex.value_and_grad(squares, ["w"])
 
 
 def test_a_loop_is_refused_with_the_reason():
