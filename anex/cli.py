@@ -15,6 +15,7 @@ from .calibration import calibrate
 from .commands import one_line
 from .cost.commands import cost
 from .dash.commands import dash
+from .examples import train
 from .miltools.commands import mil
 from .placement.advising import command as advise
 from .placement.commands import explain
@@ -22,7 +23,6 @@ from .probe.commands import probe
 from .quantization.commands import quantize
 from .report.commands import profile
 from .suite.commands import everything, merge
-from .suite.examples import train
 from .verification.commands import verify
 
 OWN_PROCESS = "the process is the command's own"

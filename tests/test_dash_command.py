@@ -24,10 +24,9 @@ from click.testing import CliRunner
 from dash_case import jsonl, once, records
 from stories_checkpoint import Checkpoint
 
-from anex import errors
 from anex.cli import main
-from anex.dash import command, commands
-from anex.dash.command import EXTRAS, Options, generating
+from anex.dash import commands
+from anex.dash.command import Options, generating
 
 TRAINER = str(Path(__file__).parent / "dash_trainer.py")
 
@@ -87,9 +86,11 @@ def test_the_trainer_takes_every_flag_that_the_dashboard_passes_on(tmp_path):
     every = Options(steps=7, lr=0.5, accum=2, data=tmp_path, model=tmp_path, resume=True, ane=True, tiny=True)
     given = stories_case.train.parser().parse_args(every.arguments())
     assert (given.steps, given.lr, given.accum, given.data, given.model) == (7, 0.5, 2, tmp_path, tmp_path)
-    assert (given.resume, given.device, given.offload, given.tiny, given.scratch) == (True, "ane", EXTRAS, True, False)
+    assert stories_case.train.placed(given) == ("classifier", "softmax", "rmsnorm")
+    assert (given.resume, given.device, given.tiny, given.scratch) == (True, "ane", True, False)
     given = stories_case.train.parser().parse_args(Options(ane=True, ane_extras=False, scratch=True).arguments())
-    assert (given.device, given.offload, given.scratch, given.steps) == ("ane", "", True, None)
+    assert stories_case.train.placed(given) == ()
+    assert (given.device, given.scratch, given.steps) == ("ane", True, None)
     assert stories_case.train.parser().parse_args(Options(infinite=True).arguments()).steps > 10**8
     made = stories_case.generate.parser().parse_args(generating(tmp_path, tmp_path)[2:])
     assert (made.model, made.tokenizer, made.temp) == (tmp_path, tmp_path, 0.8)
@@ -147,16 +148,6 @@ def test_a_tiny_run_of_the_example_is_shown_with_its_text(tmp_path, monkeypatch)
     assert "sample of step 12" in found
     assert "not available: --no-power" in found
     assert "run mem" in found
-
-
-def test_the_example_is_looked_for_where_it_may_be(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "__file__", str(tmp_path / "site-packages" / "anex" / "dash" / "command.py"))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(errors.MissingFileError, match="the examples are in anex's repository"):
-        command.example()
-    (tmp_path / command.EXAMPLE).mkdir(parents=True)
-    (tmp_path / command.EXAMPLE / "train.py").touch()
-    assert command.example() == tmp_path / command.EXAMPLE
 
 
 @pytest.mark.parametrize("how", ["once", "terminated", "hung up"])

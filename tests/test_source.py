@@ -21,6 +21,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"suite", "dash"},
+    {"examples"},
     {"probe"},
     {"bench"},
     {"selftest", "calibration"},

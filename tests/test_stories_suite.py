@@ -14,8 +14,9 @@ from stories_case import ROOT
 from stories_config import Config, random_weights
 from stories_llama2c import save
 
+from anex import examples
 from anex.cli import main
-from anex.suite import examples, training
+from anex.suite import training
 
 pytestmark = pytest.mark.filterwarnings("ignore::anex.AneWarning")
 STORIES = {each.name: each for each in training.TRAININGS if each.file.startswith("stories110m")}

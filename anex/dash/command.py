@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, MissingFileError
+from ..errors import ArgumentError
+from ..examples import STORIES110M, find
 
-EXAMPLE = Path("examples") / "stories110m"
-EXTRAS = "classifier,softmax,rmsnorm"
-"""What the published train_large_ane runs on the engine beside the layers."""
 ENDLESS = 999_999_999  # steps
 
 
@@ -52,27 +50,17 @@ class Options:
             "--steps": steps, "--lr": self.lr, "--accum": self.accum, "--data": self.data, "--model": self.model,
         }  # fmt: skip
         found = [part for flag, value in valued.items() if value is not None for part in (flag, str(value))]
-        if self.ane:
-            found += ["--device", "ane", *(("--offload", EXTRAS) if self.ane_extras else ())]
-        flags = {"--resume": self.resume, "--scratch": self.scratch, "--tiny": self.tiny}
+        flags = {
+            "--resume": self.resume, "--scratch": self.scratch, "--tiny": self.tiny, "--ane": self.ane,
+            "--no-ane-extras": not self.ane_extras,
+        }  # fmt: skip
         return found + [flag for flag, given in flags.items() if given]
 
 
-def example() -> Path:
-    """The folder of the example: beside the package, or below the current folder."""
-    for base in (Path(__file__).parents[2], Path.cwd()):
-        if (base / EXAMPLE / "train.py").is_file():
-            return base / EXAMPLE
-    raise MissingFileError(
-        f"there is no {EXAMPLE / 'train.py'} here: the examples are in anex's repository, not in its package. Call "
-        "this in a checkout, or name a command: anex dash --run python train.py"
-    )
-
-
 def training(options: Options, checkpoint: Path) -> list[str]:
-    return [sys.executable, str(example() / "train.py"), *options.arguments(), "--ckpt", str(checkpoint)]
+    return [sys.executable, str(find(STORIES110M / "train.py")), *options.arguments(), "--ckpt", str(checkpoint)]
 
 
 def generating(checkpoint: Path, tokenizer: Path) -> list[str]:
-    return [sys.executable, str(example() / "generate.py"), "--model", str(checkpoint), "--tokenizer", str(tokenizer),
-            "--tokens", "64", "--temp", "0.8"]  # fmt: skip
+    files = ["--model", str(checkpoint), "--tokenizer", str(tokenizer)]
+    return [sys.executable, str(find(STORIES110M / "generate.py")), *files, "--tokens", "64", "--temp", "0.8"]

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from ..errors import MissingFileError, UnsupportedError
+from .errors import MissingFileError, UnsupportedError
 
-BESIDE = Path(__file__).parents[2]
-TRAINERS = {"stories110m": "examples/stories110m/train.py"}
+BESIDE = Path(__file__).parents[1]
+STORIES110M = Path("examples") / "stories110m"
+TRAINERS = {"stories110m": STORIES110M / "train.py"}
 
 
-def find(file: str) -> Path:
+def find(file: Path) -> Path:
     """An example's file in the checkout that anex runs from, or in the one that is the working folder."""
     for base in (BESIDE, Path.cwd()):
         if (base / file).is_file():
@@ -48,7 +49,7 @@ def train(model: str, arguments: tuple[str, ...]) -> None:
 
     anex train stories110m --tiny --breakdown takes seconds, and nothing that is not here.
     """
-    from ..commands import one_line
+    from .commands import one_line
 
     with one_line():
         run(find(TRAINERS[model]), arguments)
