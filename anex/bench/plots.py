@@ -121,7 +121,7 @@ def apart(places: Sequence[float]) -> list[float]:
     >>> apart([1, 2, 2.02, 4, 1000])
     [1, 2, 4, 1000]
     """
-    least = max(0.03 * np.log(places[-1] / places[0]), 1e-9)
+    least = max(0.07 * np.log(places[-1] / places[0]), 1e-9)
     kept = [places[0]]
     for place in places[1:]:
         if np.log(place / kept[-1]) >= least:
