@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .. import files
 from ..devices.info import label
 from ..errors import ArgumentError
+from ..published import rows as published_rows
 from . import published
 from .running import Run
 
@@ -21,6 +24,7 @@ AXES = {
     "depth": "layers", "weight_mb": "weights, MiB", "working_set_mb": "working set, MiB", "gflop": "GFLOP",
     "channels": "channels", "n": "n", "total_mb": "weights and activations, MiB",
 }  # fmt: skip
+COLOURS = (*range(0, 14, 2), *range(16, 20, 2), *range(1, 14, 2), *range(17, 20, 2))  # of tab20: grey is predicted
 Points = list[tuple[float, float]]
 
 
@@ -68,22 +72,61 @@ def panel(axes: Axes, run: Run, x: str = "") -> None:
     axes.set_ylabel("TFLOPS")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for name, points, marker in (
-        (f"{label(run.device)}: measured here", ours(run, x), "o"),
-        (f"predicted for {run.chip}", predicted(run, x), "^"),
-        *((f"published: {chip}", points, "x") for chip, points in others(run, x).items()),
+    for name, points, marker, colour in (
+        (f"{label(run.device)}: measured here", ours(run, x), "o", "black"),
+        (f"predicted for {run.chip}", predicted(run, x), "^", "grey"),
+        *((f"published: {chip}", points, "x", colour_of(chip)) for chip, points in sorted(others(run, x).items())),
     ):
+        points = [(place, rate) for place, rate in points if place > 0 and rate > 0]  # the axes are logarithmic
         if points:
-            axes.plot(
-                *zip(*sorted(points), strict=True), marker=marker, linestyle="" if marker == "x" else "-", label=name
-            )
-    finish(axes)
+            is_line = marker != "x" and len({place for place, _ in points}) == len(points)
+            axes.plot(*zip(*sorted(points), strict=True), marker=marker, color=colour, label=name,
+                      linestyle="-" if is_line else "")  # fmt: skip
+    finish(axes, {place for place, _ in [*ours(run, x), *predicted(run, x)] if place > 0})
 
 
-def finish(axes: Axes) -> None:
+def colour_of(chip: str) -> str:
+    """Of a chip that published, the same in every picture."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    known = sorted({line["chip"] for line in published_rows()})
+    return to_hex(colormaps["tab20"](COLOURS[known.index(chip) % len(COLOURS)]))
+
+
+def finish(axes: Axes, places: Collection[float] = ()) -> None:
+    """The grid, the legend beside it; ``places``: where the x axis, if it is logarithmic, has its numbers."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
     axes.grid(alpha=0.3)
+    if axes.get_xscale() == "log":
+        if places:
+            axes.set_xticks(apart(sorted(places)))
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.5g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if axes.get_yscale() == "log":
+        few = np.ptp(np.log10(axes.get_ylim())) < 2  # within two decades also between their ends
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axes.yaxis.set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{value:.3g}" if few and f"{value:e}"[0] in "25" else "")
+        )
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def apart(places: Sequence[float]) -> list[float]:
+    """Those whose numbers do not run into each other on a logarithmic axis.
+
+    >>> apart([1, 2, 2.02, 4, 1000])
+    [1, 2, 4, 1000]
+    """
+    least = max(0.07 * np.log(places[-1] / places[0]), 1e-9)
+    kept = [places[0]]
+    for place in places[1:]:
+        if np.log(place / kept[-1]) >= least:
+            kept.append(place)
+    return kept
 
 
 def axis(run: Run) -> str:
