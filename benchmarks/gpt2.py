@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "examples" / "gpt2"))
 
 from gpt2_config import Config
 
-BEST_INT8 = ("onnxruntime int8", "torch int8", "ctranslate2 int8", "llama.cpp q8_0")
+BEST_INT8 = ("onnxruntime int8", "openvino int8", "torch int8", "ctranslate2 int8", "llama.cpp q8_0")
 
 
 def random_weights(config: Config, bits: int = 16) -> Weights:

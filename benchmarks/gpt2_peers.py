@@ -71,6 +71,11 @@ def peers(
             quantize_dynamic(setting.folder / "model.onnx", setting.folder / "int8.onnx", per_channel=True)
         return from_files(of_onnxruntime, "int8")(setting)
 
+    def openvino_int8(setting: Setting) -> Work:
+        if not (setting.folder / "weights8.onnx").exists():
+            write_weights8(setting.folder / "model.onnx", setting.folder / "weights8.onnx")
+        return from_files(of_openvino, "weights8")(setting)
+
     def llama(file: str) -> Contender:
         return lambda setting: in_llama(setting, file, ids, token)
 
@@ -94,6 +99,7 @@ def peers(
         contenders |= {
             "torch int8": in_torch_int8,
             "onnxruntime int8": onnxruntime_int8,
+            "openvino int8": openvino_int8,
             "llama.cpp q8_0": llama("q8_0"),
             "ctranslate2 int8": ctranslate2("int8"),
         }
@@ -176,6 +182,38 @@ def gpt2(weights: Weights) -> Any:
             return self.head.weight if isinstance(self.head, nn.Linear) else self.head.weight().dequantize()
 
     return Gpt2()
+
+
+# ---- OpenVINO --------------------------------------------------------------------------------------
+
+
+def write_weights8(source: Path, to: Path) -> None:
+    """An ONNX file whose matrices are int8 with a scale a column, which OpenVINO keeps: it has no quantiser itself."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(source)
+    graph = model.graph
+    found = {each.name: each for each in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in found:
+            continue
+        turned = any(each.name == "transB" and each.i for each in node.attribute)
+        matrix, name = numpy_helper.to_array(found[node.input[1]]), f"{node.name}_weight"
+        scale = np.abs(matrix).max(axis=int(turned)) / np.float32(127)
+        codes = np.rint(matrix / (scale[:, None] if turned else scale)).astype(np.int8)
+        parts = {f"{name}_codes": codes, f"{name}_scale": scale}
+        graph.initializer.extend(numpy_helper.from_array(part, each) for each, part in parts.items())
+        nodes.append(helper.make_node("DequantizeLinear", list(parts), [name], name, axis=int(not turned)))
+        node.input[1] = name
+    everything = [*nodes, *graph.node]
+    used = {name for node in everything for name in node.input}
+    kept = [each for each in graph.initializer if each.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(everything)
+    graph.initializer.extend(kept)
+    onnx.save(model, to)
 
 
 # ---- llama.cpp ------------------------------------------------------------------------------------

@@ -245,10 +245,21 @@ def test_a_seed_repeats_the_text_and_draws_follow_the_probabilities():
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": -1}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1}, {"repetition_penalty": 0}]
+    "options",
+    [
+        {"temperature": -1},
+        {"top_k": -1},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"repetition_penalty": 0},
+        {"temperature": float("inf")},
+        {"temperature": float("nan")},
+        {"repetition_penalty": float("inf")},
+        {"seed": -1},
+    ],
 )
 def test_impossible_options_are_refused(options):
-    with pytest.raises(ValueError, match=r"temperature|top-k|top-p|penalty"):
+    with pytest.raises(ValueError, match=r"temperature|top-k|top-p|penalty|seed"):
         Sampler(**options)
 
 
@@ -287,6 +298,20 @@ def test_interactive_lines_are_continued_and_an_empty_one_goes_on(learned, engin
     assert done.stdout == f"Simple is{engine.tokenizer.decode(first)}\n{engine.tokenizer.decode(second)}\n\n"
 
 
+def test_a_prompt_that_is_no_utf8_is_continued_and_comes_out_as_it_went_in(learned, engine):
+    prompt = b"Simple is\xff"
+    line = [sys.executable, "examples/gpt2", "--weights", learned[0], "--greedy", "--tokens", "3", "--prompt", prompt]
+    done = subprocess.run(line, cwd=ROOT, env={**ENVIRONMENT, "LC_ALL": "C.UTF-8"}, capture_output=True, check=True)
+    made = greedy(engine, engine.tokenizer.encode(prompt), 3)
+    assert done.stdout == prompt + engine.tokenizer.decode(made).encode() + b"\n"
+
+
+def test_a_reader_that_leaves_ends_the_command_without_a_word(learned):
+    line = f"{sys.executable} examples/gpt2 --weights {learned[0]} --greedy --tokens 900 | head -c 4"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("The ", "")
+
+
 def test_a_stop_token_ends_the_text(learned, engine):
     ids = engine.tokenizer.encode("Beautiful is better")
     made = greedy(engine, ids, 6)
@@ -303,6 +328,7 @@ def test_a_stop_token_ends_the_text(learned, engine):
     [
         (["--weights", "/nowhere"], "gpt2: /nowhere has no config.json"),
         (["--temp", "-1"], "gpt2: temperature is -1"),
+        (["--tokens", "-1"], "gpt2: --tokens is -1"),
         (["--stop", "two tokens at least"], "it must be one"),
         (["--device", "gpu"], "gpu"),
         (["--prompt", "word " * 1100], "a prompt has 1 to 1024 tokens"),

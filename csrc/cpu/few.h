@@ -1,18 +1,11 @@
 /* Products of a few vectors with many, at the speed of reading the many: what linear.c and linear_codes.c do alike.
-   Each of the many is read as it lies, once, along memory; a task takes CHUNK of them at most. */
+   Each of the many is read as it lies, once, along memory; a task takes CHUNK of them. */
 #ifndef ANEX_FEW_H
 #define ANEX_FEW_H
 
 #include "gemm.h"
 
 enum { FEW = 4, CHUNK = 64 };
-
-/* How many of the many a task takes, of so many bytes each: few enough for threads to end together */
-static inline int64_t few_chunk(int64_t bytes) {
-    enum { TASK = 1 << 16, LEAST = 8 };
-    return anex_max(LEAST, anex_min(CHUNK, TASK / anex_max(1, bytes)));
-}
-
 enum { AHEAD = 8192 }; /* bytes: the hardware's prefetch alone stops at each page */
 
 /* `past`: the matrix is larger than caches are, so nothing is gained from keeping it in them */
@@ -71,8 +64,8 @@ static inline void few_store(const anex_node *node, float *sums, int64_t n, int6
         }
 }
 
-static inline double few_cost(int64_t few, int64_t k, int64_t many, int64_t chunk) {
-    return 0.05 * (double)(few * k * anex_min(many, chunk)) + 10;
+static inline double few_cost(int64_t few, int64_t k, int64_t many) {
+    return 0.05 * (double)(few * k * anex_min(many, CHUNK)) + 10;
 }
 
 #endif

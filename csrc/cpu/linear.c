@@ -13,8 +13,7 @@ typedef struct product {
     int64_t x_step[ANEX_MAX_RANK], y_step[ANEX_MAX_RANK], out_step[ANEX_MAX_RANK];
     bool bias; /* in[2] */
     gemm g;
-    bool many_x;                        /* for multiply_few: its many vectors are the rows of x, */
-    int64_t chunk;                      /* so many a task */
+    bool many_x;                        /* for multiply_few: its many vectors are the rows of x */
     bool panels;                        /* a constant operand lies behind this struct in panels */
     int64_t panels_step[ANEX_MAX_RANK]; /* bytes */
 } product;
@@ -99,15 +98,15 @@ static float dot(bool strict, const float *x, const gemm_matrix *rows, int64_t r
                   : dot_row(x, rows->data, ANEX_F32, at, k, false);
 }
 
-/* Vectors along k of one operand times the few of the other: no panels. Task: a chunk of the many vectors of a product */
+/* Vectors along k of one operand times the few of the other: no panels. Task: CHUNK of the many vectors of a product */
 static void multiply_few(const anex_node *node, const anex_slice *slice) {
     const product *p = node->state;
     const anex_tensor *x = node->n_list ? node->list[0] : node->in[0], *y = node->n_list ? node->list[1] : node->in[1];
-    int64_t few = p->many_x ? p->n : p->m, many = p->many_x ? p->m : p->n, chunks = (many + p->chunk - 1) / p->chunk;
+    int64_t few = p->many_x ? p->n : p->m, many = p->many_x ? p->m : p->n, chunks = (many + CHUNK - 1) / CHUNK;
     float *room = slice->scratch, *sums = room + few * p->k;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         place at = place_of(p, task / chunks);
-        int64_t begin = task % chunks * p->chunk, end = anex_min(begin + p->chunk, many);
+        int64_t begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, many);
         gemm_matrix a = part(&p->x, x, at.x), b = gemm_transposed(part(&p->y, y, at.y));
         gemm_matrix from = p->many_x ? b : a, rows = p->many_x ? a : b;
         const bool past = few_past(many * p->k * (rows.dtype == ANEX_F16 ? 2 : 4));
@@ -290,11 +289,11 @@ static anex_status keep(anex_node *node, const product *p, anex_error *error) {
 }
 
 static anex_status add_few(anex_node *node, product *p, int64_t batch, bool many_x, anex_error *error) {
-    p->many_x = many_x, p->chunk = few_chunk(p->k * ((many_x ? p->x.dtype : p->y.dtype) == ANEX_F16 ? 2 : 4));
-    int64_t few = many_x ? p->n : p->m, many = many_x ? p->m : p->n, chunks = (many + p->chunk - 1) / p->chunk;
+    p->many_x = many_x;
+    int64_t few = many_x ? p->n : p->m, many = many_x ? p->m : p->n, chunks = (many + CHUNK - 1) / CHUNK;
     node->ends_float = true;
     node->scratch = (size_t)(few * (p->k + CHUNK)) * sizeof(float);
-    anex_add_stage(node, multiply_few, batch * chunks, few_cost(few, p->k, many, p->chunk));
+    anex_add_stage(node, multiply_few, batch * chunks, few_cost(few, p->k, many));
     return keep(node, p, error);
 }
 

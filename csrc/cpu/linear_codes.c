@@ -12,7 +12,7 @@ typedef struct coded {
     gemm_matrix x;                      /* without data */
     int64_t row, col;                   /* of the output */
     gemm_codes codes;                   /* behind this struct: tables, scales and zeros, panels */
-    int64_t n, k, units, chunk;         /* with few rows; k in UNITs; rows of weights a task */
+    int64_t n, k, units;                /* with few rows; k in UNITs */
     const uint8_t *nibbles;             /* [n][units][UNIT / 2]; NULL: the weights are bytes, as they are */
     const float *scales, *zeros;        /* [n][units]; NULL: one a row, as they are, or no zeros */
 } coded;
@@ -96,13 +96,13 @@ static inline __attribute__((always_inline)) float dot_codes(const bool nibbles,
     return each ? total : total * scale[0];
 }
 
-/* task: a chunk of the rows of the weights of a product */
+/* task: CHUNK rows of the weights of a product */
 static inline __attribute__((always_inline)) void few_of(const bool nibbles, const bool each, const bool zeros,
                                                          const anex_node *node, const anex_slice *slice) {
     enum { X, WEIGHT, SCALE, ZERO, TABLE, BIAS };
     const coded *l = node->state;
     const anex_tensor *x = node->in[X], *table = node->in[TABLE];
-    const int64_t chunks = (l->n + l->chunk - 1) / l->chunk, rest = nibbles ? 0 : l->k % UNIT,
+    const int64_t chunks = (l->n + CHUNK - 1) / CHUNK, rest = nibbles ? 0 : l->k % UNIT,
                   units = nibbles ? l->units : l->k / UNIT, padded = nibbles ? units * UNIT : l->k,
                   step = nibbles ? units * UNIT / 2 : l->k, affine = each ? l->units : 1;
     const uint8_t *codes = nibbles ? l->nibbles : node->in[WEIGHT]->data;
@@ -111,7 +111,7 @@ static inline __attribute__((always_inline)) void few_of(const bool nibbles, con
     const bool past = few_past(l->n * step);
     float *room = slice->scratch, *sums = room + l->m * padded;
     for (int64_t task = slice->begin; task < slice->end; task++) {
-        int64_t part = task / chunks, begin = task % chunks * l->chunk, end = anex_min(begin + l->chunk, l->n);
+        int64_t part = task / chunks, begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, l->n);
         gemm_matrix from = l->x;
         const float *vector[FEW];
         from.data = (const char *)x->data + part * l->x_step * (int64_t)anex_itemsize(x);
@@ -152,7 +152,7 @@ static anex_status plan_few(anex_node *node, coded *l, anex_error *error) {
     enum { X, WEIGHT, SCALE, ZERO, TABLE, BIAS, ACROSS };
     const anex_tensor *scale = node->in[SCALE], *zero = node->in[ZERO];
     const bool nibbles = node->in[TABLE], each = scale->shape[1] > 1;
-    l->units = (l->k + UNIT - 1) / UNIT, l->chunk = few_chunk(nibbles ? l->units * (UNIT / 2) : l->k);
+    l->units = (l->k + UNIT - 1) / UNIT;
     const size_t affine = each ? anex_align((size_t)(l->n * l->units) * sizeof(float)) : 0,
                  codes = nibbles ? (size_t)(l->n * l->units * (UNIT / 2)) : 0;
     char *state = anex_node_state(node, anex_align(sizeof *l) + affine * (zero ? 2 : 1) + codes, error);
@@ -176,8 +176,8 @@ static anex_status plan_few(anex_node *node, coded *l, anex_error *error) {
     memcpy(state, l, sizeof *l);
     node->ends_float = true;
     node->scratch = (size_t)(l->m * (l->units * UNIT + CHUNK)) * sizeof(float);
-    anex_add_stage(node, few_works[nibbles][each][zero != NULL], l->batch * ((l->n + l->chunk - 1) / l->chunk),
-                   few_cost(l->m, l->k, l->n, l->chunk));
+    anex_add_stage(node, few_works[nibbles][each][zero != NULL], l->batch * ((l->n + CHUNK - 1) / CHUNK),
+                   few_cost(l->m, l->k, l->n));
     return ANEX_OK;
 }
 

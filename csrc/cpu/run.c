@@ -53,7 +53,7 @@ void anex_node_run(const anex_node *node, int32_t workers, char *scratch, size_t
             continue;
         }
         /* small enough chunks to even out, large enough (about 5 us) not to be felt */
-        int64_t chunk = stage->tasks / (workers * 16);
+        int64_t chunk = stage->tasks / (workers * 4);
         int64_t felt = stage->cost > 0 ? (int64_t)(5000 / stage->cost) : 1;
         if (chunk < felt) chunk = felt;
         int64_t even = (stage->tasks + workers - 1) / workers;

@@ -7,6 +7,8 @@ merges.txt), or what gpt2_convert.py made of one, which starts faster. With --st
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -53,6 +55,8 @@ class Session:
     """One run of the command: an engine, and what to print where."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        if options.tokens < 0:
+            raise ValueError(f"--tokens is {options.tokens}, and begins at 0")
         self.options = options
         temperature = 0.0 if options.greedy else options.temp
         self.sampler = Sampler(temperature, options.top_k, options.top_p, options.repetition_penalty, options.seed)
@@ -153,6 +157,9 @@ class Session:
 
 def main() -> None:
     options = parser().parse_args()
+    for stream in (sys.stdin, sys.stdout):  # bytes that are no UTF-8 are tokens too
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     try:
         session = Session(options)
         if options.interactive:
@@ -169,6 +176,9 @@ def main() -> None:
         raise SystemExit(f"gpt2: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except BrokenPipeError:  # whoever read the text has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere when Python ends
+        raise SystemExit(141) from None
 
 
 if __name__ == "__main__":

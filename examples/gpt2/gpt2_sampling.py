@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,14 +24,16 @@ class Sampler:
     rng: np.random.Generator = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
+        if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}, and begins at 0 (greedy)")
         if self.top_k < 0:
             raise ValueError(f"top-k is {self.top_k}, and begins at 0 (all tokens)")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top-p is {self.top_p}, and lies above 0, up to 1 (all tokens)")
-        if not self.repetition_penalty > 0:
+        if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(f"the repetition penalty is {self.repetition_penalty}, and lies above 0; 1 is none")
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"the seed is {self.seed}, and begins at 0")
         self.rng = np.random.default_rng(self.seed)
 
     def choose(self, logits: np.ndarray, before: Sequence[int]) -> int:
