@@ -74,8 +74,8 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
 }
 
 static anex_status plan(anex_node *node, conv *c, const conv_axis axis[AXES], anex_error *error) {
-    enum { X, WEIGHT };
-    const anex_tensor *x = node->in[X], *weight = node->in[WEIGHT];
+    enum { WEIGHT = 1 };
+    const anex_tensor *weight = node->in[WEIGHT];
     int64_t out_group = c->c.out_channels / c->c.groups;
     gemm_kind weights = anex_is_constant(weight) ? GEMM_CONSTANT : GEMM_BY_K;
     gemm_kind columns = !c->pointwise ? GEMM_PACKER : c->folded ? GEMM_BY_K : GEMM_ACROSS_K;

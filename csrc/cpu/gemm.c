@@ -178,8 +178,9 @@ static inline void widen_row(float *restrict to, const half *restrict from, int6
     }
 }
 
-/* Rows that run along k are only widened; others come in panels. True: rows. */
-static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, int64_t k0, int64_t depth) {
+/* Rows that run along k are only widened; others come in panels of `step` rows, [depth][MR]. True: rows. */
+static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, int64_t step, int64_t k0,
+                       int64_t depth) {
     const gemm_matrix *x = &a->matrix;
     if (!a->pack && x->col == 1 && x->dtype == ANEX_F16 && depth == KC) {
         for (int64_t i = 0; i < rows; i++)
@@ -191,14 +192,15 @@ static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, 
         return true;
     }
     if (a->pack) {
-        for (int64_t i = 0; i < rows; i += MR)
-            a->pack(a->source, to + i * depth, MR, k0, depth, i0 + i, anex_min(MR, rows - i));
+        for (int64_t i = 0; i < rows; i += step, to += MR * depth)
+            a->pack(a->source, to, MR, k0, depth, i0 + i, anex_min(step, rows - i));
         return false;
     }
     float line[BLOCK];
     for (int64_t k = 0; k < depth; k++) {
         widen_line(x, line, i0, rows, k0 + k);
-        for (int64_t i = 0; i < rows; i += MR) memcpy(to + i * depth + k * MR, line + i, MR * sizeof *to);
+        for (int64_t i = 0, p = 0; i < rows; i += step, p++)
+            memcpy(to + (p * depth + k) * MR, line + i, MR * sizeof *to);
     }
     return false;
 }
@@ -423,6 +425,8 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
     int64_t i0 = tile / g->tiles_n * g->tile_m, i1 = anex_min(i0 + g->tile_m, g->m);
     int64_t j0 = tile % g->tiles_n * g->tile_n, j1 = anex_min(j0 + g->tile_n, g->n);
     int64_t panels = ceil_div(j1 - j0, NR);
+    /* rows multiplied at once, as even as they can be: one row takes as long as four */
+    const int64_t step = ceil_div(i1 - i0, ceil_div(i1 - i0, MR));
     const gemm_codes *codes = g->decodes ? b->codes : NULL;
     bool direct = b->panels && (b->matrix.dtype == ANEX_F32 || i1 - i0 <= DIRECT);
     bool half_b = direct && b->matrix.dtype == ANEX_F16;
@@ -433,18 +437,18 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
         int64_t depth = anex_min(g->block, g->k - k0);
         bool last = k0 + depth == g->k;
         if (!direct && !codes) fetch_columns(b, b_block, j0, j1, k0, depth, g->k);
-        for (int64_t i = i0; i < i1; i += BLOCK) {
-            int64_t rows = anex_min(BLOCK, i1 - i);
-            bool by_row = fetch_rows(a, a_block, i, rows, k0, depth);
+        for (int64_t i = i0; i < i1; i += BLOCK / MR * step) {
+            int64_t rows = anex_min(BLOCK / MR * step, i1 - i);
+            bool by_row = fetch_rows(a, a_block, i, rows, step, k0, depth);
             for (int64_t p = 0; p < panels; p++) {
                 int64_t j = j0 + p * NR;
                 const char *y = direct ? (const char *)b->panels + (j / NR * g->k + k0) * NR * (half_b ? 2 : 4)
                                        : (const char *)(b_block + p * NR * depth);
-                for (int64_t r = 0; r < rows; r += MR) {
-                    int64_t m = anex_min(MR, rows - r);
+                for (int64_t r = 0; r < rows; r += step) {
+                    int64_t m = anex_min(step, rows - r);
                     if (last) claim(c, i + r, m, j);
-                    float *sum = sums + ((i - i0 + r) / MR * panels + p) * MR * NR, *to = last ? last_sums : sum;
-                    const float *x = a_block + (by_row ? r * ROW : r * depth);
+                    float *sum = sums + ((i - i0 + r) / step * panels + p) * MR * NR, *to = last ? last_sums : sum;
+                    const float *x = a_block + (by_row ? r * ROW : r / step * MR * depth);
                     if (codes)
                         codes_kernels[m - 1][codes->nibbles][by_row](
                             depth, x, codes->panels + (j / NR * g->k + k0) * (codes->nibbles ? NR / 2 : NR),

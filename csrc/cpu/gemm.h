@@ -3,7 +3,7 @@
    C [m, n] = A [m, k] . B [k, n], in float whatever the storage. A register tile is MR rows of A,
    each element broadcast, times NR columns of B, read as vectors. B is laid out in panels of NR columns:
    [n / NR][k][NR]. A lies in rows as it came, or in panels [m / MR][k][MR] when its rows are not contiguous.
-   k is cut into blocks of KC; an element is the sum over blocks, in order, of sums over k, in order:
+   k is cut into blocks of at most KC, as the plan says; an element is the sum over blocks, in order, of sums over k, in order:
    tiles, tasks and threads never change it, nor, in a strict plan, does the instruction set. */
 #ifndef ANEX_GEMM_H
 #define ANEX_GEMM_H
@@ -140,7 +140,7 @@ static inline void gemm_widen(float *to, const void *from, anex_dtype dtype, int
     const half *halves = (const half *)from + at;
     int64_t i = 0;
     for (; i + VF <= n; i += VF) vf_store(to + i, vf_load_half(halves + i));
-    for (; i < n; i++) to[i] = anex_half_to_float(halves[i]);
+    if (i < n) vf_store_some(to + i, false, vf_load_some(halves + i, true, n - i), n - i);
 }
 
 /* x . row `at` of y, n long: two sums of DOT_LANES lanes in turns and the rest one by one, whatever a vector holds */

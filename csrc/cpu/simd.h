@@ -156,10 +156,8 @@ static inline vf vf_load_some(const void *p, bool halves, int64_t n) {
     return halves ? _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, p)) : _mm512_maskz_loadu_ps(some, p);
 #else
     float lanes[VF] = {0};
-    if (halves)
-        for (int64_t i = 0; i < n; i++) lanes[i] = anex_half_to_float(((const half *)p)[i]);
-    else
-        memcpy(lanes, p, (size_t)n * sizeof *lanes);
+    for (int64_t i = 0; i < VF && i < n; i++)
+        lanes[i] = halves ? anex_half_to_float(((const half *)p)[i]) : ((const float *)p)[i];
     return vf_load(lanes);
 #endif
 }
@@ -173,10 +171,11 @@ static inline void vf_store_some(void *p, bool halves, vf x, int64_t n) {
 #else
     float lanes[VF];
     vf_store(lanes, x);
-    if (halves)
-        for (int64_t i = 0; i < n; i++) ((half *)p)[i] = anex_float_to_half(lanes[i]);
-    else
-        memcpy(p, lanes, (size_t)n * sizeof *lanes);
+    for (int64_t i = 0; i < VF && i < n; i++)
+        if (halves)
+            ((half *)p)[i] = anex_float_to_half(lanes[i]);
+        else
+            ((float *)p)[i] = lanes[i];
 #endif
 }
 static inline void vf_store_as(void *p, bool halves, int64_t at, vf x) {
