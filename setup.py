@@ -11,7 +11,11 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-ONCE = ["csrc/memory.c", "csrc/tensor.c", *(f"csrc/cpu/{name}.c" for name in ("isa", "limits", "place", "plan", "run", "step", "store", "team"))]
+ONCE = [
+    "csrc/memory.c",
+    "csrc/tensor.c",
+    *(f"csrc/cpu/{name}.c" for name in ("isa", "limits", "place", "plan", "run", "step", "store", "team")),
+]
 ANE = sorted(str(path) for path in Path("csrc/ane").glob("*") if path.suffix in {".c", ".m"})
 KERNELS = sorted(str(path) for path in Path("csrc/cpu").glob("*.c") if str(path) not in ONCE)
 INSTRUCTION_SETS = {
