@@ -8,6 +8,7 @@ import coremltools as ct
 import numpy as np
 import pytest
 from coremltools.converters.mil.mil import Builder as mb
+from coremltools.converters.mil.mil import types
 from mil_facts import constants, inputs, main, ops, outputs
 
 import anex
@@ -343,3 +344,21 @@ anex.build.from_torch(Module(), x=(1, 4))
 def test_coremltools_and_torch_are_imported_at_first_use_only():
     code = "import sys, anex.build, anex.load, anex.store; print({'coremltools', 'torch'} & set(sys.modules))"
     assert run(code).stdout.strip() == "set()"
+
+
+def test_building_and_compiling_leave_coremltools_as_it_was():
+    from coremltools.converters.mil.mil.types import is_tensor
+
+    seen = []
+
+    @anex.graph(x=(1, 2))
+    def twice(x):
+        seen.append(types.is_tensor)
+        return mb.add(x=x, y=x)
+
+    anex.compile(twice)
+    assert seen[0](types.tensor(types.fp16, (1, 2)))
+    assert not seen[0](types.fp16)
+    assert not seen[0](None)
+    assert not seen[0]([])
+    assert types.is_tensor is is_tensor

@@ -1,6 +1,7 @@
 """Compiled programs: calling, binding, sharing between threads, pickling, closing; and every wrong call."""
 
 import copy
+import functools
 import os
 import pickle
 import re
@@ -43,6 +44,24 @@ def test_inputs_go_by_position_by_name_or_both(program):
     for total, difference in (program(X, Y), program(x=X, y=Y), program(y=Y, x=X), program(X, y=Y)):
         np.testing.assert_array_equal(total, X + Y)
         np.testing.assert_array_equal(difference, X - Y)
+
+
+def test_out_goes_with_inputs_given_in_any_way(program):
+    out = (anex.empty((2, 3)), anex.empty((2, 3)))
+    calls = (
+        lambda: program(X, Y, out=out),
+        lambda: program(out=out, y=Y, x=X),
+        lambda: program(X, y=Y, out=out),
+        lambda: program(*(X, Y), **{"out": out}),
+        lambda: functools.partial(program, X, out=out)(Y),
+        lambda: type(program).__call__(program, X, Y, out=out),
+    )
+    for call in calls:
+        np.asarray(out[0])[...] = np.asarray(out[1])[...] = 0
+        assert call() is out
+        np.testing.assert_array_equal(out[0], X + Y)
+        np.testing.assert_array_equal(out[1], X - Y)
+    assert program(X, Y, out=None) is not None
 
 
 def test_specs_tell_names_shapes_and_dtypes(program, device):

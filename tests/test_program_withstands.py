@@ -5,6 +5,7 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from coremltools.converters.mil import Builder as mb
 
 import anex
@@ -80,3 +81,24 @@ def test_a_forked_child_runs_the_programs_of_its_parent():
         signal.alarm(60)
         os._exit(0 if np.array_equal(program(x), wanted) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_large_constants_are_the_programs_own():
+    rng = np.random.default_rng(1)
+    weights = [(rng.normal(size=(1024, 1024)) / 32).astype(np.float16) for _ in range(5)]
+
+    @anex.graph(x=(3, 1024))
+    def layers(x):
+        for weight in weights:
+            x = mb.linear(x=x, weight=weight)
+        return x
+
+    x = rng.normal(size=(3, 1024)).astype(np.float16)
+    wanted = torch.from_numpy(x).double()
+    for weight in weights:
+        wanted = wanted @ torch.from_numpy(weight).double().T
+    compiled = anex.compile(layers)
+    for constant in layers.functions["main"].find_ops(op_type="const"):
+        if constant.outputs[0].val.size > 1000:
+            constant.outputs[0].val[...] = 0
+    np.testing.assert_allclose(compiled(x), wanted.numpy(), rtol=2e-2, atol=2e-2)

@@ -310,6 +310,43 @@ def test_ten_thousand_tensors_and_views_leave_no_memory_behind():
     assert growth("import torch", cycle, warm=1000, n=10_000) < 1 << 20
 
 
+@pytest.mark.parametrize("size", [1000, 200_000, 5_000_000, 9_000_001])
+def test_zeros_are_zero_in_memory_that_was_used_before(size):
+    for _ in range(3):
+        t = anex.zeros((size,), "int8")
+        view = np.asarray(t)
+        assert not view.any()
+        view[...] = 7
+        del view
+        t.close()
+
+
+def test_more_large_tensors_than_are_kept_may_come_and_go_in_any_order():
+    rng = np.random.default_rng(5)
+    alive = {}
+    for i in range(60):
+        t = anex.full((int(rng.integers(1, 40)) << 17,), i % 100, "int8")
+        alive[i] = t
+        if len(alive) > 12:
+            number = int(rng.choice(list(alive)))
+            assert (np.asarray(alive.pop(number)) == number % 100).all()
+    assert all((np.asarray(t) == i % 100).all() for i, t in alive.items())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("source", ["float16", "float32"])
+@pytest.mark.parametrize("target", ["float16", "float32"])
+def test_long_conversions_are_cut_for_any_number_of_threads(source, target, threads):
+    values = torch.randn(1_300_001, generator=torch.Generator().manual_seed(2)).to(getattr(torch, source))
+    before = anex.get_num_threads()
+    anex.set_num_threads(threads)
+    try:
+        found = anex.tensor(values.numpy(), dtype=target)
+    finally:
+        anex.set_num_threads(before)
+    np.testing.assert_array_equal(found, values.to(getattr(torch, target)).numpy())
+
+
 def test_a_consumer_that_cannot_read_strides_is_refused_a_padded_tensor():
     values = np.arange(6, dtype=np.float16).reshape(2, 3)
     file = io.BytesIO()

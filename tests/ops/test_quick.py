@@ -66,6 +66,20 @@ def test_softmax_of_float16_with_infinities_and_nan_is_torchs(axis, isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("masked", [0, -30000, -np.inf])
+@pytest.mark.parametrize("greatest", [50, 700, 60000])
+def test_softmax_of_float16_finds_the_maximum_wherever_it_stands(rng, greatest, masked, axis, isa):
+    x = rng.normal(size=(208, 208)).astype(np.float16)
+    x[rng.random(x.shape) < 0.95] = masked
+    np.fill_diagonal(x, greatest)
+    x[100:104] = x[:, 100:104] = masked
+    (found,) = run("softmax", x=x, axis=axis, isa=isa)
+    wanted = torch.softmax(torch.from_numpy(x.astype(np.float64)), axis).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("shape", "axis"), [((3, 1000), 1), ((5, 64), 1), ((2, 33, 48), 1), ((2, 40, 300), 1)])
 def test_layer_norm_of_float16_far_from_zero_keeps_its_digits(rng, shape, axis, isa):
     x = (rng.normal(size=shape) + 30).astype(np.float16)
