@@ -76,7 +76,7 @@ def _local_response_norm(mb: Any, use: Use) -> Any:
     """x / (k + alpha / size * sum of the squares of ``size`` channels around) ** beta"""
     x, shape, size = use["x"], list(use.shape("x")), int(use.value("size"))
     alpha, beta, k = (float(use.value(name)) for name in ("alpha", "beta", "k"))
-    before = (size - 1) // 2
+    before = size // 2
     rest = [0] * (len(shape) - 2)
     squares = padded(mb, mb.square(x=x), [0, before, *rest], [0, size - 1 - before, *rest])
     total = None

@@ -75,8 +75,8 @@ ANEX_KERNEL(batch_norm) {
 
 /* ---- local_response_norm -------------------------------------------------------------------- */
 
-/* y = x / (k + alpha / size * sum of the squares of x and its (size - 1) / 2 neighbours either side)^beta,
-   which is what Core ML computes: an even size takes one channel less than torch does */
+/* y = x / (k + alpha / size * sum of the squares of `size` channels, x in their middle)^beta; of an even size one more
+   is before x than after it, as torch and Metal have it */
 typedef struct response {
     anex_panels panels;
     int64_t size;
@@ -87,7 +87,7 @@ static void response_columns(const response *s, const float *restrict x, float *
     float factor = s->alpha / (float)s->size;
     for (int64_t i = 0; i < n; i++) {
         float *restrict row = y + i * w;
-        int64_t first = anex_max(0, i - (s->size - 1) / 2), last = anex_min(n - 1, i + (s->size - 1) / 2);
+        int64_t first = anex_max(0, i - s->size / 2), last = anex_min(n - 1, i + (s->size - 1) / 2);
         for (int64_t j = 0; j < w; j++) row[j] = 0;
         for (int64_t c = first; c <= last; c++)
             for (int64_t j = 0; j < w; j++) row[j] += x[c * w + j] * x[c * w + j];

@@ -1,9 +1,11 @@
-"""Prints where coremltools keeps its operator tests, without importing it."""
+"""Prints where coremltools keeps its tests, without importing it: "ops" of operators, "torch" of the torch frontend."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+FILES = {"ops": "mil/mil/ops/tests/iOS*/test_*.py", "torch": "mil/frontend/torch/test/test_torch_*ops.py"}
 spec = find_spec("coremltools")
 assert spec is not None
 assert spec.origin is not None
-print(*sorted((Path(spec.origin).parent / "converters/mil/mil/ops/tests").glob("iOS*/test_*.py")))
+print(*sorted((Path(spec.origin).parent / "converters").glob(FILES[sys.argv[1]])))

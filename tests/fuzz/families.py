@@ -264,7 +264,7 @@ def other_norm(g: Maker, op: str) -> None:
         g.emit(op, x=x, epsilon=g.scalar(dtype, 1e-3, 1e-2))
     else:
         alpha, beta = g.scalar(dtype, 1e-2, 1), g.scalar(dtype, 0.5, 1)
-        g.emit(op, x=x, size=g.one(1, 3, 5), alpha=alpha, beta=beta, k=g.scalar(dtype, 1, 2))
+        g.emit(op, x=x, size=g.one(1, 2, 3, 4, 5), alpha=alpha, beta=beta, k=g.scalar(dtype, 1, 2))
 
 
 @family("avg_pool", "max_pool", "l2_pool")

@@ -214,9 +214,9 @@ def batch_norm(op, x, mean, variance, gamma=None, beta=None, epsilon=1e-5):
 
 @own("local_response_norm")
 def local_response_norm(op, x, size, alpha=1e-4, beta=0.75, k=1.0):
-    half, squares, total = (size - 1) // 2, x**2, np.zeros_like(x)
+    squares, total = x**2, np.zeros_like(x)
     for i in range(x.shape[1]):
-        total[:, i] = squares[:, max(0, i - half) : i + half + 1].sum(1)
+        total[:, i] = squares[:, max(0, i - size // 2) : i + (size - 1) // 2 + 1].sum(1)
     return x / (k + alpha / size * total) ** beta
 
 

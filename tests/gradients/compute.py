@@ -143,8 +143,8 @@ case(
     given={"epsilon": 1e-3},
 )  # fmt: skip
 case(
-    "local_response_norm", lambda x: F.local_response_norm(x, 3, 0.5, 0.75, 1.2), x=normal(2, 5, 3, 2),
-    given={"size": 3, "alpha": 0.5, "beta": 0.75, "k": 1.2},
+    "local_response_norm", lambda x: F.local_response_norm(x, 4, 0.5, 0.75, 1.2), x=normal(2, 5, 3, 2),
+    given={"size": 4, "alpha": 0.5, "beta": 0.75, "k": 1.2},
 )  # fmt: skip
 
 # ---- reductions -----------------------------------------------------------------------------------
