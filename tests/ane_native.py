@@ -154,7 +154,7 @@ class Memory:
     @classmethod
     def new(cls, nbytes: int) -> Memory:
         handle = pointer()
-        call("memory_new", size(nbytes), ctypes.byref(handle))
+        call("memory_new", size(nbytes), ctypes.c_bool(True), ctypes.byref(handle))
         return cls(handle)
 
     @classmethod
