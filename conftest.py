@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-collect_ignore = ["tests/allocations/loops.py"]  # a program of its own, with count.c preloaded
+# Programs of their own: one with count.c preloaded, one that Python runs at its start.
+collect_ignore = ["tests/allocations/loops.py", "tests/distributed_site/sitecustomize.py"]
 if sys.platform == "darwin":  # these cross-compile on Linux, or look at what is shipped for it
     collect_ignore += [f"tests/test_{name}.py" for name in ("arm64", "macos_wheel", "plain_wheel")]
 
