@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--die", type=int, metavar="CODE")
     given = parser.parse_args()
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
     if given.deaf:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

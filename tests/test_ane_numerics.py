@@ -250,7 +250,7 @@ def test_each_op_has_the_cliffs_of_the_stand_in(parse, op):
 
 def test_random_programs_have_the_cliffs_of_the_stand_in(parse):
     met = 0
-    for seed in range(60):
+    for seed in range(150):
         with quiet():
             graph, _ = random_graph(seed)
             rng = np.random.default_rng(seed)
@@ -263,5 +263,7 @@ def test_random_programs_have_the_cliffs_of_the_stand_in(parse):
                 compiled = anex.compile(program)
             except Exception:  # coremltools' builder refuses what only the first values fitted
                 continue
+        if any(op.op_type not in (*CASES, "const") for op in program.functions["main"].operations):
+            continue  # the stand-in computes what the engine has
         met += same_as_the_stand_in(parse, program, [graph.inputs[name] for name in compiled.inputs])
     assert met > 10

@@ -30,7 +30,7 @@ IMPORTS = {
     "/usr/lib/libSystem.B.dylib": """
         __Block_copy __Block_release __NSConcreteGlobalBlock __NSConcreteStackBlock __Unwind_Resume
         _dlclose _dlerror _dlopen _dlsym
-        _aligned_alloc _calloc _free _malloc _realloc _qsort
+        _aligned_alloc _calloc _free _malloc _realloc _qsort _mmap _munmap _madvise
         _bzero _memchr _memcmp _memcpy _memmove _memset _memset_pattern16 ___memcpy_chk ___memmove_chk ___memset_chk
         _strchr _strcmp _strcspn _strdup _strerror _strlen _strncmp _strrchr _strstr ___strcpy_chk ___strncpy_chk
         _snprintf _vsnprintf ___snprintf_chk ___stack_chk_fail ___stack_chk_guard ___error

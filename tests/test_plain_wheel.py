@@ -95,7 +95,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert not [name for name in names if not re.match(r"anex(-[\d.]+\.dist-info)?/", name)]
     assert len([name for name in names if name.endswith(".so")]) == 1
     kinds = {Path(name).suffix for name in names if name.startswith("anex/")}
-    assert kinds == {".py", ".pyi", ".so", ".typed", ".json", ".csv"}  # the last two: data of anex.cost
+    assert kinds == {".py", ".pyi", ".so", ".typed", ".json", ".csv", ".tcss"}  # the last three: data, and dash's style
     assert not [name for name in names if "fake" in name or "test" in Path(name).stem.split("_")]
 
 

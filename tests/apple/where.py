@@ -5,7 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 FILES = {"ops": "mil/mil/ops/tests/iOS*/test_*.py", "torch": "mil/frontend/torch/test/test_torch_*ops.py"}
-spec = find_spec("coremltools")
-assert spec is not None
-assert spec.origin is not None
-print(*sorted((Path(spec.origin).parent / "converters").glob(FILES[sys.argv[1]])))
+
+if __name__ == "__main__":
+    spec = find_spec("coremltools")
+    assert spec is not None
+    assert spec.origin is not None
+    print(*sorted((Path(spec.origin).parent / "converters").glob(FILES[sys.argv[1]])))
