@@ -137,8 +137,12 @@ static bool find_reach(const anex_tensor *x, const anex_tensor *y, reach *r) {
     return r->rank == 1 || r->extent[r->rank - 1] >= SHORT_RUN;
 }
 
-/* Take note of the op just added, while all is as an anex_plain can say. */
-static void note_form(anex_epilogue *e, const anex_map_op *op) {
+/* Take note of the op just added, while all is as an anex_plain can say. A cast may have added no step. */
+static void note_form(anex_epilogue *e, const anex_map_op *op, int32_t steps_before) {
+    if (e->chain.n_steps == steps_before) {
+        e->other = e->other || !anex_is_float_dtype(op->out);
+        return;
+    }
     const anex_step *step = &e->chain.step[e->chain.n_steps - 1];
     if (op->form == ANEX_BOUNDS_FORM && !e->bounded) {
         e->bounded = true, e->low = op->low, e->high = op->high;
@@ -169,6 +173,7 @@ anex_status anex_epilogue_add(anex_node *node, const anex_map_op *op, anex_error
     anex_epilogue *e = malloc(sizeof *e);
     if (!e) return anex_node_fail(node, error, ANEX_MEMORY, "no memory to join it to a product");
     *e = onto->epilogue ? *onto->epilogue : (anex_epilogue){0};
+    int32_t steps_before = e->chain.n_steps;
     bool fits = anex_chain_add(&e->chain, node, op);
     /* the shape may have got leading axes */
     for (int32_t k = 0; fits && k < e->chain.n_operands; k++)
@@ -177,7 +182,7 @@ anex_status anex_epilogue_add(anex_node *node, const anex_map_op *op, anex_error
         free(e);
         return ANEX_OK;
     }
-    note_form(e, op);
+    note_form(e, op, steps_before);
     free(onto->epilogue);
     onto->epilogue = e;
     anex_stage *last = &onto->stage[onto->n_stages - 1];
