@@ -91,8 +91,8 @@ import os, signal, sys
 from anex._coremltools import keep_frameworks_out
 keep_frameworks_out()  # which would take seconds to load
 sys.path.insert(0, "examples/stories110m")
-import stories_checkpoint, train
-moment, real, sync, saves = sys.argv.pop(1), stories_checkpoint.save_file, stories_checkpoint._sync, []
+import stories_checkpoint, stories_files, train
+moment, real, sync, saves = sys.argv.pop(1), stories_checkpoint.save_file, stories_files._sync, []
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -111,7 +111,7 @@ def _sync(path):
         die()
     sync(path)
 
-stories_checkpoint.save_file, stories_checkpoint._sync = save_file, _sync
+stories_checkpoint.save_file, stories_files._sync = save_file, _sync
 train.main()
 """
 CHECKPOINTS = ("--accum", "2", "--save-every", "2")  # after 4 steps, and 8, ...

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from stories_config import Config, StoriesError
+from stories_files import replacing
 
 FORMAT = "anex-stories-1"
 
@@ -34,15 +35,12 @@ class Checkpoint:
         path = Path(path)
         tensors = {f"weight.{name}": np.ascontiguousarray(value) for name, value in self.weights.items()}
         tensors |= {f"state.{name}": np.ascontiguousarray(value) for name, value in self.state.items()}
-        partial = path.with_name(path.name + ".partial")
         notes = {"format": FORMAT, "config": json.dumps(asdict(self.config)), "run": json.dumps(self.run)}
-        try:
-            save_file(tensors, partial, notes)
-        except SafetensorError as error:
-            raise StoriesError(f"{partial} cannot be written: {error}; {path} is as it was") from None
-        _sync(partial)
-        os.replace(partial, path)
-        _sync(path.parent)
+        with replacing(path) as partial:
+            try:
+                save_file(tensors, partial, notes)
+            except SafetensorError as error:
+                raise StoriesError(f"{partial} cannot be written: {error}; {path} is as it was") from None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -67,12 +65,3 @@ class Checkpoint:
                 raise StoriesError(f"{path} has no weight {name!r} of {list(shape)}, which its sizes call for")
         state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
         return cls(config, weights, state, json.loads(notes["run"]))
-
-
-def _sync(path: Path) -> None:
-    """Bytes, or names in a folder, to the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

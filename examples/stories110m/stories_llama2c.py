@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from stories_config import ROPE_BASE, Config, StoriesError
+from stories_files import replacing
 
 HEADER = 7 * 4  # bytes
 MAGIC = 0x616B3432  # of versions 1 and 2, which are laid out otherwise
@@ -68,10 +69,9 @@ def load(path: str | os.PathLike[str]) -> tuple[Config, dict[str, np.ndarray]]:
 def save(path: str | os.PathLike[str], config: Config, weights: dict[str, np.ndarray]) -> None:
     """Write a model file that llama2.c's ``run`` takes; it appears when it is whole."""
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     vocabulary = config.vocab_size if config.shared else -config.vocab_size
     sizes = (config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.n_kv_heads, vocabulary)
-    with open(partial, "wb") as file:
+    with replacing(path) as partial, open(partial, "wb") as file:
         file.write(np.array([*sizes, config.seq_len], "<i4").tobytes())
 
         def put(array: np.ndarray) -> None:
@@ -86,9 +86,6 @@ def save(path: str | os.PathLike[str], config: Config, weights: dict[str, np.nda
         put(np.sin(angles(config)))
         if not config.shared:
             put(np.asarray(weights["output"]))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _bytes(config: Config) -> int:
