@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,7 @@ SCHEMA = 1
 
 def folder() -> Path:
     """``ANEX_HOME``, or the user's cache folder."""
-    if home := os.environ.get("ANEX_HOME"):
-        return Path(home)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "anex"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anex"
+    return files.of_user("ANEX_HOME")
 
 
 def path(device: str) -> Path:

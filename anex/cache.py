@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import _native
+from . import _native, files
 from ._native import Caller
 from .errors import ArgumentError, Error, UnsupportedError
 
@@ -73,12 +73,7 @@ def budget() -> Budget:
 
 def folder() -> Path:
     """Where the notes lie; it need not exist."""
-    if chosen := os.environ.get("ANEX_CACHE_DIR"):
-        return Path(chosen)
-    macos = Path("~/Library/Caches").expanduser()
-    if macos.is_dir():
-        return macos / "anex"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "anex"
+    return files.of_user("ANEX_CACHE_DIR")
 
 
 def list() -> tuple[Entry, ...]:

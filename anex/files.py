@@ -1,4 +1,4 @@
-"""Files that commands write: whole or not at all, and refused in anex's own words."""
+"""Files that anex writes: where, whole or not at all, and refused in its own words."""
 
 from __future__ import annotations
 
@@ -56,6 +56,17 @@ def write(path: Path, text: str) -> None:
         raise ArgumentError(f"{path} cannot be written: {error.strerror or error}; name another file") from error
     finally:
         draft.unlink(missing_ok=True) if draft.parent.is_dir() else None
+
+
+def of_user(variable: str) -> Path:
+    """Where anex keeps what it may need again; it need not exist: the folder that the variable of the environment
+    names, or anex's among the user's caches."""
+    if chosen := os.environ.get(variable):
+        return Path(chosen)
+    macos = Path("~/Library/Caches").expanduser()
+    if macos.is_dir():
+        return macos / "anex"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "anex"
 
 
 def folder(path: Path, option: str) -> Path:

@@ -46,7 +46,7 @@ LAYERS = [
     {"optim"},
     {"distributed"},
     {"creation"},
-    {"_native", "_coremltools", "spec", "published", "power", "commands", "files", "requirements"},
+    {"_native", "_coremltools", "spec", "published", "power", "commands", "files", "processes", "requirements"},
     {"errors"},
 ]
 

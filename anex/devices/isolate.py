@@ -18,11 +18,11 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import _native, errors, submit
 from ..errors import ClosedError, CompileLimitError, DeviceError
+from ..processes import environment
 
 if TYPE_CHECKING:
     from .ane import Source
@@ -35,12 +35,10 @@ class Worker:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        package = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "anex.devices.worker", str(theirs.fileno())],
-                env={**os.environ, "PYTHONPATH": path},
+                env=environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
+
+from ..processes import ending, environment
 
 # Programs that one process compiles before a fresh one takes over; sources saw compilation end at 119.
 BUDGET = 90
@@ -24,15 +24,13 @@ class Worker:
     """One process of ``anex.selftest.worker``."""
 
     def __init__(self) -> None:
-        here = str(Path(__file__).parent.parent.parent)
-        paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.said = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop
         self.process = subprocess.Popen(
             [sys.executable, "-m", "anex.selftest.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=environment(),
         )
         self.spent = 0
 
@@ -57,8 +55,7 @@ class Worker:
         return answer
 
     def _death(self) -> dict[str, Any]:
-        code = self.process.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = ending(self.process.wait())
         self.said.seek(0)
         last = self.said.read().decode(errors="replace").strip().splitlines()[-3:]
         return {

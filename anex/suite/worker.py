@@ -12,10 +12,10 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import _native
+from ..processes import ending, environment
 
 if TYPE_CHECKING:
     from ..bench.progress import Listener
@@ -41,12 +41,10 @@ class Worker:
     """One process, in a session of its own: Ctrl-C reaches it through us, once."""
 
     def __init__(self) -> None:
-        here = str(Path(__file__).parent.parent.parent)
-        paths = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths}, start_new_session=True,
+            env=environment(), start_new_session=True,
         )  # fmt: skip
 
     def perform(self, section: str, name: str, plan: Plan, listener: Listener) -> Done:
@@ -73,9 +71,7 @@ class Worker:
         try:
             return pickle.load(self.process.stdout)
         except (EOFError, pickle.UnpicklingError):
-            code = self.process.wait()
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise ChildProcessError(f"its process ended with {how}") from None
+            raise ChildProcessError(f"its process ended with {ending(self.process.wait())}") from None
 
     def stop(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
