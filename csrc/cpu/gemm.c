@@ -1,5 +1,6 @@
 /* The matrix product: plan, pack, multiply. See gemm.h. */
 #include "gemm.h"
+#include "team.h"
 
 #include <math.h>
 
@@ -8,18 +9,21 @@ enum {
     BLOCK = 8 * MR,   /* rows of A fetched at a time */
     EVEN = 16,        /* blocks of k are multiples of it */
     MOST_PANELS = 16, /* of B in a tile */
+    TASKS = 6,        /* of a thread: enough to even out what disturbs one */
     MOST_SUMS = 9 << 14 /* floats of partial sums in a tile: half of a second cache */
 };
 
-/* Up to so many rows, fp16 panels are widened in the loop that multiplies: for nothing where the hardware does it.
-   Otherwise, for more rows, once before it. */
-#if defined(__aarch64__)
-static const int64_t DIRECT = INT64_MAX;
-#else
-static const int64_t DIRECT = 2 * MR;
-#endif
-
 static const int64_t DIRECT_CODES = 2 * MR; /* rows up to which codes are decoded where they are multiplied */
+
+/* Rows up to which fp16 panels are widened in the loop that multiplies; for more, once before it. On some processors
+   units do it that have no part in multiplying; on Intel's the two share a port. */
+static int64_t direct(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_is("intel") ? 2 * MR : INT64_MAX;
+#else
+    return INT64_MAX;
+#endif
+}
 
 /* ---- plan ----------------------------------------------------------------------------------- */
 
@@ -27,7 +31,7 @@ static const int64_t DIRECT_CODES = 2 * MR; /* rows up to which codes are decode
    more for a packer, or transposed. */
 static double fetch_a(gemm_kind kind) { return kind == GEMM_BY_K ? 0.15 : kind == GEMM_CONSTANT ? 0.15 : 0.8; }
 static double fetch_b(gemm_kind kind, int64_t rows) {
-    if (kind == GEMM_CONSTANT) return rows > DIRECT ? 0.1 : 0.03;
+    if (kind == GEMM_CONSTANT) return rows > direct() ? 0.15 : 0.1;
     if (kind == GEMM_CODES) return rows > DIRECT_CODES ? 0.15 : 0.03;
     return kind == GEMM_PACKER ? 0.3 : kind == GEMM_ACROSS_K ? 0.15 : 0.3;
 }
@@ -48,8 +52,8 @@ static void choose_tiles(gemm *g, int64_t batch, gemm_kind a, gemm_kind b) {
     const double cycle = 0.3; /* ns */
     double best = -1;
     double whole = cycle * cycles(g->m, g->n, g->k, g->m, g->n, a, b, g->turned) * (double)batch;
-    /* tasks: enough for some threads, more only when they stay long */
-    double wanted = fmax(1, fmax(fmin(whole / 20000, 12), fmin(whole / 100000, 32)));
+    /* tasks: some for each thread, unless they would be short */
+    const double threads = (double)anex_processors(), wanted = fmax(1, fmin(whole / 20000, TASKS * threads));
     for (int64_t panels = 1; panels <= MOST_PANELS; panels *= 2)
         for (int64_t m = MR;; m *= 2) {
             int64_t tile_n = panels * NR, tile_m = ceil_div(ceil_div(g->m, ceil_div(g->m, m)), MR) * MR;
@@ -57,6 +61,7 @@ static void choose_tiles(gemm *g, int64_t batch, gemm_kind a, gemm_kind b) {
             double tasks = (double)(batch * ceil_div(g->m, tile_m) * ceil_div(g->n, tile_n));
             double cost = cycles(g->m, g->n, g->k, tile_m, tile_n, a, b, g->turned) * (double)batch;
             if (tasks < wanted) cost *= wanted / tasks;
+            if (wanted >= threads) cost *= ceil(tasks / threads) * threads / tasks; /* some wait for the last */
             if (best < 0 || cost < best) {
                 best = cost;
                 g->tile_m = tile_m, g->tile_n = tile_n;
@@ -263,15 +268,21 @@ static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1,
 
 /* ---- multiply ------------------------------------------------------------------------------- */
 
-/* to [m][NR] = prior + A [m, depth] . B [depth, NR]; `prior` may be NULL or `to` */
-typedef void micro_kernel(int64_t depth, const float *a, const void *b, const float *prior, float *to);
+/* What is asked of memory while a product is computed: `pace` bytes further with each step along k. Asked for in
+   bursts some of it would be forgotten, and the hardware alone begins anew on each page. */
+typedef struct request {
+    const char *at;
+    int64_t pace;
+} request;
 
-/* `far`: rows of A that are read once, in panels that follow each other in memory */
+/* to [m][NR] = prior + A [m, depth] . B [depth, NR]; `prior` may be NULL or `to` */
+typedef void micro_kernel(int64_t depth, const float *a, const void *b, const float *prior, float *to, request next);
+
+/* `soon`: what is asked for is for this very product, so it is to come nearest */
 static inline __attribute__((always_inline)) void micro(const int m, const int vectors, const bool half_b,
-                                                        const bool by_row, const bool once, const bool far,
+                                                        const bool by_row, const bool once, const bool soon,
                                                         int64_t depth, const float *a, const void *b,
-                                                        const float *prior, float *to) {
-    enum { FAR_AHEAD = 96 };
+                                                        const float *prior, float *to, request next) {
     vf sum[MR][VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
@@ -279,7 +290,8 @@ static inline __attribute__((always_inline)) void micro(const int m, const int v
         for (int v = 0; v < vectors; v++) sum[i][v] = vf_zero();
     for (int64_t k = 0; k < depth; k++) {
         vf y[VECTORS];
-        if (far) __builtin_prefetch(a + (k + FAR_AHEAD) * MR);
+        __builtin_prefetch(next.at, 0, soon ? 3 : 2);
+        next.at += next.pace;
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
             y[v] = half_b ? vf_load_half((const half *)b + k * NR + v * VF)
@@ -302,8 +314,8 @@ static inline __attribute__((always_inline)) void micro(const int m, const int v
 
 #define MICRO(m, half_b, by_row)                                                                               \
     static void micro_##m##_##half_b##by_row(int64_t depth, const float *a, const void *b, const float *prior, \
-                                             float *to) {                                                      \
-        micro(m < MR ? m : MR, VECTORS, half_b, by_row, false, false, depth, a, b, prior, to);                                 \
+                                             float *to, request next) {                                        \
+        micro(m < MR ? m : MR, VECTORS, half_b, by_row, false, false, depth, a, b, prior, to, next);           \
     }
 #define MICROS(m) MICRO(m, 0, 0) MICRO(m, 0, 1) MICRO(m, 1, 0) MICRO(m, 1, 1)
 #define MICRO_ROW(m) {{micro_##m##_00, micro_##m##_01}, {micro_##m##_10, micro_##m##_11}},
@@ -320,15 +332,13 @@ static inline __attribute__((always_inline)) void micro(const int m, const int v
 EACH_ROWS(MICROS)
 static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* [rows - 1][half_b][by_row] */
 
-static void micro_far(int64_t depth, const float *a, const void *b, const float *prior, float *to) {
-    micro(MR, VECTORS, false, false, false, true, depth, a, b, prior, to);
-}
-static void micro_far_narrow(int64_t depth, const float *a, const void *b, const float *prior, float *to) {
-    micro(MR, 1, false, false, false, true, depth, a, b, prior, to);
-}
-
 void gemm_multiply(int64_t depth, const float *a, const float *b, int64_t cols, bool more, float *to) {
-    (cols <= VF ? micro_far_narrow : micro_far)(depth, a, b, more ? to : NULL, to);
+    enum { ROWS = 96 }; /* of A ahead: it is read once, in panels that follow each other in memory */
+    const request next = {(const char *)(a + ROWS * MR), MR * sizeof *a};
+    if (cols <= VF)
+        micro(MR, 1, false, false, false, true, depth, a, b, more ? to : NULL, to, next);
+    else
+        micro(MR, VECTORS, false, false, false, true, depth, a, b, more ? to : NULL, to, next);
 }
 
 /* The same of codes: `affine` the scales and zeros of these columns, of all of depth */
@@ -394,14 +404,15 @@ static void micro_once(int64_t m, bool half_b, bool by_row, int64_t depth, const
                        const float *prior, float *to) {
     for (int64_t i = 0; i < m; i++) {
         const float *x = by_row ? a + i * ROW : a + i, *before = prior ? prior + i * NR : NULL;
+        const request none = {(const char *)x, 0};
         if (half_b && by_row)
-            micro(1, VECTORS, true, true, true, false, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, true, true, true, false, depth, x, b, before, to + i * NR, none);
         else if (half_b)
-            micro(1, VECTORS, true, false, true, false, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, true, false, true, false, depth, x, b, before, to + i * NR, none);
         else if (by_row)
-            micro(1, VECTORS, false, true, true, false, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, false, true, true, false, depth, x, b, before, to + i * NR, none);
         else
-            micro(1, VECTORS, false, false, true, false, depth, x, b, before, to + i * NR);
+            micro(1, VECTORS, false, false, true, false, depth, x, b, before, to + i * NR, none);
     }
 }
 
@@ -417,6 +428,36 @@ static void claim(const gemm_output *c, int64_t i, int64_t rows, int64_t j) {
         for (int64_t at = 0; at < NR * item; at += LINE) __builtin_prefetch(to + at, 1);
 }
 
+/* Constants of B come from memory in strips, the rows of one block of k of one panel. These are the strips that follow
+   a block of a tile: of the same panels, or the first of the next tile's. */
+typedef struct strips {
+    const char *first; /* NULL: there are none */
+    int64_t step, count, bytes;
+} strips;
+
+static strips strips_after(const gemm *g, const gemm_side *b, int64_t j0, int64_t j1, int64_t k1) {
+    const bool last = k1 == g->k;
+    const gemm_codes *codes = b->codes;
+    if (!(b->panels || codes) || (last && j1 == g->n && g->tiles_m == 1)) return (strips){0};
+    const char *panels = codes ? (const char *)codes->panels : b->panels;
+    int64_t row = codes ? (codes->nibbles ? NR / 2 : NR) : NR * (b->matrix.dtype == ANEX_F16 ? 2 : 4);
+    int64_t j = !last ? j0 : j1 < g->n ? j1 : 0, k = last ? 0 : k1;
+    return (strips){
+        .first = panels + (j / NR * g->k + k) * row,
+        .step = g->k * row,
+        .count = ceil_div(anex_min(g->tile_n, g->n - j), NR),
+        .bytes = anex_min(g->block, g->k - k) * row,
+    };
+}
+
+/* The part of a strip to be asked for in one of so many products */
+static request request_for(const strips *s, int64_t strip, int64_t product, int64_t products, int64_t depth,
+                           const void *else_at) {
+    if (strip >= s->count) return (request){else_at, 0};
+    int64_t part = ceil_div(s->bytes, products);
+    return (request){s->first + strip * s->step + product * part, ceil_div(part, anex_max(depth, 1))};
+}
+
 void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
                void *scratch) {
     gemm_room room = room_of(g);
@@ -427,22 +468,24 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
     int64_t panels = ceil_div(j1 - j0, NR);
     /* rows multiplied at once, as even as they can be: one row takes as long as four */
     const int64_t step = ceil_div(i1 - i0, ceil_div(i1 - i0, MR));
+    const int64_t products = ceil_div(i1 - i0, step); /* of a panel */
     const gemm_codes *codes = g->decodes ? b->codes : NULL;
-    bool direct = b->panels && (b->matrix.dtype == ANEX_F32 || i1 - i0 <= DIRECT);
-    bool half_b = direct && b->matrix.dtype == ANEX_F16;
+    bool as_is = b->panels && (b->matrix.dtype == ANEX_F32 || i1 - i0 <= direct());
+    bool half_b = as_is && b->matrix.dtype == ANEX_F16;
     /* products of two halves are exact in float: then rounding once or twice is the same */
     bool exact = !a->pack && !b->pack && a->matrix.dtype == ANEX_F16 && b->matrix.dtype == ANEX_F16;
     bool once = !FUSED && g->strict && !exact;
     for (int64_t k0 = 0; !k0 || k0 < g->k; k0 += g->block) { /* once even if k = 0: sums of nothing */
         int64_t depth = anex_min(g->block, g->k - k0);
         bool last = k0 + depth == g->k;
-        if (!direct && !codes) fetch_columns(b, b_block, j0, j1, k0, depth, g->k);
+        const strips later = strips_after(g, b, j0, j1, k0 + depth);
+        if (!as_is && !codes) fetch_columns(b, b_block, j0, j1, k0, depth, g->k);
         for (int64_t i = i0; i < i1; i += BLOCK / MR * step) {
             int64_t rows = anex_min(BLOCK / MR * step, i1 - i);
             bool by_row = fetch_rows(a, a_block, i, rows, step, k0, depth);
             for (int64_t p = 0; p < panels; p++) {
                 int64_t j = j0 + p * NR;
-                const char *y = direct ? (const char *)b->panels + (j / NR * g->k + k0) * NR * (half_b ? 2 : 4)
+                const char *y = as_is ? (const char *)b->panels + (j / NR * g->k + k0) * NR * (half_b ? 2 : 4)
                                        : (const char *)(b_block + p * NR * depth);
                 for (int64_t r = 0; r < rows; r += step) {
                     int64_t m = anex_min(step, rows - r);
@@ -458,7 +501,9 @@ void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm
                     else if (once)
                         micro_once(m, half_b, by_row, depth, x, y, k0 ? sum : NULL, to);
                     else
-                        micro_kernels[m - 1][half_b][by_row](depth, x, y, k0 ? sum : NULL, to);
+                        micro_kernels[m - 1][half_b][by_row](
+                            depth, x, y, k0 ? sum : NULL, to,
+                            request_for(&later, p, (i - i0 + r) / step, products, depth, x));
                     if (last) gemm_store_tile(c, to, i + r, m, j, anex_min(NR, j1 - j));
                 }
             }

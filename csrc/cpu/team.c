@@ -46,7 +46,7 @@ static inline void relax(void) {
 #endif
 }
 
-static int32_t processors(void) {
+int32_t anex_processors(void) {
 #if defined(__linux__)
     cpu_set_t set;
     if (!sched_getaffinity(0, sizeof set, &set)) return CPU_COUNT(&set);
@@ -58,7 +58,7 @@ static int32_t processors(void) {
 int32_t anex_get_num_threads(void) {
     int32_t n = atomic_load(&team.wanted);
     if (n) return n;
-    n = processors();
+    n = anex_processors();
     if (n > MOST_THREADS) n = MOST_THREADS;
     atomic_store(&team.wanted, n);
     return n;

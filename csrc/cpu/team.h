@@ -5,6 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Processors that this process may use: what tasks are planned for, whatever number of threads is asked for later */
+int32_t anex_processors(void);
+
 /* Workers 1 .. n-1 and the caller, worker 0. Returns how many the caller has got: 1 when the pool is
    lent to another run already, which then simply works alone. */
 int32_t anex_team_borrow(void);
