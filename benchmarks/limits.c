@@ -57,7 +57,7 @@ static double fma_body(part *p) {
     (void)p;
     lanes a = {0}, b = {0};
     a += 0.999f, b += 0.001f;
-#define DECLARE(i) lanes s##i = a;
+#define DECLARE(i) lanes s##i = a + (float)i; /* sums that were equal would be computed once */
 #define MULTIPLY(i) s##i = s##i * a + b;
 #define ADD(i) a += s##i;
     EACH(DECLARE)
