@@ -158,17 +158,34 @@ static void make_rows(const anex_node *node, const depthwise *d, const float *im
 enum { DIRECT_ROWS = 7 }; /* of outputs at a time: the networks' planes have multiples of it */
 
 #if defined(__AVX512F__)
-/* Inputs `base` .. of a row as vectors, x[w] the ones under tap w of VF outputs; bit i of `mask` says whether input
-   base + i is in the row: others are 0, and are not read. */
+/* Which of the inputs from some column on are in a row, for each tap of stride 1 or each two of stride 2. */
+typedef struct taps_mask {
+    __mmask32 of[7];
+} taps_mask;
+
+static inline __attribute__((always_inline)) taps_mask find_mask(const int side, const int stride, int64_t base,
+                                                                 int64_t width) {
+    const uint64_t within = width - base < 64 ? ((uint64_t)1 << (width - base)) - 1 : UINT64_MAX;
+    const uint64_t all = base < 0 ? within >> -base << -base : within;
+    taps_mask mask;
+#pragma GCC unroll 7
+    for (int w = 0; w < side; w += stride) {
+        mask.of[w] = (__mmask32)(all >> w);
+        if (side == 3) __asm__("" : "+Yk"(mask.of[w])); /* in a register from here on */
+    }
+    return mask;
+}
+
+/* Inputs under tap w of VF outputs, x[w], where the first output's are those at `row`; others than the mask's are 0. */
 static inline __attribute__((always_inline)) void load_taps(const int side, const int stride, const bool halves,
-                                                            const char *row, int64_t base, uint64_t mask, vf *x) {
-    const half *h = (const half *)(const void *)row + base;
-    const float *f = (const float *)(const void *)row + base;
+                                                            const void *row, const taps_mask *mask, vf *x) {
+    const half *h = row;
+    const float *f = row;
     if (stride == 1) {
 #pragma GCC unroll 7
         for (int w = 0; w < side; w++)
-            x[w] = halves ? _mm512_cvtph_ps(_mm256_maskz_loadu_epi16((__mmask16)(mask >> w), h + w))
-                          : _mm512_maskz_loadu_ps((__mmask16)(mask >> w), f + w);
+            x[w] = halves ? _mm512_cvtph_ps(_mm256_maskz_loadu_epi16((__mmask16)mask->of[w], h + w))
+                          : _mm512_maskz_loadu_ps((__mmask16)mask->of[w], f + w);
         return;
     }
     const __m512i even = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 30, 28, 26, 24, 22, 20, 18, 16, 14,
@@ -176,14 +193,14 @@ static inline __attribute__((always_inline)) void load_taps(const int side, cons
 #pragma GCC unroll 4
     for (int w = 0; w < side; w += 2) { /* two taps share the inputs */
         if (halves) {
-            __m512i all = _mm512_maskz_loadu_epi16((__mmask32)(mask >> w), h + w);
+            __m512i all = _mm512_maskz_loadu_epi16(mask->of[w], h + w);
             x[w] = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(even, all)));
             if (w + 1 == side) break;
-            __m512i odd = _mm512_add_epi16(even, _mm512_set1_epi16(1));
-            x[w + 1] = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(odd, all)));
+            all = _mm512_srli_epi32(all, 16); /* the odd ones */
+            x[w + 1] = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(even, all)));
         } else {
-            vf a = _mm512_maskz_loadu_ps((__mmask16)(mask >> w), f + w);
-            vf b = _mm512_maskz_loadu_ps((__mmask16)(mask >> (w + VF)), f + w + VF);
+            vf a = _mm512_maskz_loadu_ps((__mmask16)mask->of[w], f + w);
+            vf b = _mm512_maskz_loadu_ps((__mmask16)(mask->of[w] >> VF), f + w + VF);
             x[w] = vf_even(a, b);
             if (w + 1 < side) x[w + 1] = vf_odd(a, b);
         }
@@ -192,41 +209,43 @@ static inline __attribute__((always_inline)) void load_taps(const int side, cons
 
 /* DIRECT_ROWS x VF outputs from row h, column j on. An output adds its taps in their order, as sum_vectors does. */
 static inline __attribute__((always_inline)) void direct_block(const int side, const int stride, const bool halves,
-                                                               const depthwise *d, const char *x, const float *weight,
-                                                               float bias, int64_t h, int64_t j, vf *sum) {
-    const int64_t width = d->c.in[2], height = d->c.in[1], line = width * (halves ? 2 : 4);
+                                                               const depthwise *d, const char *x, const vf *weight,
+                                                               vf bias, int64_t h, int64_t j, vf *sum) {
+    const int64_t item = halves ? 2 : 4, width = d->c.in[2], height = d->c.in[1];
     const int64_t base = j * stride - d->c.before[2], top = h * stride - d->c.before[1];
-    const uint64_t within = width - base < 64 ? ((uint64_t)1 << (width - base)) - 1 : UINT64_MAX;
-    const uint64_t mask = base < 0 ? within >> -base << -base : within;
+    const taps_mask mask = find_mask(side, stride, base, width);
 #pragma GCC unroll 8
-    for (int o = 0; o < DIRECT_ROWS; o++) sum[o] = vf_set(bias);
+    for (int o = 0; o < DIRECT_ROWS; o++) sum[o] = bias;
 #pragma GCC unroll 24
     for (int r = 0; r < (DIRECT_ROWS - 1) * stride + side; r++) {
-        const bool inside = top + r >= 0 && top + r < height;
         vf tap[8];
-        load_taps(side, stride, halves, x + (inside ? top + r : 0) * line, base, inside ? mask : 0, tap);
+        if (top + r >= 0 && top + r < height)
+            load_taps(side, stride, halves, x + ((top + r) * width + base) * item, &mask, tap);
+        else
+#pragma GCC unroll 7
+            for (int w = 0; w < side; w++) tap[w] = vf_zero();
 #pragma GCC unroll 8
         for (int o = 0; o < DIRECT_ROWS; o++) {
             const int t = r - o * stride;
             if (t < 0 || t >= side) continue;
 #pragma GCC unroll 7
-            for (int w = 0; w < side; w++) sum[o] = vf_fma(vf_set(weight[t * side + w]), tap[w], sum[o]);
+            for (int w = 0; w < side; w++) sum[o] = vf_fma(weight[t * side + w], tap[w], sum[o]);
         }
     }
 }
 
-/* Vectors of rows shorter than that are stored whole before the row that they reach into, where they may be. */
-static inline __attribute__((always_inline)) void store_row(const anex_plain *plain, const bool narrow, vf x,
-                                                            int64_t at, int64_t n, int64_t end, void *to) {
-    const bool halves = plain->dtype == ANEX_F16;
-    if (plain->residual)
-        x = x + (n == VF ? vf_load_as(plain->residual, halves, at)
-                         : vf_load_some((const char *)plain->residual + at * (halves ? 2 : 4), halves, n));
-    x = vf_min(vf_set(plain->high), vf_max(vf_set(plain->low), x));
-    if (n == VF || (!plain->residual && at + VF <= end))
-        vf_store_as(to, narrow, at, x);
-    else
-        vf_store_some((char *)to + at * (narrow ? 2 : 4), narrow, x, n);
+/* float16 rows `width` apart, within low .. high. Vectors of shorter rows than VF are stored whole, the last one if there
+   is room: the row that they reach into comes after them. */
+static inline __attribute__((always_inline)) void store_bounded(vf low, vf high, const vf *sum, int64_t width,
+                                                                bool room, half *to) {
+#pragma GCC unroll 8
+    for (int o = 0; o < DIRECT_ROWS; o++, to += width) {
+        vf x = vf_min(high, vf_max(low, sum[o]));
+        if (o + 1 < DIRECT_ROWS || room)
+            vf_store_half(to, x);
+        else
+            vf_store_some(to, true, x, width);
+    }
 }
 
 static inline __attribute__((always_inline)) void direct_rows(const int side, const int stride, const bool halves,
@@ -234,28 +253,33 @@ static inline __attribute__((always_inline)) void direct_rows(const int side, co
                                                               const void *x, const float *weight, float bias,
                                                               int64_t h0, int64_t h1, int64_t at, float *lines) {
     const int64_t width = d->c.out[2], end = at + (h1 - h0) * width;
-    const anex_tensor *out = node->out[0];
+    half *out = node->out[0]->data;
     anex_plain plain;
-    const bool is_plain = anex_epilogue_plain(node, &plain);
+    const bool bounded = anex_epilogue_plain(node, &plain) && !plain.residual && node->out[0]->dtype == ANEX_F16 &&
+                         h1 - h0 >= DIRECT_ROWS;
+    const vf low = vf_set(plain.low), high = vf_set(plain.high), add = vf_set(bias);
+    vf weights[25];
+#pragma GCC unroll 25
+    for (int t = 0; t < side * side; t++) {
+        weights[t] = vf_set(weight[t]);
+        if (side == 3) __asm__("" : "+v"(weights[t])); /* in a register from here on, not set again for each use */
+    }
     for (int64_t next = h0; next < h1;) { /* the last rows may be others again */
         const int64_t h = anex_max(h0, anex_min(next, h1 - DIRECT_ROWS)), n = anex_min(DIRECT_ROWS, h1 - h);
-        for (int64_t column = 0; column < width;) { /* and so may be the last columns */
+        for (int64_t column = 0; column < width; column += VF) { /* and so may be the last columns */
             const int64_t j = anex_max(0, anex_min(column, width - VF)), first = at + (h - h0) * width + j;
             vf sum[DIRECT_ROWS];
-            direct_block(side, stride, halves, d, x, weight, bias, h, j, sum);
-#pragma GCC unroll 8
-            for (int o = 0; o < DIRECT_ROWS; o++) {
-                if (o >= n) break;
-                if (!is_plain)
-                    vf_store(lines + o * width + j, sum[o]);
-                else if (out->dtype == ANEX_F16)
-                    store_row(&plain, true, sum[o], first + o * width, anex_min(VF, width), end, out->data);
-                else
-                    store_row(&plain, false, sum[o], first + o * width, anex_min(VF, width), end, out->data);
+            direct_block(side, stride, halves, d, x, weights, add, h, j, sum);
+            if (bounded) {
+                const bool room = first + (DIRECT_ROWS - 1) * width + VF <= end;
+                store_bounded(low, high, sum, width, room, out + first);
+                continue;
             }
-            column = j + VF;
+#pragma GCC unroll 8
+            for (int o = 0; o < DIRECT_ROWS; o++) vf_store(lines + o * width + j, sum[o]);
         }
-        if (!is_plain) anex_epilogue_store(node, lines + (next - h) * width, at + (next - h0) * width, (h + n - next) * width);
+        if (!bounded)
+            anex_epilogue_store(node, lines + (next - h) * width, at + (next - h0) * width, (h + n - next) * width);
         next = h + n;
     }
 }
