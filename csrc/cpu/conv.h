@@ -74,6 +74,7 @@ void conv_spread_widened(const conv_image *image, const anex_tensor *x, const an
 #define conv_spread_bytes ANEX_LOCAL(conv_spread_bytes)
 void conv_spread_bytes(const conv_image *image, const void *x, void *to, uint8_t around);
 
+enum { CONV_COLUMNS = 3 * VF > NR ? (3 * VF > MR ? 3 * VF : MR) : NR }; /* that are packed at a time, at most */
 #define conv_pack ANEX_LOCAL(conv_pack)
 gemm_pack conv_pack;
 /* Bytes of the same as to[depth][width]; up to 15 past the cols of a row may be overwritten. */
@@ -89,6 +90,13 @@ anex_status conv_depthwise(anex_node *node, const conv_arguments *c, const conv_
 bool conv_winograd_suits(const anex_node *node, const conv_arguments *c, int64_t *side);
 #define conv_winograd ANEX_LOCAL(conv_winograd)
 anex_status conv_winograd(anex_node *node, const conv_arguments *c, int64_t side, anex_error *error);
+
+/* Constant weights and enough outputs to be done in panels; see conv_panels.c. */
+#define conv_panels_suits ANEX_LOCAL(conv_panels_suits)
+bool conv_panels_suits(const anex_node *node, const conv_arguments *c);
+#define conv_panels ANEX_LOCAL(conv_panels)
+anex_status conv_panels(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], bool pointwise,
+                        anex_error *error);
 
 ANEX_KERNEL(conv);
 

@@ -257,7 +257,7 @@ static int64_t cut(const conv_gather *g, int64_t j0, int64_t cols, run *runs) {
 /* Whole vectors are copied: what is too much is overwritten by the next run or row, or never looked at. */
 void conv_pack(const void *source, float *to, int64_t width, int64_t k0, int64_t depth, int64_t j0, int64_t cols) {
     const conv_source *s = source;
-    run runs[MR > NR ? MR : NR];
+    run runs[CONV_COLUMNS];
     int64_t n = cut(s->gather, j0, cols, runs);
     for (int64_t k = 0; k < depth; k++, to += width) {
         int64_t tap = s->taps[k0 + k];
@@ -277,7 +277,7 @@ void conv_pack(const void *source, float *to, int64_t width, int64_t k0, int64_t
 void conv_pack_bytes(const conv_source *s, uint8_t *to, int64_t width, int64_t k0, int64_t depth, int64_t j0,
                      int64_t cols) {
     enum { SIDE = 16 };
-    run runs[MR > NR ? MR : NR];
+    run runs[CONV_COLUMNS];
     int64_t n = cut(s->gather, j0, cols, runs);
     for (int64_t k = 0; k < depth; k++, to += width)
         for (int64_t r = 0; r < n; r++) {
