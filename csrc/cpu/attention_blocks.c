@@ -15,11 +15,13 @@ enum { ROWS = 4 };
 
 enum {
     BLOCK = 128,  /* keys */
-    PANELS = 4,   /* most in a task */
-    TASKS = 8,    /* fewer are cut, for the threads */
+    PANELS = 8,   /* most in a task */
+    TASKS = 16,   /* fewer are cut, for the threads */
+    FEW_TASKS = 8, /* down to one panel: then a task fetches all keys for it alone */
     PAD = 16,     /* rows of a block are a multiple of it: of ROWS, and of VF */
     VECTORS = NR / VF
 };
+_Static_assert((int)VF <= 2 * (int)ROWS, "a vector of a column is in two panels at most");
 
 typedef struct panel { /* NR queries on their way through the keys */
     int64_t first, lanes;
@@ -66,14 +68,11 @@ static size_t lay_out(const attention *a, bool masked, room *r, char *scratch) {
 
 /* VF elements of rows i .. at one place of depth, into panels */
 static inline void split(float *to, int64_t depth, int64_t i, vf x) {
-    enum { PIECES = (int)VF > (int)ROWS ? (int)VF / (int)ROWS : 1 };
-    if (PIECES == 1) {
-        vf_store(to + i / ROWS * depth * ROWS + i % ROWS, x);
-        return;
-    }
-    float line[VF];
-    vf_store(line, x);
-    for (int p = 0; p < PIECES; p++) memcpy(to + (i / ROWS + p) * depth * ROWS, line + p * ROWS, ROWS * sizeof *to);
+    float *panel = to + i / ROWS * depth * ROWS;
+    if ((int)VF > (int)ROWS)
+        vf_store_halves(panel, panel + depth * ROWS, x);
+    else
+        vf_store(panel + i % ROWS, x);
 }
 
 /* rows x depth of a matrix; rows that fill the last ROWS are 0. */
@@ -166,28 +165,54 @@ static void add_mask(const attention *a, const attention_part *p, const panel *x
     for (int64_t i = 0; i < n * NR; i++) scores[i] += columns[i];
 }
 
+/* vm_exp_below, or in strict plans vm_exp */
+static inline vf exponential(const bool fast, vf x) {
+    if (!fast) {
+        float lane[VF];
+        vf_store(lane, x);
+        for (int i = 0; i < VF; i++) lane[i] = vm_exp(lane[i]);
+        return vf_load(lane);
+    }
+    typedef int32_t bits __attribute__((vector_size(VF * 4)));
+    x = vf_max(vf_set(-88), x);
+    const vf shifted = vf_fma(x, vf_set(VM_LOG2E), vf_set(VM_MAGIC)), k = shifted - vf_set(VM_MAGIC);
+    const vf r = vf_fma(k, vf_set(-VM_LN2_LO), vf_fma(k, vf_set(-VM_LN2_HI), x));
+    vf q = vf_fma(vf_set(0x1.6db47ap-10f), r, vf_set(0x1.123b92p-7f));
+    q = vf_fma(q, r, vf_set(0x1.55545ep-5f));
+    q = vf_fma(q, r, vf_set(0x1.55548ep-3f));
+    q = vf_fma(q, r, vf_set(0.5f));
+    const vf scale = (vf)(((bits)shifted + 127) << 23);
+    return vf_fma(vf_fma(r * r, q, r), scale, scale);
+}
+
 /* Scores [n][NR] become exponentials under the new maximum; `decay` is what older ones must shrink by. False: they
-   need not. */
-static inline __attribute__((always_inline)) bool soften(const bool fast, float *restrict scores, int64_t n,
-                                                         panel *restrict x, float *restrict decay) {
+   need not. A NaN among the scores may be passed over here: its exponential, and so the sum, is one. */
+static inline __attribute__((always_inline)) bool soften(const bool fast, float *scores, int64_t n, panel *x,
+                                                         float *decay) {
     enum { STEP = 64 }; /* keys in one partial sum */
-    float max[NR], base[NR], part[NR], total[NR];
-    for (int64_t l = 0; l < NR; l++) max[l] = x->max[l], total[l] = 0;
-    for (int64_t s = 0; s < n; s++)
-        for (int64_t l = 0; l < NR; l++) max[l] = anex_greater(max[l], scores[s * NR + l]);
+    float max[NR], base[NR], total[NR];
+    vf most[VECTORS], other[VECTORS], sum[VECTORS];
+    for (int v = 0; v < VECTORS; v++) most[v] = other[v] = vf_load(x->max + v * VF), sum[v] = vf_zero();
+    for (int64_t s = 0; s < n; s += 2)
+        for (int v = 0; v < VECTORS; v++) {
+            most[v] = vf_max(vf_load(scores + s * NR + v * VF), most[v]);
+            other[v] = vf_max(vf_load(scores + anex_min(s + 1, n - 1) * NR + v * VF), other[v]);
+        }
+    for (int v = 0; v < VECTORS; v++) vf_store(max + v * VF, vf_max(most[v], other[v]));
     for (int64_t l = 0; l < NR; l++) base[l] = max[l] == -INFINITY ? 0 : max[l]; /* e^-inf under any base */
     for (int64_t at = 0; at < n; at += STEP) {
-        for (int64_t l = 0; l < NR; l++) part[l] = 0;
-        for (int64_t s = at; s < anex_min(n, at + STEP); s++) {
-            float *restrict row = scores + s * NR;
-            for (int64_t l = 0; l < NR; l++) {
-                float e = vm_exp_if(fast, row[l] - base[l]);
-                row[l] = e;
-                part[l] += e;
+        vf part[VECTORS];
+        for (int v = 0; v < VECTORS; v++) part[v] = vf_zero();
+        for (int64_t s = at; s < anex_min(n, at + STEP); s++)
+            for (int v = 0; v < VECTORS; v++) {
+                float *score = scores + s * NR + v * VF;
+                const vf e = exponential(fast, vf_load(score) - vf_load(base + v * VF));
+                vf_store(score, e);
+                part[v] += e;
             }
-        }
-        for (int64_t l = 0; l < NR; l++) total[l] += part[l];
+        for (int v = 0; v < VECTORS; v++) sum[v] += part[v];
     }
+    for (int v = 0; v < VECTORS; v++) vf_store(total + v * VF, sum[v]);
     bool changes = false;
     for (int64_t l = 0; l < NR; l++) {
         changes |= !(max[l] == x->max[l]);
@@ -334,7 +359,7 @@ void attention_plan_blocks(anex_node *node, attention *a) {
     const anex_tensor *mask = node->in[ATTENTION_MASK];
     int64_t most = PANELS; /* in a task */
     a->panels = (a->length + NR - 1) / NR;
-    while (most > 1 && a->batch * ((a->panels + most - 1) / most) < TASKS) most /= 2;
+    while (most > 1 && a->batch * ((a->panels + most - 1) / most) < (most > 2 ? TASKS : FEW_TASKS)) most /= 2;
     a->tasks = (a->panels + most - 1) / most;
     for (int64_t i = 0; i < a->rows; i++) a->reach[i] = attention_reach_of(mask, i * a->keys, a->keys);
     if (mask && !a->rows) {
