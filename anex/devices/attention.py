@@ -13,7 +13,7 @@ import numpy as np
 from .quantized import Step
 
 if TYPE_CHECKING:
-    from coremltools.converters.mil.mil import Operation, Var
+    from coremltools.converters.mil.mil import Operation
 
 FEWEST_QUERIES = 8  # fewer are done one at a time, and read rows that lie together
 OPERANDS = ("query", "key", "value")
@@ -49,7 +49,7 @@ def _is_read_once(op: Operation) -> bool:
 
 def _has_many_queries(op: Operation) -> bool:
     length = op.inputs["query"].shape[-2]
-    return isinstance(length, (int, np.integer)) and length >= FEWEST_QUERIES
+    return isinstance(length, (int, np.integer)) and int(length) >= FEWEST_QUERIES
 
 
 def _permutation(transpose: Operation) -> np.ndarray:

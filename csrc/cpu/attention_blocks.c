@@ -165,24 +165,11 @@ static void add_mask(const attention *a, const attention_part *p, const panel *x
     for (int64_t i = 0; i < n * NR; i++) scores[i] += columns[i];
 }
 
-/* vm_exp_below, or in strict plans vm_exp */
 static inline vf exponential(const bool fast, vf x) {
-    if (!fast) {
-        float lane[VF];
-        vf_store(lane, x);
-        for (int i = 0; i < VF; i++) lane[i] = vm_exp(lane[i]);
-        return vf_load(lane);
-    }
-    typedef int32_t bits __attribute__((vector_size(VF * 4)));
-    x = vf_max(vf_set(-88), x);
-    const vf shifted = vf_fma(x, vf_set(VM_LOG2E), vf_set(VM_MAGIC)), k = shifted - vf_set(VM_MAGIC);
-    const vf r = vf_fma(k, vf_set(-VM_LN2_LO), vf_fma(k, vf_set(-VM_LN2_HI), x));
-    vf q = vf_fma(vf_set(0x1.6db47ap-10f), r, vf_set(0x1.123b92p-7f));
-    q = vf_fma(q, r, vf_set(0x1.55545ep-5f));
-    q = vf_fma(q, r, vf_set(0x1.55548ep-3f));
-    q = vf_fma(q, r, vf_set(0.5f));
-    const vf scale = (vf)(((bits)shifted + 127) << 23);
-    return vf_fma(vf_fma(r * r, q, r), scale, scale);
+    float lane[VF];
+    vf_store(lane, x);
+    for (int i = 0; i < VF; i++) lane[i] = vm_exp_if(fast, lane[i]);
+    return vf_load(lane);
 }
 
 /* Scores [n][NR] become exponentials under the new maximum; `decay` is what older ones must shrink by. False: they
