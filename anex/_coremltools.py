@@ -18,6 +18,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ._late_sympy import late_sympy
+
 _alone = threading.RLock()
 
 # The modules that draw a progress bar, and the name under which they know tqdm.
@@ -37,7 +39,8 @@ _kept_out: tuple[str, ...] = ()
 
 
 def keep_frameworks_out() -> None:
-    """Let coremltools, once it is loaded, be loaded as if none of ``FRAMEWORKS`` were installed that is not in use.
+    """Let coremltools, once it is loaded, be loaded as if none of ``FRAMEWORKS`` were installed that is not in use, and
+    sympy only when sizes are not known.
 
     For a command that owns its process and converts from none of them: coremltools cannot, then, until it ends.
     """
@@ -50,7 +53,8 @@ def _load() -> Any:
     for name in missing:
         sys.modules[name] = None  # type: ignore[assignment]  # import says: not found
     try:
-        return importlib.import_module("coremltools")
+        with late_sympy() if missing else contextlib.nullcontext():  # which the frameworks need at once
+            return importlib.import_module("coremltools")
     finally:
         for name in missing:
             sys.modules.pop(name, None)

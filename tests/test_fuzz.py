@@ -41,8 +41,8 @@ def test_every_op_is_among_the_random_ones_or_left_out_by_name():
     assert not set(FAMILIES) & set(LEFT_OUT)
 
 
-@pytest.mark.parametrize("op", ["anex_conv_int8", "anex_linear_int8", "anex_linear_codes"])
-def test_products_of_the_engines_own_are_among_the_random_ones(op):
+@pytest.mark.parametrize("op", ["anex_conv_int8", "anex_linear_int8", "anex_linear_codes", "anex_attention"])
+def test_ops_of_the_engines_own_are_among_the_random_ones(op):
     """MIL knows them as several ops, which the engine joins."""
     found = set()
     for seed in range(40):

@@ -13,7 +13,7 @@ from .. import _native
 from ..errors import ArgumentError, CompileError
 from ..ops import dtype_name, family
 from ..spec import MAX_RANK
-from . import empty, fuse, numerics, quantized, states, stepwise
+from . import attention, empty, fuse, numerics, quantized, states, stepwise
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
@@ -230,13 +230,14 @@ class Lowering:
 def needed(block: Block, strict: bool = True) -> list[Operation | quantized.Step]:
     """The ops that outputs or states depend on, in program order, without those whose results are known.
 
-    Not ``strict``: products of quantised operands are ops of the engine's own.
+    Not ``strict``: products of quantised operands, and attention with the transposes around it, are ops of the engine's
+    own.
     """
     wanted = set(block.outputs)
     kept = []
     for op in reversed(block.operations):
         if not is_folded(op) and (writes_state(op) or not wanted.isdisjoint(op.outputs)):
-            kept.append(op if strict else quantized.step(op))
+            kept.append(op if strict else attention.step(quantized.step(op)))
             wanted.update(reads(kept[-1], strict))
     return kept[::-1]
 

@@ -184,6 +184,21 @@ static inline void vf_store_as(void *p, bool halves, int64_t at, vf x) {
     else
         vf_store((float *)p + at, x);
 }
+/* The lower half of the lanes to one place, the upper half to another */
+static inline void vf_store_halves(float *low, float *high, vf x) {
+#if defined(__AVX512F__)
+    _mm256_storeu_ps(low, _mm512_castps512_ps256(x));
+    _mm256_storeu_ps(high, _mm512_extractf32x8_ps(x, 1));
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+    _mm_storeu_ps(low, _mm256_castps256_ps128(x));
+    _mm_storeu_ps(high, _mm256_extractf128_ps(x, 1));
+#else
+    float lanes[VF];
+    vf_store(lanes, x);
+    memcpy(low, lanes, sizeof lanes / 2);
+    memcpy(high, lanes + VF / 2, sizeof lanes / 2);
+#endif
+}
 static inline vf vf_abs(vf x) { return vf_max(x, -x); }
 
 /* x[VF] becomes its transpose: each step brings together what is half of the rows apart. */

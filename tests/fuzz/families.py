@@ -203,6 +203,28 @@ def attention(g: Maker, op: str) -> None:
     g.emit(op, query=q, key=key, value=g.fresh((*batch, keys, ev), dtype), attn_mask=mask)
 
 
+@family("anex_attention")
+def attention_across(g: Maker, op: str) -> None:
+    """Of operands that are transposed before, and a result that is transposed after it, or of some of them."""
+    x = g.pick("f", 3, 5, lambda v: v.shape[-1] > 7 and np.abs(v).max() < 20)
+    *batch, e, length = g.dims(x)
+    keys, ev, dtype = g.one(3, 33, length), g.one(1, e, 9), g.dtype(x)
+    turn = [*range(len(batch)), len(batch) + 1, len(batch)]
+
+    def turned(ref: Ref) -> Ref:
+        return g.emit("transpose", x=ref, perm=turn)[0]
+
+    across = g.chance(0.5)
+    (y,) = g.emit(
+        "scaled_dot_product_attention",
+        query=turned(x),
+        key=turned(g.fresh((*batch, e, keys), dtype)) if across else g.fresh((*batch, keys, e), dtype),
+        value=g.fresh((*batch, keys, ev), dtype) if across else turned(g.fresh((*batch, ev, keys), dtype)),
+    )
+    if g.chance(0.7):
+        turned(y)
+
+
 # ---- reductions and norms -------------------------------------------------------------------
 
 
