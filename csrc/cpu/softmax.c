@@ -273,7 +273,8 @@ ANEX_KERNEL(softmax) {
     } else if (quick && p->axes.inner % VF == 0) {
         node->scratch = 4 * (size_t)(p->axes.n * GROUP);
         anex_add_stage(node, quick_columns_work, p->axes.outer * groups_of(&p->axes),
-                       0.2 * (double)(p->axes.n * anex_min(GROUP, p->axes.inner)));
+                       0.15 * (double)(p->axes.n * anex_min(GROUP, p->axes.inner)));
+        node->stage[node->n_stages - 1].linked = true;
     } else if (anex_by_rows(&p->axes)) {
         node->scratch = 4 * (size_t)p->axes.n;
         anex_add_stage(node, rows_work, p->axes.outer, 20 + 0.6 * (double)p->axes.n);
