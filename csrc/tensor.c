@@ -93,10 +93,13 @@ bool anex_tensor_is_packed(const anex_tensor *tensor) {
 
 /* ---- copying -------------------------------------------------------------------------------- */
 
-typedef void copy_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n);
+/* `past`: the row is part of more than any cache holds, and may be written past them */
+typedef void copy_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n, bool past);
 
 #define COPY_ROW(bits)                                                                                      \
-    static void copy_row_##bits(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n) { \
+    static void copy_row_##bits(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n,   \
+                                bool past) {                                                                \
+        (void)past;                                                                                         \
         if (to_step == bits / 8 && from_step == bits / 8) {                                                 \
             memmove(to, from, (size_t)n * (bits / 8));                                                      \
             return;                                                                                         \
@@ -114,33 +117,35 @@ static bool contiguous(const char *p, int64_t step, int64_t bytes) {
     return step == bytes && (uintptr_t)p % (uintptr_t)bytes == 0;
 }
 
-static void widen_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n) {
+static void widen_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n, bool past) {
     if (contiguous(to, to_step, 4) && contiguous(from, from_step, 2)) {
-        anex_isa_find(NULL)->widen((float *)(void *)to, (const half *)(const void *)from, n);
+        const anex_isa *isa = anex_isa_find(NULL);
+        (past ? isa->widen_past : isa->widen)((float *)(void *)to, (const half *)(const void *)from, n);
         return;
     }
     half narrow[CONVERT];
     float wide[CONVERT];
     for (int64_t i = 0; i < n; i += CONVERT) {
         int64_t m = n - i < CONVERT ? n - i : CONVERT;
-        copy_row_16((char *)narrow, 2, from + i * from_step, from_step, m);
+        copy_row_16((char *)narrow, 2, from + i * from_step, from_step, m, false);
         anex_widen(wide, narrow, m);
-        copy_row_32(to + i * to_step, to_step, (const char *)wide, 4, m);
+        copy_row_32(to + i * to_step, to_step, (const char *)wide, 4, m, false);
     }
 }
 
-static void narrow_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n) {
+static void narrow_row(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n, bool past) {
     if (contiguous(to, to_step, 2) && contiguous(from, from_step, 4)) {
-        anex_isa_find(NULL)->narrow((half *)(void *)to, (const float *)(const void *)from, n);
+        const anex_isa *isa = anex_isa_find(NULL);
+        (past ? isa->narrow_past : isa->narrow)((half *)(void *)to, (const float *)(const void *)from, n);
         return;
     }
     half narrow[CONVERT];
     float wide[CONVERT];
     for (int64_t i = 0; i < n; i += CONVERT) {
         int64_t m = n - i < CONVERT ? n - i : CONVERT;
-        copy_row_32((char *)wide, 4, from + i * from_step, from_step, m);
+        copy_row_32((char *)wide, 4, from + i * from_step, from_step, m, false);
         anex_narrow(narrow, wide, m);
-        copy_row_16(to + i * to_step, to_step, (const char *)narrow, 2, m);
+        copy_row_16(to + i * to_step, to_step, (const char *)narrow, 2, m, false);
     }
 }
 
@@ -158,12 +163,13 @@ typedef struct long_run {
     char *to;
     const char *from;
     int64_t to_step, from_step;
+    bool past;
 } long_run;
 
 static void copy_chunk(void *context, int32_t worker, int64_t begin, int64_t end) {
     const long_run *r = context;
     (void)worker;
-    r->row(r->to + begin * r->to_step, r->to_step, r->from + begin * r->from_step, r->from_step, end - begin);
+    r->row(r->to + begin * r->to_step, r->to_step, r->from + begin * r->from_step, r->from_step, end - begin, r->past);
 }
 
 static void copy_run(long_run run, int64_t n) {
@@ -212,11 +218,11 @@ anex_status anex_tensor_copy(const anex_tensor *to, const anex_tensor *from, ane
     char *t = to->data;
     const char *f = from->data;
     if (axis < 0) {
-        copy_run((long_run){row, t, f, to_step, from_step}, n);
+        copy_run((long_run){row, t, f, to_step, from_step, anex_isa_past(n * to_step)}, n);
         return ANEX_OK;
     }
     for (;;) {
-        row(t, to_step, f, from_step, n);
+        row(t, to_step, f, from_step, n, false);
         int32_t i = axis;
         for (; i >= 0; i--) { /* the next row: count up like an odometer */
             t += to->strides[i], f += from->strides[i];

@@ -34,6 +34,7 @@ typedef struct anex_stage {
     anex_work *work;
     int64_t tasks;
     double cost; /* of one task in nanoseconds, roughly: small stages are not worth a thread */
+    bool linked; /* a task is quicker after the one before it: a range for each thread, and no more */
 } anex_stage;
 
 /* What a node changed since somebody asked, in all runs together: how many values, and the largest magnitude of them. */

@@ -45,7 +45,7 @@ void *anex_node_replace(anex_node *node, int32_t i, anex_dtype dtype, anex_error
 }
 
 void anex_add_stage(anex_node *node, anex_work *work, int64_t tasks, double cost) {
-    node->stage[node->n_stages++] = (anex_stage){work, tasks, cost};
+    node->stage[node->n_stages++] = (anex_stage){.work = work, .tasks = tasks, .cost = cost};
 }
 
 anex_status anex_node_fail(const anex_node *node, anex_error *error, anex_status status, const char *format, ...) {

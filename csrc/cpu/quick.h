@@ -19,10 +19,9 @@ static inline vf quick_exp2(vf x) {
     x = vf_min(vf_set(128), vf_max(vf_set(-126.75f), x)); /* infinity, and 0: k = -127 */
     vf shifted = (x - vf_set(0.5f)) + magic, k = shifted - magic, rest = x - k;
 #endif
-    vf y = vf_fma(vf_set(0x1.bb7cc4p-7f), rest, vf_set(0x1.aa13f8p-5f));
-    y = vf_fma(y, rest, vf_set(0x1.ee798ap-3f));
-    y = vf_fma(y, rest, vf_set(0x1.62d166p-1f));
-    y = vf_fma(y, rest, vf_set(0x1.00002cp+0f));
+    vf y = vf_fma(vf_set(0x1.3f96a4p-4f), rest, vf_set(0x1.cefc4cp-3f));
+    y = vf_fma(y, rest, vf_set(0x1.64444cp-1f));
+    y = vf_fma(y, rest, vf_set(0x1.fff632p-1f));
 #if defined(__AVX512DQ__)
     return _mm512_scalef_ps(y, x);
 #else

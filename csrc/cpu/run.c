@@ -57,7 +57,7 @@ void anex_node_run(const anex_node *node, int32_t workers, char *scratch, size_t
         int64_t felt = stage->cost > 0 ? (int64_t)(5000 / stage->cost) : 1;
         if (chunk < felt) chunk = felt;
         int64_t even = (stage->tasks + workers - 1) / workers;
-        if (chunk > even) chunk = even;
+        if (chunk > even || stage->linked) chunk = even;
         s.workers = 1;
         anex_team_run(workers, stage->tasks, chunk < 1 ? 1 : chunk, do_share, &s);
     }

@@ -92,77 +92,82 @@ enum { FOUR = 4 * VF };
 typedef struct quick_line {
     const half *x;
     half *y;
-    float *e; /* n floats, and the rest of four vectors: its powers */
     int64_t whole;
     vf most;
-    half rest[FOUR];
+    half rest[FOUR]; /* of x, then of y */
 } quick_line;
 
 static inline const half *four_of(const quick_line *r, int64_t i) { return i < r->whole ? r->x + i : r->rest; }
 
-static void begin_line(quick_line *r, const half *x, half *y, float *e, int64_t n) {
-    r->x = x, r->y = y, r->e = e, r->whole = n / FOUR * FOUR;
-    for (int32_t j = 0; j < FOUR; j++) r->rest[j] = r->whole + j < n ? x[r->whole + j] : 0xfc00;
+static void begin_line(quick_line *r, const half *x, half *y, int64_t n) {
+    r->x = x, r->y = y, r->whole = n / FOUR * FOUR;
+    if (r->whole < n)
+        for (int32_t j = 0; j < FOUR; j++) r->rest[j] = r->whole + j < n ? x[r->whole + j] : 0xfc00;
     vf some[4]; /* of here and there: what stands at one end may be masked */
     for (int32_t v = 0; v < 4; v++) some[v] = vf_load_half(four_of(r, v * r->whole / 4 / FOUR * FOUR) + v * VF);
     r->most = vf_max(vf_set(vf_max_of_four(some)), vf_set(LEAST_HALF));
 }
 
-/* The powers of `r` and their sum. Meanwhile, of `last`, whose powers are there, the quotients but those of its rest. */
-static inline __attribute__((always_inline)) float quick_powers(const quick_line *r, int64_t n, const quick_line *last,
-                                                                vf scale) {
-    vf sum[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
-    for (int64_t i = 0; i < n; i += FOUR) {
-        const half *from = four_of(r, i);
-        for (int32_t v = 0; v < 4; v++) {
-            vf power = powers(vf_load_half(from + v * VF), r->most);
+/* The powers of `now` into e, and their sum. Just before each is written, the quotient of the power of `last` that was
+   there, so that the arithmetic of the one row fills the time in which the other waits for memory. Either may be NULL. */
+static inline __attribute__((always_inline)) float quick_line_pass(const quick_line *now, quick_line *last, vf scale,
+                                                                   int64_t n, float *e) {
+    vf sum[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()}, quotient[4];
+    for (int64_t i = 0; i < n; i += FOUR, e += FOUR) {
+        for (int32_t v = 0; last && v < 4; v++) quotient[v] = vf_load(e + v * VF) * scale;
+        const half *from = now ? four_of(now, i) : NULL;
+        for (int32_t v = 0; now && v < 4; v++) {
+            vf power = powers(vf_load_half(from + v * VF), now->most);
             sum[v] += power;
-            vf_store(r->e + i + v * VF, power);
+            vf_store(e + v * VF, power);
         }
-        if (last && i < last->whole)
-            for (int32_t v = 0; v < 4; v++)
-                vf_store_half(last->y + i + v * VF, vf_load(last->e + i + v * VF) * scale);
+        half *to = !last ? NULL : i < last->whole ? last->y + i : last->rest;
+        for (int32_t v = 0; last && v < 4; v++) vf_store_half(to + v * VF, quotient[v]);
     }
+    if (last && last->whole < n) memcpy(last->y + last->whole, last->rest, (size_t)(n - last->whole) * sizeof *last->y);
     return vf_sum_of_four(sum);
 }
 
-static void end_line(quick_line *r, int64_t n, vf scale, bool whole) {
-    for (int64_t i = 0; whole && i < r->whole; i += VF) vf_store_half(r->y + i, vf_load(r->e + i) * scale);
-    if (n == r->whole) return;
-    for (int32_t v = 0; v < 4; v++) vf_store_half(r->rest + v * VF, vf_load(r->e + r->whole + v * VF) * scale);
-    memcpy(r->y + r->whole, r->rest, (size_t)(n - r->whole) * sizeof *r->y);
-}
-
 /* With the maximum; of a row with a NaN any will do, as its sum is one. */
-static float powers_again(quick_line *r, int64_t n) {
+static float powers_again(quick_line *r, int64_t n, float *e) {
     vf max[4];
-    for (int32_t v = 0; v < 4; v++) max[v] = vf_load_half(r->rest + v * VF);
+    for (int32_t v = 0; v < 4; v++) max[v] = r->whole < n ? vf_load_half(r->rest + v * VF) : r->most;
     for (int64_t i = 0; i < r->whole; i += FOUR)
         for (int32_t v = 0; v < 4; v++) max[v] = vf_max(max[v], vf_load_half(r->x + i + v * VF));
     r->most = vf_set(vf_max_of_four(max));
-    return quick_powers(r, n, NULL, r->most);
+    return quick_line_pass(r, NULL, vf_zero(), n, e);
 }
 
-/* Each row's quotients with the next row's powers: the one waits for loads and stores, the other for the arithmetic. */
 static void quick_rows_work(const anex_node *node, const anex_slice *slice) {
     const anex_panels *p = node->state;
-    int64_t n = p->axes.n, room = n + FOUR;
-    quick_line lines[2];
+    const int64_t n = p->axes.n;
+    const half *x = node->in[0]->data;
+    half *y = node->out[0]->data;
+    float *e = slice->scratch;
+    quick_line lines[3]; /* the last one, this, and the next, whose first look at memory is early */
     vf scale = vf_zero();
-    for (int64_t row = slice->begin; row < slice->end; row++) {
-        quick_line *r = &lines[row % 2], *last = row > slice->begin ? &lines[1 - row % 2] : NULL;
-        begin_line(r, (const half *)node->in[0]->data + row * n, (half *)node->out[0]->data + row * n,
-                   (float *)slice->scratch + row % 2 * room, n);
-        float sum = last ? quick_powers(r, n, last, scale) : quick_powers(r, n, NULL, scale);
-        if (last) end_line(last, n, scale, false);
-        if (!(sum + 1 / sum < TOO_GREAT)) sum = powers_again(r, n);
+    int64_t row = slice->begin;
+    if (row < slice->end) begin_line(&lines[row % 3], x + row * n, y + row * n, n);
+    for (; row < slice->end; row++) {
+        quick_line *now = &lines[row % 3], *last = row > slice->begin ? &lines[(row + 2) % 3] : NULL;
+        if (row + 1 < slice->end) begin_line(&lines[(row + 1) % 3], x + (row + 1) * n, y + (row + 1) * n, n);
+        float sum = last ? quick_line_pass(now, last, scale, n, e) : quick_line_pass(now, NULL, scale, n, e);
+        if (!(sum + 1 / sum < TOO_GREAT)) sum = powers_again(now, n, e);
         scale = vf_set(1 / sum);
     }
-    if (slice->end > slice->begin) end_line(&lines[(slice->end - 1) % 2], n, scale, true);
+    if (slice->begin < slice->end) quick_line_pass(NULL, &lines[(row + 2) % 3], scale, n, e);
 }
 
-/* x and y [n, w], rows `step` apart, w <= GROUP: max and sum of every column stay in registers */
-enum { GROUP = 8 * VF, AHEAD = 16 };
+/* Columns [n, GROUP] at a time, or one vector of them: each one's maximum and sum stay in registers. */
+enum { VECTORS = 4, GROUP = VECTORS * VF };
+
+typedef struct quick_group {
+    const half *x;
+    half *y;
+    int64_t n, step; /* rows, and from one to the next */
+    vf most[VECTORS], sum[VECTORS];
+} quick_group;
+
 static inline __attribute__((always_inline)) void fetch_row(const int32_t vectors, const half *row, const bool writes) {
     for (int32_t v = 0; v < vectors; v += 32 / VF)
         if (writes)
@@ -171,41 +176,56 @@ static inline __attribute__((always_inline)) void fetch_row(const int32_t vector
             __builtin_prefetch(row + v * VF);
 }
 
-static inline __attribute__((always_inline)) void column_powers(const int32_t vectors, const half *x, int64_t n,
-                                                                int64_t step, const vf *max, vf *sum, float *e) {
-    for (int32_t v = 0; v < vectors; v++) sum[v] = vf_zero();
-    for (int64_t i = 0; i < n; i++) {
-        fetch_row(vectors, x + anex_min(i + AHEAD, n - 1) * step, false);
-        for (int32_t v = 0; v < vectors; v++) {
-            vf power = powers(vf_load_half(x + i * step + v * VF), max[v]);
+/* As of rows: powers of `now` and its sums, quotients of `last`, whose sums are inverse; either may be NULL. */
+static inline __attribute__((always_inline)) void quick_group_pass(const int32_t vectors, quick_group *now,
+                                                                   const quick_group *last, float *e) {
+    enum { AHEAD = 8 };
+    const int64_t n = now ? now->n : last->n, step = now ? now->step : last->step;
+    vf sum[VECTORS], most[VECTORS], scale[VECTORS], quotient[VECTORS];
+    for (int32_t v = 0; v < vectors; v++) {
+        sum[v] = vf_zero();
+        if (now) most[v] = now->most[v];
+        if (last) scale[v] = last->sum[v];
+    }
+    for (int64_t i = 0; i < n; i++, e += vectors * VF) {
+        const int64_t later = anex_min(i + AHEAD, n - 1) * step;
+        if (last) fetch_row(vectors, last->y + later, true);
+        if (now) fetch_row(vectors, now->x + later, false);
+        for (int32_t v = 0; last && v < vectors; v++) quotient[v] = vf_load(e + v * VF) * scale[v];
+        for (int32_t v = 0; now && v < vectors; v++) {
+            vf power = powers(vf_load_half(now->x + i * step + v * VF), most[v]);
             sum[v] += power;
-            vf_store(e + (i * vectors + v) * VF, power);
+            vf_store(e + v * VF, power);
         }
+        for (int32_t v = 0; last && v < vectors; v++) vf_store_half(last->y + i * step + v * VF, quotient[v]);
+    }
+    for (int32_t v = 0; now && v < vectors; v++) now->sum[v] = sum[v];
+}
+
+/* The greatest of `least` and of so many rows, here and there */
+static inline __attribute__((always_inline)) void most_of_rows(const int32_t vectors, quick_group *g, int64_t rows,
+                                                               const float least) {
+    for (int32_t v = 0; v < vectors; v++) g->most[v] = vf_set(least);
+    for (int64_t i = 0; i < rows; i++) {
+        const half *row = g->x + (rows < g->n ? i * (g->n - 1) / (rows - 1) : i) * g->step;
+        for (int32_t v = 0; v < vectors; v++) g->most[v] = vf_max(g->most[v], vf_load_half(row + v * VF));
     }
 }
 
-static inline __attribute__((always_inline)) void quick_columns(const int32_t vectors, const half *x, half *y,
-                                                                int64_t n, int64_t step, float *e) {
-    vf max[8], sum[8];
-    for (int32_t v = 0; v < vectors; v++) max[v] = vf_set(LEAST_HALF);
-    for (int64_t i = 0; i < 4; i++)
-        for (int32_t v = 0; v < vectors; v++)
-            max[v] = vf_max(max[v], vf_load_half(x + i * (n - 1) / 3 * step + v * VF));
-    column_powers(vectors, x, n, step, max, sum, e);
+static inline __attribute__((always_inline)) void quick_columns(const int32_t vectors, quick_group *now,
+                                                                const quick_group *last, float *e) {
+    most_of_rows(vectors, now, anex_min(4, now->n), LEAST_HALF);
+    if (last)
+        quick_group_pass(vectors, now, last, e);
+    else
+        quick_group_pass(vectors, now, NULL, e);
     vf total[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
-    for (int32_t v = 0; v < vectors; v++) total[v % 4] += sum[v] + vf_set(1) / sum[v];
+    for (int32_t v = 0; v < vectors; v++) total[v % 4] += now->sum[v] + vf_set(1) / now->sum[v];
     if (!(vf_sum_of_four(total) < TOO_GREAT)) {
-        for (int32_t v = 0; v < vectors; v++) max[v] = vf_set(-INFINITY);
-        for (int64_t i = 0; i < n; i++)
-            for (int32_t v = 0; v < vectors; v++) max[v] = vf_max(max[v], vf_load_half(x + i * step + v * VF));
-        column_powers(vectors, x, n, step, max, sum, e);
+        most_of_rows(vectors, now, now->n, -INFINITY);
+        quick_group_pass(vectors, now, NULL, e);
     }
-    for (int32_t v = 0; v < vectors; v++) sum[v] = vf_set(1) / sum[v];
-    for (int64_t i = 0; i < n; i++) {
-        fetch_row(vectors, y + anex_min(i + AHEAD, n - 1) * step, true);
-        for (int32_t v = 0; v < vectors; v++)
-            vf_store_half(y + i * step + v * VF, vf_load(e + (i * vectors + v) * VF) * sum[v]);
-    }
+    for (int32_t v = 0; v < vectors; v++) now->sum[v] = vf_set(1) / now->sum[v];
 }
 
 /* task: GROUP columns, or what is left of them */
@@ -213,16 +233,25 @@ static int64_t groups_of(const anex_axes *a) { return (a->inner + GROUP - 1) / G
 static void quick_columns_work(const anex_node *node, const anex_slice *slice) {
     const anex_panels *p = node->state;
     const anex_axes *a = &p->axes;
+    quick_group groups[2], *last = NULL; /* `last`: all but its quotients is done */
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t column = task % groups_of(a) * GROUP, at = task / groups_of(a) * a->n * a->inner + column;
-        const half *x = (const half *)node->in[0]->data + at;
-        half *y = (half *)node->out[0]->data + at;
         int64_t left = anex_min(GROUP, a->inner - column);
-        if (left == GROUP)
-            quick_columns(8, x, y, a->n, a->inner, slice->scratch);
-        else
-            for (; left > 0; left -= VF, x += VF, y += VF) quick_columns(1, x, y, a->n, a->inner, slice->scratch);
+        quick_group *now = &groups[task % 2];
+        *now = (quick_group){.n = a->n, .step = a->inner};
+        now->x = (const half *)node->in[0]->data + at, now->y = (half *)node->out[0]->data + at;
+        if (left == GROUP) {
+            quick_columns(VECTORS, now, last, slice->scratch);
+            last = now;
+            continue;
+        }
+        if (last) quick_group_pass(VECTORS, NULL, last, slice->scratch);
+        for (last = NULL; left > 0; left -= VF, now->x += VF, now->y += VF) {
+            quick_columns(1, now, NULL, slice->scratch);
+            quick_group_pass(1, NULL, now, slice->scratch);
+        }
     }
+    if (last) quick_group_pass(VECTORS, NULL, last, slice->scratch);
 }
 
 /* ---- planning ------------------------------------------------------------------------------- */
@@ -239,12 +268,13 @@ ANEX_KERNEL(softmax) {
     *p = ANEX_LOCAL(panels_of)(ANEX_LOCAL(axes_along)(x, axis));
     bool quick = !node->strict && x->dtype == ANEX_F16;
     if (quick && anex_by_rows(&p->axes)) {
-        node->scratch = 8 * (size_t)(p->axes.n + FOUR);
-        anex_add_stage(node, quick_rows_work, p->axes.outer, 20 + 0.2 * (double)p->axes.n);
+        node->scratch = 4 * (size_t)(p->axes.n + FOUR);
+        anex_add_stage(node, quick_rows_work, p->axes.outer, 20 + 0.15 * (double)p->axes.n);
     } else if (quick && p->axes.inner % VF == 0) {
         node->scratch = 4 * (size_t)(p->axes.n * GROUP);
         anex_add_stage(node, quick_columns_work, p->axes.outer * groups_of(&p->axes),
-                       0.2 * (double)(p->axes.n * anex_min(GROUP, p->axes.inner)));
+                       0.15 * (double)(p->axes.n * anex_min(GROUP, p->axes.inner)));
+        node->stage[node->n_stages - 1].linked = true;
     } else if (anex_by_rows(&p->axes)) {
         node->scratch = 4 * (size_t)p->axes.n;
         anex_add_stage(node, rows_work, p->axes.outer, 20 + 0.6 * (double)p->axes.n);

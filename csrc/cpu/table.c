@@ -12,11 +12,14 @@ static anex_kernel *const kernels[] = {
 };
 
 int64_t ANEX_LOCAL(multiply_add)(int64_t rounds, float *sink); /* peak.c */
+void ANEX_LOCAL(widen_past)(float *y, const half *x, int64_t n); /* convert.c */
+void ANEX_LOCAL(narrow_past)(half *y, const float *x, int64_t n);
 
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
 #define TABLE(name, dot)                                                                                        \
-    {name, kernels, anex_widen, anex_narrow, ANEX_LOCAL(multiply_add), ANEX_LOCAL(update), ANEX_LOCAL(squares), dot}
+    {name, kernels, anex_widen, anex_narrow, ANEX_LOCAL(widen_past), ANEX_LOCAL(narrow_past),                   \
+     ANEX_LOCAL(multiply_add), ANEX_LOCAL(update), ANEX_LOCAL(squares), dot}
 extern const anex_isa ANEX_LOCAL(isa);
 const anex_isa ANEX_LOCAL(isa) = TABLE(TEXT(ANEX_ISA), false);
 #if defined(__AVX2__)
