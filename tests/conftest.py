@@ -23,6 +23,7 @@ os.environ["ANEX_HOME"] = f"{_temporary.name}/answers"
 if "ANEX_ANE_FRAMEWORK" not in os.environ and shutil.which(build.COMPILER):
     os.environ["ANEX_ANE_FRAMEWORK"] = str(build.build())
 
+import lean
 import numpy as np
 import pytest
 import refused
@@ -37,6 +38,12 @@ LONG = (
     "plain_wheel", "distributed", "torch_training", "dash_command", "stories_parallel", "minilm", "ane_call", "tensor",
     "calibration", "source", "models", "models_more", "batch_inference",
 )  # fmt: skip
+
+
+def pytest_configure(config):
+    """What tests start imports coremltools in a quarter of the time. pytest's own workers are none of these."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        os.environ["PYTHONPATH"] = lean.path(os.environ.get("PYTHONPATH"))
 
 
 def pytest_collection_modifyitems(items):
