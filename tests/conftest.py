@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 
 from fake_ane import build, control
 
@@ -22,12 +23,37 @@ os.environ["ANEX_HOME"] = f"{_temporary.name}/answers"
 if "ANEX_ANE_FRAMEWORK" not in os.environ and shutil.which(build.COMPILER):
     os.environ["ANEX_ANE_FRAMEWORK"] = str(build.build())
 
+import lean
 import numpy as np
 import pytest
 import refused
 from mil_facts import sample
 
 from anex import UnsupportedError, _native, devices, store
+
+#: Files whose time is not in the number of their tests, the longest first. Begun last, such a one would keep one worker
+#: busy when the others have nothing left. Those that build wait for each other: other files stand between them.
+LONG = (
+    "macos_wheel", "gpt2", "program", "ane_never", "arm64", "soak", "dash_runs", "ane_isolate", "bench_all", "selftest",
+    "plain_wheel", "distributed", "torch_training", "dash_command", "stories_parallel", "minilm", "ane_call", "tensor",
+    "calibration", "source", "models", "models_more", "batch_inference",
+)  # fmt: skip
+
+
+def pytest_configure(config):
+    """What tests start imports coremltools in a quarter of the time. pytest's own workers are none of these."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        os.environ["PYTHONPATH"] = lean.path(os.environ.get("PYTHONPATH"))
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, then those of many tests: ``--dist loadfile`` hands them out in this order."""
+    tests, places = Counter(item.path for item in items), {name: place for place, name in enumerate(LONG)}
+
+    def turn(item):
+        return places.get(item.path.stem.removeprefix("test_"), len(LONG)), -tests[item.path], str(item.path)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(autouse=True)

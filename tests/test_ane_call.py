@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lean
 import pytest
 from fake_ane import build
 from fake_ane import control as fake_ane
@@ -39,7 +40,7 @@ def found(tmp_path_factory):
             **fake_ane.environment(),
             "LD_PRELOAD": str(library),
             "PYTHONMALLOC": "malloc",
-            "PYTHONPATH": f"{HERE.parent}:{HERE}",
+            "PYTHONPATH": lean.path(HERE.parent, HERE),
         },
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import lean
 import numpy as np
 import pytest
 from ane_native import Failure, Memory, call, native, scaled
@@ -28,7 +29,7 @@ def opened():
 def elsewhere(script, *arguments, **environment):
     """What a process of its own prints."""
     tests = Path(__file__).parent
-    environment = {"PYTHONPATH": f"{tests.parent}:{tests}", fake.VARIABLE: str(fake.path()), **environment}
+    environment = {"PYTHONPATH": lean.path(tests.parent, tests), fake.VARIABLE: str(fake.path()), **environment}
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import lean
 import numpy as np
 import pytest
 from ane_native import (
@@ -284,7 +285,7 @@ print(json.dumps({**found, "open": native.anex_ane_is_open(), "surface": memory.
 
 def elsewhere(environment):
     tests = Path(__file__).parent
-    paths = {"PYTHONPATH": f"{tests.parent}:{tests}"}
+    paths = {"PYTHONPATH": lean.path(tests.parent, tests)}
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE], env={**environment, **paths}, capture_output=True, text=True, timeout=120
     )

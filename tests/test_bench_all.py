@@ -9,6 +9,7 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import lean
 import pytest
 from click.testing import CliRunner
 from needs_ane import needs_ane
@@ -163,7 +164,7 @@ main(["bench", "all", "--quick", "--device", device, "--out", where, *sum((["--n
 
 @pytest.mark.parametrize("kind", ["call", "swallowed", pytest.param("child", marks=needs_ane)])
 def test_ctrl_c_in_a_native_call_in_a_child_process_or_swallowed_leaves_a_whole_report(tmp_path, kind):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+    environment = {**os.environ, "PYTHONPATH": lean.path(ROOT, ROOT / "tests")}
     done = subprocess.run([sys.executable, "-c", INTERRUPTED, str(tmp_path), kind], env=environment,
                           capture_output=True, text=True, timeout=120)  # fmt: skip
     assert done.returncode == 1, done.stderr

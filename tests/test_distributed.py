@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import distributed_case as case
+import lean
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ def found(request, tmp_path_factory):
     if request.param == "mpi":
         started = case.start("mpirun", 4, folder, case.__file__, "check", folder)
     else:
-        env = {**os.environ, "PYTHONPATH": str(case.ROOT), "OMP_NUM_THREADS": "1"}
+        env = {**os.environ, "PYTHONPATH": lean.path(case.ROOT), "OMP_NUM_THREADS": "1"}
         line = [sys.executable, case.__file__, "fork", "2", str(folder)]
         started = subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out, err = started.communicate(timeout=500)
@@ -187,6 +188,6 @@ def test_a_missing_library_is_an_error_that_says_what_to_install(backend, module
 
 def test_another_mpi_s_mpirun_is_noticed():
     code = "import anex; anex.distributed.join()"
-    env = {**os.environ, "PYTHONPATH": str(case.ROOT), "OMPI_COMM_WORLD_SIZE": "2"}
+    env = {**os.environ, "PYTHONPATH": lean.path(case.ROOT), "OMPI_COMM_WORLD_SIZE": "2"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert "WorkerError: mpirun started 2 processes and mpi4py sees 1: mpirun is of another MPI than" in done.stderr

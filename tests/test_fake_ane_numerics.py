@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lean
 import numpy as np
 import pytest
 from coremltools.converters.mil.mil.input_type import TupleInputType
@@ -189,7 +190,7 @@ def test_a_wrong_weight_file_is_refused(parse, files, offset, sentence):
 def test_mutated_programs_trouble_no_sanitizer():
     """In a process of its own, with the evaluator's files under AddressSanitizer and UBSan."""
     library = build_interpreter.build(build_interpreter.SANITIZE)
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    environment = {**os.environ, "PYTHONPATH": lean.path(HERE.parent)}
     if not build.EXTRA:  # else these tests run under a sanitizer, whose runtime is loaded
         ask = [["gcc", f"-print-file-name={name}"] for name in ("libasan.so", "libubsan.so")]
         runtimes = [subprocess.run(each, capture_output=True, text=True, check=True).stdout.strip() for each in ask]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import gpt2_case
+import lean
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from gpt2_sampling import Sampler
 from gpt2_weights import Weights
 from transformers import GPT2Config, GPT2LMHeadModel
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": lean.path(ROOT)}
 pytestmark = [pytest.mark.xdist_group("gpt2"), pytest.mark.filterwarnings("ignore::anex.AneWarning")]
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import lean
 import numpy as np
 import pytest
 import torch
@@ -277,7 +278,7 @@ print(program.device, np.array_equal(program(X, Y)[0], X + Y))
 
 def test_without_an_ane_it_is_refused_with_the_reason_and_the_way_out_and_a_fallback_takes_over():
     environment = {name: value for name, value in os.environ.items() if name != "ANEX_ANE_FRAMEWORK"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    environment["PYTHONPATH"] = lean.path(*sys.path)
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_AN_ANE], env=environment, capture_output=True, text=True, check=True
     )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import fake_ane
+import lean
 import numpy as np
 import pytest
 
@@ -155,7 +156,7 @@ print(json.dumps(worker.plain({
 def faults():
     """Cases run while the stand-in is faulty, by fault."""
     environment = fake_ane.environment()
-    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    environment["PYTHONPATH"] = lean.path(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import lean
 import pytest
 from needs_ane import needs_ane
 
@@ -19,7 +20,7 @@ TESTS = Path(__file__).parent
 def soak(*arguments):
     """What it prints; nothing may stay in the temporary directory."""
     with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "TMPDIR": folder, "TEMP": folder}
+        env = {**os.environ, "PYTHONPATH": lean.path(TESTS.parent, TESTS), "TMPDIR": folder, "TEMP": folder}
         command = [sys.executable, "-m", "soak", *arguments]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lean
 import numpy as np
 import pytest
 import stories_case
@@ -61,7 +62,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bits(learned, tmp_path):
     options = ("--accum", "2", "--weight-decay", "0.1", "--save-every", "2")
     line = [sys.executable, "-m", "anex", "train", "stories110m", "--steps", "1000000"]
     line += command(folder, *options, "--ckpt", str(path))
-    process = subprocess.Popen(line, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    process = subprocess.Popen(line, cwd=ROOT, env={**os.environ, "PYTHONPATH": lean.path(ROOT)},
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
     seen = {}
     for record in map(json.loads, process.stderr):
@@ -134,7 +135,7 @@ def test_a_run_that_is_killed_while_it_writes_its_second_checkpoint_has_a_whole_
     path = tmp_path / "c.safetensors"
     options = command(learned[0], *CHECKPOINTS, "--ckpt", str(path), "--steps", "1000000")
     done = subprocess.run([sys.executable, "-c", KILLED, moment, *options], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+                          env={**os.environ, "PYTHONPATH": lean.path(ROOT)})  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert Checkpoint.load(path).run["step"] == kept
     run(*command(learned[0], "--resume", "--ckpt", str(path), "--steps", "12"))

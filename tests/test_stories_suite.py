@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import lean
 import numpy as np
 import pytest
 import stories_case
@@ -54,7 +55,9 @@ def test_a_training_takes_model_and_data_of_the_environment(tmp_path, monkeypatc
 
 def test_the_command_runs_the_example_with_its_flags(tmp_path):
     line = [sys.executable, "-m", "anex", "train", "stories110m", "--tiny", "--steps", "2", "--ckpt", "c.safetensors"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=True)
+    done = subprocess.run(
+        line, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": lean.path(ROOT)}, check=True
+    )
     assert "Total steps:     2" in done.stdout
     assert [json.loads(record)["type"] for record in done.stderr.splitlines()][:3] == ["step", "batch", "perf"]
     assert (tmp_path / "c.safetensors").exists()

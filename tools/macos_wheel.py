@@ -52,13 +52,13 @@ def environment() -> dict[str, str]:
     }
 
 
-def build(folder: Path) -> Path:
-    """The wheel, in ``folder``."""
+def build(folder: Path, flags: str = "") -> Path:
+    """The wheel, in ``folder``; ``flags`` go to the compiler after those of a release."""
     write_libsystem()
     platform = f"macosx_{MINIMUM_OS.replace('.', '_')}_arm64"
     command = ["setup.py", "--quiet", "build", "--build-base", str(WORK)]
     command += ["bdist_wheel", "--plat-name", platform, "--dist-dir", str(folder)]
-    subprocess.run([sys.executable, *command], cwd=ROOT, env=environment(), check=True)
+    subprocess.run([sys.executable, *command], cwd=ROOT, env={**environment(), "ANEX_CFLAGS": flags}, check=True)
     tag = f"cp{sysconfig.get_config_var('py_version_nodot')}"
     return max(folder.glob(f"anex-*-{tag}-*-{platform}.whl"), key=lambda path: path.stat().st_mtime)
 

@@ -7,12 +7,9 @@
 
 enum { ANEX_INDEX_BLOCK = 256 };
 
-/* row[i] = element first + i * step of `indices`, i < n <= ANEX_INDEX_BLOCK, for an axis of `size`.
-   Negative ones count from the end. What is still outside is a fault when `validate` says so (and then
-   negative ones are, too); otherwise it is moved to the nearest end: MIL leaves it undefined but safe. */
-static inline void anex_resolve(const anex_node *node, const anex_slice *slice, int64_t *restrict row,
-                                const anex_tensor *indices, int64_t first, int64_t step, int64_t n, int64_t size,
-                                bool validate) {
+/* row[i] = element first + i * step of `indices`, i < n <= ANEX_INDEX_BLOCK */
+static inline void anex_read_indices(int64_t *restrict row, const anex_tensor *indices, int64_t first, int64_t step,
+                                     int64_t n) {
     switch (indices->dtype) {
 #define ANEX_READ(dtype, type)                                                                         \
     case dtype:                                                                                        \
@@ -28,12 +25,25 @@ static inline void anex_resolve(const anex_node *node, const anex_slice *slice, 
     default: /* refused by anex_check_indices */
         for (int64_t i = 0; i < n; i++) row[i] = 0;
     }
-    if (validate)
-        for (int64_t i = 0; i < n; i++)
-            if (row[i] < 0 || row[i] >= size) {
-                anex_fault_set(slice, node, "index %lld is outside 0 to %lld", (long long)row[i], (long long)size - 1);
-                break;
-            }
+}
+
+/* `validate_indices`: an index outside is a fault, and so is a negative one */
+static inline void anex_validate(const anex_node *node, const anex_slice *slice, const int64_t *row, int64_t n,
+                                 int64_t size) {
+    for (int64_t i = 0; i < n; i++)
+        if (row[i] < 0 || row[i] >= size) {
+            anex_fault_set(slice, node, "index %lld is outside 0 to %lld", (long long)row[i], (long long)size - 1);
+            break;
+        }
+}
+
+/* As anex_read_indices, for an axis of `size` that is read: every row is inside. Negative ones count from the
+   end; what is still outside is moved to the nearest end: MIL leaves it undefined but safe. */
+static inline void anex_resolve(const anex_node *node, const anex_slice *slice, int64_t *restrict row,
+                                const anex_tensor *indices, int64_t first, int64_t step, int64_t n, int64_t size,
+                                bool validate) {
+    anex_read_indices(row, indices, first, step, n);
+    if (validate) anex_validate(node, slice, row, n, size);
     for (int64_t i = 0; i < n; i++) {
         int64_t r = row[i] + (row[i] < 0 ? size : 0);
         r = r < 0 ? 0 : r;

@@ -1,12 +1,13 @@
 /* Combining rows or elements into a tensor at indices. One task owns a block of the result and goes
    through all updates in order, so each element is combined in the order of the updates, whatever
-   the number of threads. float16 is combined in float and rounded once. */
+   the number of threads. float16 is combined in float and rounded once. An update whose index is outside
+   changes nothing: MIL leaves it undefined, and no element is written that was not named. */
 #include "../half.h"
 #include "index.h"
 
 #include <string.h>
 
-enum { BLOCK = ANEX_INDEX_BLOCK, COLUMNS = 1024 };
+enum { BLOCK = ANEX_INDEX_BLOCK, COLUMNS = 1024, NOWHERE = -1 };
 
 typedef enum mode { ADD, DIV, MAX, MIN, MUL, SUB, UPDATE } mode;
 
@@ -17,6 +18,7 @@ typedef struct scatter {
     int32_t depth;
     mode mode;
     bool validate, elements; /* elements: indices [outer, count, inner] instead of [count, depth] */
+    bool from_end;           /* negative indices count from the end */
 } scatter;
 
 /* ---- combining ------------------------------------------------------------------------------------ */
@@ -66,37 +68,53 @@ static void combine(const scatter *s, anex_dtype dtype, size_t item, char *y, co
 
 /* ---- the work ------------------------------------------------------------------------------------- */
 
+/* row[i] = where update i goes along an axis of `size`, NOWHERE if its index is outside */
+static void resolve(const scatter *s, const anex_node *node, const anex_slice *slice, int64_t *restrict row,
+                    int64_t first, int64_t step, int64_t n, int64_t size) {
+    enum { DATA, INDICES };
+    anex_read_indices(row, node->in[INDICES], first, step, n);
+    if (s->validate) anex_validate(node, slice, row, n, size);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t r = row[i] + (s->from_end && row[i] < 0 ? size : 0);
+        row[i] = r < 0 || r >= size ? NOWHERE : r;
+    }
+}
+
 static void scatter_rows(const scatter *s, const anex_node *node, const anex_slice *slice, char *y, const char *updates,
                          int64_t width, int64_t y_item) {
-    enum { DATA, INDICES };
+    enum { DATA };
     const size_t item = anex_itemsize(node->in[DATA]);
     int64_t row[BLOCK], part[BLOCK];
     for (int64_t at = 0; at < s->count; at += BLOCK) {
         int64_t n = anex_min(BLOCK, s->count - at);
         memset(row, 0, sizeof row);
         for (int32_t k = 0; k < s->depth; k++) {
-            anex_resolve(node, slice, part, node->in[INDICES], at * s->depth + k, s->depth, n, s->size[k], s->validate);
-            for (int64_t i = 0; i < n; i++) row[i] += part[i] * s->step[k];
+            resolve(s, node, slice, part, at * s->depth + k, s->depth, n, s->size[k]);
+            for (int64_t i = 0; i < n; i++)
+                row[i] = row[i] == NOWHERE || part[i] == NOWHERE ? NOWHERE : row[i] + part[i] * s->step[k];
         }
         for (int64_t i = 0; i < n; i++)
-            combine(s, node->in[DATA]->dtype, item, y + row[i] * s->inner * y_item,
-                    updates + (at + i) * s->inner * (int64_t)item, width, slice->scratch);
+            if (row[i] != NOWHERE)
+                combine(s, node->in[DATA]->dtype, item, y + row[i] * s->inner * y_item,
+                        updates + (at + i) * s->inner * (int64_t)item, width, slice->scratch);
     }
 }
 
 static void scatter_elements(const scatter *s, const anex_node *node, const anex_slice *slice, char *y,
                              const char *updates, int64_t first, int64_t width, int64_t y_item) {
-    enum { DATA, INDICES };
+    enum { DATA };
     const size_t item = anex_itemsize(node->in[DATA]);
     float *wide = slice->scratch; /* one element of update */
     int64_t row[BLOCK];
     for (int64_t k = 0; k < s->count; k++)
         for (int64_t at = 0; at < width; at += BLOCK) {
             int64_t n = anex_min(BLOCK, width - at);
-            anex_resolve(node, slice, row, node->in[INDICES], first + k * s->inner + at, 1, n, s->rows, s->validate);
-            for (int64_t i = 0; i < n; i++)
+            resolve(s, node, slice, row, first + k * s->inner + at, 1, n, s->rows);
+            for (int64_t i = 0; i < n; i++) {
+                if (row[i] == NOWHERE) continue;
                 combine(s, node->in[DATA]->dtype, item, y + (row[i] * s->inner + at + i) * y_item,
                         updates + (k * s->inner + at + i) * (int64_t)item, 1, wide);
+            }
         }
 }
 
@@ -161,6 +179,7 @@ static anex_status plan_scatter(anex_node *node, anex_error *error, int32_t axis
     s->inner = anex_span(data, axis + depth, data->rank);
     s->count = elements ? indices->shape[axis] : anex_tensor_size(indices) / depth;
     s->depth = depth, s->mode = (mode)m, s->elements = elements, s->validate = anex_int(validate, 0);
+    s->from_end = !validate; /* the input came with iOS17, which calls negative indices out of bounds */
     for (int32_t k = 0; k < depth; k++) {
         s->size[k] = data->shape[axis + k];
         s->step[k] = anex_span(data, axis + k + 1, axis + depth);

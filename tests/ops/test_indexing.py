@@ -315,13 +315,46 @@ def test_scatter_adds_gradients_of_embeddings_in_order_and_in_float(rng):
     np.testing.assert_allclose(found, expected.numpy().astype("float16"), rtol=2e-3, atol=1e-3)
 
 
-def test_scatter_stays_inside_or_reports(rng):
-    data, updates, indices = numbers(rng, (4,)), numbers(rng, (2,)), np.array([-1, 99], "int32")
-    (found,) = run("scatter", data=data, indices=indices, updates=updates, mode="update")
-    np.testing.assert_array_equal(found[:3], data[:3])
-    for op, rows in (("scatter", indices), ("scatter_nd", indices[:, None]), ("scatter_along_axis", indices)):
-        with pytest.raises(anex.Error, match="is outside 0 to 3"):
-            run(op, data=data, indices=rows, updates=updates, validate_indices=True)
+SCATTERS = {
+    "scatter": lambda rows: rows,
+    "scatter_nd": lambda rows: rows[:, None],
+    "scatter_along_axis": lambda rows: rows,
+}
+
+
+@pytest.mark.parametrize("mode", ["update", "add"])
+@pytest.mark.parametrize("op", SCATTERS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int32"])
+def test_a_scatter_drops_updates_whose_index_is_outside(rng, op, mode, dtype):
+    data, updates = rng.integers(-9, 9, 4).astype(dtype), rng.integers(1, 9, 5).astype(dtype)
+    rows = np.array([-1, 99, 2, 4, -(2**31)], "int32")  # iOS17: "negative values are considered out-of-bound"
+    expected = data.copy()
+    combine(mode, expected, [2], updates[2])
+    (found,) = run(op, data=data, indices=SCATTERS[op](rows), updates=updates, mode=mode)
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(anex.Error, match="index -1 is outside 0 to 3"):
+        run(op, data=data, indices=SCATTERS[op](rows), updates=updates, mode=mode, validate_indices=True)
+
+
+@pytest.mark.parametrize("op", SCATTERS)
+def test_before_ios17_a_scatter_counts_negative_indices_from_the_end(rng, op):
+    data, updates = numbers(rng, (4,)), numbers(rng, (4,))
+    rows = np.array([-1, -4, -5, 4], "int32")
+    expected = data.copy()
+    expected[[-1, -4]] = updates[:2]
+    (found,) = run(op, data=data, indices=SCATTERS[op](rows), updates=updates, mode="update", opset="iOS16")
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_scatter_nd_drops_a_slice_when_one_of_its_indices_is_outside(rng):
+    data, updates = numbers(rng, (3, 4, 5)), numbers(rng, (4, 5))
+    indices = np.array(
+        [[0, 4], [3, 0], [2, 3], [-1, 1]], "int32"
+    )  # the first would be another row's if they were added up
+    expected = data.copy()
+    expected[2, 3] += updates[2]
+    (found,) = run("scatter_nd", data=data, indices=indices, updates=updates, mode="add")
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.cpu_engine
