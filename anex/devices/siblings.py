@@ -24,7 +24,8 @@ ENDS = ELEMENTWISE | {"quantize"}  # what may run as part of a product
 def joined(ops: Sequence[Node], outputs: Sequence[Var]) -> list[Node]:
     """``ops`` with one product and one split, where the first of its siblings stood, in place of each group of them.
 
-    Those stay apart whose results are returned, that have an op behind them which runs as part of its product, or whose matrices nobody can write: programs share these where they are.
+    Those stay apart whose results are returned, that have an op behind them which runs as part of its product, or
+    whose matrices nobody can write: programs share these where they are.
     """
     taken = {*outputs}
     taken |= {var for op in ops if op.op_type in ENDS for var in op.inputs.values() if hasattr(var, "sym_type")}
