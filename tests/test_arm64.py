@@ -23,7 +23,7 @@ EVERY = 11  # of the op suite's tests, one in so many is recorded
 # The sums of these are long, and in fast plans their order is that of the register tile: machines differ in it. Others
 # have a shorter way to a float16 (csrc/cpu/quick.h), which every machine goes with instructions of its own.
 DIFFER = {
-    "anex_linear_codes", "conv", "conv_transpose", "einsum", "gelu", "gru", "instance_norm", "l2_norm", "layer_norm",
+    "anex_attention", "anex_linear_codes", "conv", "conv_transpose", "einsum", "gelu", "gru", "instance_norm", "l2_norm", "layer_norm",
     "linear", "lstm", "matmul", "rnn", "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
 }  # fmt: skip
 
