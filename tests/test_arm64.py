@@ -27,9 +27,10 @@ EVERY = 11  # of the op suite's tests, one in so many is recorded
 
 # The sums of these are long, and in fast plans their order is that of the register tile: machines differ in it. Others
 # have a shorter way to a float16 (csrc/cpu/quick.h), which every machine goes with instructions of its own.
-DIFFER = {
-    "anex_linear_codes", "conv", "conv_transpose", "einsum", "gelu", "gru", "instance_norm", "l2_norm", "layer_norm",
-    "linear", "lstm", "matmul", "rnn", "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
+ONLY_FAST = {"anex_attention", "anex_linear_codes"}  # which strict plans do not have
+DIFFER = ONLY_FAST | {
+    "conv", "conv_transpose", "einsum", "gelu", "gru", "instance_norm", "l2_norm", "layer_norm", "linear", "lstm",
+    "matmul", "rnn", "scaled_dot_product_attention", "sigmoid", "silu", "softmax",
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def recorded(request, tmp_path_factory):
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests")}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    differ = DIFFER if request.param == "fast" else {"anex_linear_codes"}  # which only fast plans have
+    differ = DIFFER if request.param == "fast" else ONLY_FAST
     return folder / "records", pickle.loads((folder / "results").read_bytes()), differ
 
 

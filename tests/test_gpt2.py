@@ -179,7 +179,8 @@ def test_logits_of_quantised_weights_are_those_of_what_the_codes_stand_for(learn
 
 
 @pytest.mark.memory
-def test_a_run_of_124m_takes_less_than_a_third_more_than_weights_and_cache(converted_124m):
+@pytest.mark.parametrize("bits", [32, 16])
+def test_a_run_of_124m_takes_less_than_a_third_more_than_weights_and_cache(converted_124m, bits):
     """The whole process of the command, with Python, coremltools and all: the system's peak of its resident pages.
 
     Without the stand-in, whose surfaces take all of their memory at once.
@@ -191,12 +192,13 @@ def test_a_run_of_124m_takes_less_than_a_third_more_than_weights_and_cache(conve
         "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
     )
     arguments = ["--weights", str(converted_124m), "--prompt", "the " * 50, "--tokens", "20", "--greedy"]
+    arguments += ["--cache-bits", str(bits)]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     peak = int(done.stdout.split()[-1]) * 1024
     weights = sum(path.stat().st_size for path in converted_124m.rglob("*.bin"))
-    cache = 12 * 2 * 768 * 1024 * 4
+    cache = 12 * 2 * 768 * 1024 * bits // 8
     assert peak < 1.3 * (weights + cache)
 
 

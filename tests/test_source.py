@@ -46,7 +46,18 @@ LAYERS = [
     {"optim"},
     {"distributed"},
     {"creation"},
-    {"_native", "_coremltools", "spec", "published", "power", "commands", "files", "processes", "requirements"},
+    {
+        "_native",
+        "_coremltools",
+        "_late_sympy",
+        "spec",
+        "published",
+        "power",
+        "commands",
+        "files",
+        "processes",
+        "requirements",
+    },
     {"errors"},
 ]
 

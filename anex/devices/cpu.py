@@ -13,7 +13,7 @@ from .. import _native
 from ..errors import ArgumentError, CompileError
 from ..ops import dtype_name, family
 from ..spec import MAX_RANK
-from . import attention, empty, fuse, numerics, quantized, states, stepwise
+from . import attention, empty, fuse, numerics, quantized, siblings, states, stepwise
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Block, Function, Operation, Program, Var
@@ -206,6 +206,8 @@ class Lowering:
     def finish(self, block: Block, names: Iterable[str]) -> _native.Plan:
         """Add the ops of ``block``; ``names`` are those of its outputs."""
         ops = needed(block, self.strict)
+        if not self.strict:
+            ops = siblings.joined(ops, block.outputs)
 
         def read(op: Operation) -> Sequence[Var]:
             return reads(op, self.strict)

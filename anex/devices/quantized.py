@@ -71,7 +71,7 @@ def _of_int8(op: Operation, bias: Var | None) -> Step | None:
 
 def _of_codes(op: Operation, bias: Var | None) -> Step | None:
     x, across = op.inputs["x"], op.op_type == "conv"
-    if across and not _is_pointwise(op):
+    if across and not is_pointwise(op):
         return None
     if op.op_type == "matmul":
         turned = _matmul_turned(op)
@@ -84,7 +84,7 @@ def _of_codes(op: Operation, bias: Var | None) -> Step | None:
     return Step("anex_linear_codes", op.name, inputs, op.outputs)
 
 
-def _is_pointwise(op: Operation) -> bool:
+def is_pointwise(op: Operation) -> bool:
     def of(name: str, otherwise: int) -> set[int]:
         given = op.inputs.get(name)
         return {otherwise} if given is None else {int(v) for v in np.ravel(given.val)}

@@ -52,8 +52,11 @@ def costs(function: Function, nodes: Sequence[Node]) -> list[Cost]:
 
 
 def _chain(kind: str, ops: Sequence[Operation]) -> Cost:
-    between = sum(nbytes(op.outputs[0]) for op in ops[:-1])  # neither written nor read
-    touched = sum(map(_touched, ops)) - 2 * between - _saved(kind, ops[0])
+    read = [var for op in ops for var in tensors(op) if var not in op.outputs]
+    between = sum(nbytes(op.outputs[0]) for op in ops if op.outputs[0] in read)  # neither written nor read
+    once = ops[0].inputs.get("x") if len(ops) > 1 and ops[0].op_type == ops[1].op_type else None
+    again = 0 if once is None else (sum(var is once for var in read) - 1) * nbytes(once)  # by siblings
+    touched = sum(map(_touched, ops)) - 2 * between - again - _saved(kind, ops[0])
     return sum(OPS[op.op_type].flops(op) for op in ops), touched
 
 

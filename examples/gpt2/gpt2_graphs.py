@@ -110,7 +110,11 @@ class Graphs:
         """Query, key and value [1, heads, size, S]"""
         config, at = self.config, f"layer_{layer:02}/"
         normal, shape = self._norm(x, at + "ln1"), (1, config.n_head, config.head_size, x.shape[3])
-        three = [mb.reshape(x=_as(self.kept, self._conv(normal, at, part)), shape=shape) for part in "qkv"]
+        if self.native:  # one product, of matrices that follow each other in memory
+            parts = mb.split(x=self._conv(normal, at, "qkv"), num_splits=3, axis=1)
+        else:
+            parts = [self._conv(normal, at, part) for part in "qkv"]
+        three = [mb.reshape(x=_as(self.kept, part), shape=shape) for part in parts]
         if config.scale_attn_by_inverse_layer_idx:
             three[0] = mb.mul(x=three[0], y=np.dtype(self.kept).type(1 / (layer + 1)))
         return three
