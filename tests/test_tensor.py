@@ -347,6 +347,19 @@ def test_long_conversions_are_cut_for_any_number_of_threads(source, target, thre
     np.testing.assert_array_equal(found, values.to(getattr(torch, target)).numpy())
 
 
+@pytest.mark.parametrize(("source", "target"), [("float16", "float32"), ("float32", "float16")])
+def test_what_no_cache_holds_is_converted_to_the_last_element(source, target):
+    size = (32 << 20) // np.dtype(target).itemsize + 37
+    some = torch.randn(65521, generator=torch.Generator().manual_seed(3)).to(getattr(torch, source))
+    values = np.resize(some.numpy(), size + 3)[3:]
+    room = np.zeros(size + 6, target)
+    Tensor.wrap(room[5:-1]).copy_from(values)
+    wanted = np.resize(some.to(getattr(torch, target)).numpy(), size + 3)[3:]
+    np.testing.assert_array_equal(room[5:-1], wanted)
+    assert not room[:5].any()
+    assert room[-1] == 0
+
+
 def test_a_consumer_that_cannot_read_strides_is_refused_a_padded_tensor():
     values = np.arange(6, dtype=np.float16).reshape(2, 3)
     file = io.BytesIO()
