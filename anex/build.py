@@ -7,11 +7,12 @@ whose input and output names are legal in MIL text and unique.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -163,10 +164,31 @@ def constants_follow(builder: Any, types: Any) -> Iterator[None]:
         builder._add_op = original
 
 
-def _follow(types: Any, op: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """``arguments`` with the constants in the dtype of the tensors, where the op allows it."""
-    from coremltools.converters.mil.mil import ListVar, Var
+class _Places(NamedTuple):
+    """Where an op's constants may stand: its inputs of tensors, each with its type domain, and of tuples of them."""
+
+    domains: dict[str, Any]
+    tensors: frozenset[str]
+    tuples: frozenset[str]
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _places(op: Any) -> _Places:
     from coremltools.converters.mil.mil.input_type import TensorInputType, TupleInputType
+
+    inputs = op.input_spec.input_types
+    domains = {name: getattr(kind, "type_domain_id", None) for name, kind in inputs.items()}
+    tensors = {name for name, kind in inputs.items() if isinstance(kind, TensorInputType) and domains[name] is not None}
+    tuples = {name for name, kind in inputs.items() if isinstance(kind, TupleInputType)}
+    return _Places(domains if tensors or tuples else {}, frozenset(tensors), frozenset(tuples))
+
+
+def _follow(types: Any, op: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """``arguments`` with the constants in the dtype of the tensors, where the op allows it."""
+    places = _places(op)
+    if not places.domains:  # most ops: every constant is an op
+        return arguments
+    from coremltools.converters.mil.mil import ListVar, Var
 
     def dtype_of(given: Any) -> Any:
         """fp16, fp32, or None for whatever is no floating tensor."""
@@ -174,22 +196,22 @@ def _follow(types: Any, op: Any, arguments: Mapping[str, Any]) -> dict[str, Any]
         return dtype if dtype in (types.fp16, types.fp32) else None
 
     numpy = {types.fp16: np.float16, types.fp32: np.float32}
-    inputs = op.input_spec.input_types
-    domains = {name: getattr(inputs[name], "type_domain_id", None) for name in inputs}
     beside: dict[Any, Any] = {}  # type domain -> dtype of the first floating tensor in it; None: in any
-    for name, domain in domains.items():
+    for name, domain in places.domains.items():
         if dtype := dtype_of(arguments.get(name)):
             beside.setdefault(domain, dtype)
             beside.setdefault(None, dtype)
 
     result = dict(arguments)
-    for name in inputs.keys() & arguments.keys():
-        given, domain = arguments[name], domains[name]
+    for name in places.domains.keys() & arguments.keys():
+        given, domain = arguments[name], places.domains[name]
+        if isinstance(given, Var):
+            continue
         where = f"{op.__name__} {arguments.get('name', '')!r}".replace(" ''", "") + f": constant {name}"
-        if isinstance(inputs[name], TupleInputType) and isinstance(given, (tuple, list)):
+        if name in places.tuples and isinstance(given, (tuple, list)):
             if dtype := next(filter(None, map(dtype_of, given)), None):
                 result[name] = [_cast(item, numpy[dtype], where, ints=False) for item in given]
-        elif isinstance(inputs[name], TensorInputType) and domain is not None:
+        elif name in places.tensors:
             dtype = beside.get(domain, beside.get(None))
             if dtype in op.type_domains[domain]:
                 result[name] = _cast(given, numpy[dtype], where, ints=domain in beside)

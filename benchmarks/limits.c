@@ -125,6 +125,23 @@ static double copy_body(part *p) { /* bytes read and bytes written */
     return 2.0 * CHUNK;
 }
 
+/* The same past the caches: what is written over is not read first. */
+#if defined(__AVX2__)
+#define HAS_STREAM
+static double stream_body(part *p) {
+    const size_t half = p->bytes / 2;
+    char *from = next(p, CHUNK, half);
+    for (size_t i = 0; i < CHUNK; i += STEP) {
+        const __m256i *x = (const void *)(from + i);
+        __m256i *y = (void *)(from + half + i);
+        __m256i a = _mm256_load_si256(x), b = _mm256_load_si256(x + 1);
+        _mm256_stream_si256(y, a), _mm256_stream_si256(y + 1, b);
+    }
+    _mm_sfence();
+    return 2.0 * CHUNK;
+}
+#endif
+
 static double cache_body(part *p) { /* z = x + y in the cache that the threads share: bytes of all three */
     const size_t each = p->bytes / 3 / STEP * STEP;
     const char *x = p->memory, *y = x + each;
@@ -181,8 +198,8 @@ static void *work(void *context) {
     return NULL;
 }
 
-/* FLOP/s ("fma", "int8") or bytes/s ("read", "copy", "cache", "gemv") of all threads; 0: not on this machine, -1: no
-   such kind, or no memory. */
+/* FLOP/s ("fma", "int8") or bytes/s ("read", "copy", "stream", "cache", "gemv") of all threads; 0: not on this machine,
+   -1: no such kind, or no memory. */
 double limit_rate(const char *kind, int threads, double seconds) {
     static char *memory;
     double (*body)(part *) = NULL;
@@ -191,6 +208,11 @@ double limit_rate(const char *kind, int threads, double seconds) {
     if (!strcmp(kind, "read")) body = read_body, bytes = MEMORY;
     if (!strcmp(kind, "copy")) body = copy_body, bytes = MEMORY;
     if (!strcmp(kind, "cache")) body = cache_body, bytes = 3 * CACHED;
+#if defined(HAS_STREAM)
+    if (!strcmp(kind, "stream")) body = stream_body, bytes = MEMORY;
+#else
+    if (!strcmp(kind, "stream")) return 0;
+#endif
 #if defined(INT8_LANES)
     if (!strcmp(kind, "int8")) body = int8_body;
 #else

@@ -18,6 +18,7 @@ KINDS = {
     "int8": ("multiply-adds of int8 in registers", "OP/s"),
     "read": ("reading memory", "B/s"),
     "copy": ("copying memory", "B/s"),
+    "stream": ("copying memory past the caches", "B/s"),
     "cache": ("x + y to z in the last cache", "B/s"),
     "gemv": ("float16 rows from memory by a vector", "B/s"),
 }

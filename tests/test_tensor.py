@@ -8,13 +8,12 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from harness import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory import growth
 
 import anex
-from anex._native import Tensor, instruction_sets
+from anex._native import Tensor
 
 DTYPES = ("float16", "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "bool")
 TORCH_DTYPES = tuple(name for name in DTYPES if name not in ("uint16", "uint32"))
@@ -333,20 +332,6 @@ def test_more_large_tensors_than_are_kept_may_come_and_go_in_any_order():
     assert all((np.asarray(t) == i % 100).all() for i, t in alive.items())
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("source", ["float16", "float32"])
-@pytest.mark.parametrize("target", ["float16", "float32"])
-def test_long_conversions_are_cut_for_any_number_of_threads(source, target, threads):
-    values = torch.randn(1_300_001, generator=torch.Generator().manual_seed(2)).to(getattr(torch, source))
-    before = anex.get_num_threads()
-    anex.set_num_threads(threads)
-    try:
-        found = anex.tensor(values.numpy(), dtype=target)
-    finally:
-        anex.set_num_threads(before)
-    np.testing.assert_array_equal(found, values.to(getattr(torch, target)).numpy())
-
-
 def test_a_consumer_that_cannot_read_strides_is_refused_a_padded_tensor():
     values = np.arange(6, dtype=np.float16).reshape(2, 3)
     file = io.BytesIO()
@@ -377,21 +362,3 @@ def test_values_an_integer_dtype_cannot_hold_are_refused(values):
 def test_fewer_threads_than_one_are_refused():
     with pytest.raises(anex.ArgumentError, match="0 threads"):
         anex.set_num_threads(0)
-
-
-def test_every_float16_is_converted_the_same_by_every_instruction_set():
-    every = np.arange(65536, dtype=np.uint32).astype(np.uint16).view(np.float16)
-    rng = np.random.default_rng(5)
-    ties = np.add.outer(
-        np.arange(65536, dtype=np.uint32) << 16, np.array([0, 0x0FFF, 0x1000, 0x1001, 0x8000], np.uint32)
-    )
-    bits = np.concatenate([ties.ravel(), rng.integers(0, 2**32, 200_000, dtype=np.uint32)])
-    with np.errstate(all="ignore"):
-        for values, target, name in ((every, np.float32, "fp32"), (bits.view(np.float32), np.float16, "fp16")):
-            wanted = values.astype(target)
-            for isa in instruction_sets():
-                (found,) = run("cast", isa=isa, x=values, dtype=name)
-                number = ~np.isnan(wanted)
-                integer = f"u{wanted.itemsize}"
-                np.testing.assert_array_equal(found[number].view(integer), wanted[number].view(integer), err_msg=isa)
-                assert np.isnan(found[~number]).all(), isa

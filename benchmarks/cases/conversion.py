@@ -57,6 +57,6 @@ def conversion(to: str, size: int) -> Case:
             "torch to": torch_new,
         },
         goals=[Goal("anex Tensor.copy_from", "numpy copyto", 10), Goal("anex tensor", "numpy astype", 10)],
-        limits=[Limit("copy" if size > 1 << 24 else "cache", 6 * size)],
+        limits=[Limit(kind, 6 * size) for kind in (("copy", "stream") if size > 1 << 24 else ("cache",))],
         tolerance=0.0,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..case import Case, Goal, Setting, Work, normal
+from ..case import Case, Goal, Limit, Setting, Work, normal
 from ..peers import export, lambda_module, of_anex, of_onnxruntime, of_openvino, of_torch
 
 
@@ -87,5 +87,6 @@ def conv() -> Case:
             "openvino fp32": of_openvino(inputs),
         },
         goals=[Goal("anex fp16", "numpy fp32", 1.5), Goal("anex fp16", "onnxruntime fp32", 4)],
+        limits=[Limit("fma", 2 * channels**2 * length)],
         files={"model.onnx": export(module, inputs)},
     )

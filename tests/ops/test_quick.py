@@ -48,11 +48,22 @@ def test_gelu_by_a_sigmoid_is_within_a_unit_in_the_last_place(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("shape", "axis"), [((3, 1000), 1), ((5, 64), 1), ((2, 33, 48), 1), ((2, 40, 300), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((3, 1000), 1), ((5, 64), 1), ((9, 130), 1), ((2, 33, 48), 1), ((2, 40, 300), 1), ((3, 9, 288), 1)],
+)
 def test_softmax_of_float16_is_within_a_unit_in_the_last_place(rng, shape, axis, isa):
     x = (rng.normal(size=shape) * 20).astype(np.float16)
     (found,) = run("softmax", x=x, axis=axis, isa=isa)
     assert units(found, torch.softmax(torch.from_numpy(x.astype(np.float64)), axis).numpy()).max() < 0.8
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_softmax_of_float16_over_one_element_is_one_or_nan(axis, isa):
+    x = np.array([[0, 60000, -60000, np.nan, np.inf, -np.inf] + 58 * [1]], np.float16)
+    (found,) = run("softmax", x=x if axis == 0 else x.T, axis=axis, isa=isa)
+    np.testing.assert_array_equal(found.ravel(), np.where(np.isfinite(x), 1, np.nan).ravel())
 
 
 @pytest.mark.parametrize("isa", ISAS)
