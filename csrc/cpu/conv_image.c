@@ -162,34 +162,54 @@ static inline vf widen_some(const char *from, bool halves, int64_t at, int64_t n
     return at < n ? vf_load_some(from + at * (halves ? 2 : 4), halves, n - at) : vf_zero();
 }
 
-/* The columns of phase p of a row, of which the first `before` are zeros, go to[p]. Whole vectors are stored, phase by
-   phase: what is too much is 0, and is overwritten where input belongs. */
+/* SPLIT vectors of a row, from column i of n on, as its phases: x[f] has columns i + f, i + f + SPLIT, .. */
+static inline __attribute__((always_inline)) void widen_phases(const int split, const char *from, const bool halves,
+                                                               int64_t i, int64_t n, vf *x) {
+    vf a = widen_some(from, halves, i, n), b = widen_some(from, halves, i + VF, n);
+    if (split == 2) {
+        x[0] = vf_even(a, b), x[1] = vf_odd(a, b);
+        return;
+    }
+    vf c = widen_some(from, halves, i + 2 * VF, n), d = widen_some(from, halves, i + 3 * VF, n);
+    vf even = vf_even(a, b), odd = vf_odd(a, b), even2 = vf_even(c, d), odd2 = vf_odd(c, d);
+    x[0] = vf_even(even, even2), x[2] = vf_odd(even, even2), x[1] = vf_even(odd, odd2), x[3] = vf_odd(odd, odd2);
+}
+
+/* Whole vectors are stored, the last ones first and each phase before the next: what is too much is 0, and is
+   overwritten where input belongs. */
+static inline __attribute__((always_inline)) void widen_split(const int split, const conv_image *image,
+                                                              const char *from, const bool halves, float *to) {
+    const int64_t before = image->before[2], n = image->in[2], sub = image->sub;
+    vf x[4];
+    for (int64_t i = (n - 1) / (split * VF) * split * VF; i >= 0; i -= split * VF) {
+        widen_phases(split, from, halves, i, n, x);
+#pragma GCC unroll 4
+        for (int phase = 0; phase < split; phase++) {
+            const int64_t f = (phase + split - before % split) % split; /* the first input column of this phase */
+            vf_store(to + phase * sub + (before + f) / split + i / split, x[f]);
+        }
+    }
+}
+
+/* The columns of a row, of which those before the first are zeros, phase by phase */
 static inline void widen_columns(const conv_image *image, const char *from, const bool halves, float *to) {
     const int64_t before = image->before[2], n = image->in[2], split = image->split, sub = image->sub;
     if (split == 1) {
         for (int64_t i = 0; i < n; i += VF) vf_store(to + before + i, widen_some(from, halves, i, n));
         return;
     }
+    if (split == 2) {
+        widen_split(2, image, from, halves, to);
+        return;
+    }
+    if (split == 4) {
+        widen_split(4, image, from, halves, to);
+        return;
+    }
     for (int64_t phase = 0; phase < split; phase++) {
         int64_t first = ((phase - before) % split + split) % split; /* the first input column of this phase */
         float *line = to + phase * sub + (before + first) / split;
-        if (split == 2)
-            for (int64_t i = 0; i < n; i += 2 * VF, line += VF) {
-                vf a = widen_some(from, halves, i, n), b = widen_some(from, halves, i + VF, n);
-                vf_store(line, first ? vf_odd(a, b) : vf_even(a, b));
-            }
-        else if (split == 4)
-            for (int64_t i = 0; i < n; i += 4 * VF, line += VF) {
-                vf half_way[2];
-                for (int64_t k = 0; k < 2; k++) {
-                    vf a = widen_some(from, halves, i + 2 * k * VF, n);
-                    vf b = widen_some(from, halves, i + (2 * k + 1) * VF, n);
-                    half_way[k] = first % 2 ? vf_odd(a, b) : vf_even(a, b);
-                }
-                vf_store(line, first / 2 ? vf_odd(half_way[0], half_way[1]) : vf_even(half_way[0], half_way[1]));
-            }
-        else
-            for (int64_t i = first; i < n; i += split) *line++ = gemm_one(from, halves ? ANEX_F16 : ANEX_F32, i);
+        for (int64_t i = first; i < n; i += split) *line++ = gemm_one(from, halves ? ANEX_F16 : ANEX_F32, i);
     }
 }
 

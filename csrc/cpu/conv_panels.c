@@ -13,7 +13,8 @@ enum { ROWS = 8 };
 #else
 enum { ROWS = 4 };
 #endif
-enum { ACROSS = 3, WIDTH = ACROSS * VF, FEW = 4, DEEP = 512, HELD = 96 << 10 /* floats that a task keeps in the second cache */ };
+enum { ACROSS = 3, WIDTH = ACROSS * VF, FEW = 4, DEEP = 512 };
+enum { HELD = 96 << 10 /* floats that a task keeps in the second cache */ };
 enum { MOST_TASKS = 256, START = 400 /* cycles of a task */, PIECE = 64, GATHERED = 2 << 20 /* bytes, at most */ };
 _Static_assert((int)ROWS <= (int)MR, "a panel's rows are a tile's");
 
@@ -140,8 +141,8 @@ PRODUCTS(3)
 static product *const products[][3] = {
     {keep_1, halves_1, floats_1}, {keep_2, halves_2, floats_2}, {keep_3, halves_3, floats_3}};
 
-/* The same of FEW columns or fewer, b[depth][FEW], with rows as lanes; the k of each turn has sums of its own, that wait
-   for nobody. */
+/* The same of FEW columns or fewer, b[depth][FEW], with rows as lanes; the k of each turn has sums of its own, that
+   wait for nobody. */
 typedef float column __attribute__((vector_size(ROWS * sizeof(float))));
 
 static inline __attribute__((always_inline)) void add_few(const int cols, const float *a, const float *b, column *sum) {
@@ -363,7 +364,8 @@ static void choose_tasks(panels *w, int64_t parts, double *cost) {
     double best = -1;
     for (int64_t spans = 1; spans <= w->whole; spans++)
         for (int64_t strips = 1; strips <= w->groups; strips++) {
-            int64_t span = ceil_div(w->whole, spans), strip = ceil_div(w->groups, strips), tasks = parts * spans * strips;
+            int64_t span = ceil_div(w->whole, spans), strip = ceil_div(w->groups, strips);
+            int64_t tasks = parts * spans * strips;
             int64_t held = (span + 1) * WIDTH * (w->block + (w->k > w->block ? strip * ROWS : 0));
             if (spans * strips > MOST_TASKS) break;
             if (ceil_div(w->whole, span) != spans || ceil_div(w->groups, strip) != strips) continue;

@@ -188,8 +188,8 @@ static inline __attribute__((always_inline)) void load_taps(const int side, cons
                           : _mm512_maskz_loadu_ps((__mmask16)mask->of[w], f + w);
         return;
     }
-    const __m512i even = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 30, 28, 26, 24, 22, 20, 18, 16, 14,
-                                          12, 10, 8, 6, 4, 2, 0);
+    const __m512i even = _mm512_castsi256_si512(
+        _mm256_setr_epi16(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
 #pragma GCC unroll 4
     for (int w = 0; w < side; w += 2) { /* two taps share the inputs */
         if (halves) {
@@ -234,8 +234,8 @@ static inline __attribute__((always_inline)) void direct_block(const int side, c
     }
 }
 
-/* float16 rows `width` apart, within low .. high. Vectors of shorter rows than VF are stored whole, the last one if there
-   is room: the row that they reach into comes after them. */
+/* float16 rows `width` apart, within low .. high. Vectors of shorter rows than VF are stored whole, the last one if
+   there is room: the row that they reach into comes after them. */
 static inline __attribute__((always_inline)) void store_bounded(vf low, vf high, const vf *sum, int64_t width,
                                                                 bool room, half *to) {
 #pragma GCC unroll 8
