@@ -20,6 +20,8 @@ _temporary = tempfile.TemporaryDirectory(prefix="anex-tests-", ignore_cleanup_er
 os.environ["TEMP"] = _temporary.name
 os.environ["ANEX_CACHE_DIR"] = f"{_temporary.name}/notes"
 os.environ["ANEX_HOME"] = f"{_temporary.name}/answers"
+# torch's threads, of several workers on a few cores, spend most of their time on waiting for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 if "ANEX_ANE_FRAMEWORK" not in os.environ and shutil.which(build.COMPILER):
     os.environ["ANEX_ANE_FRAMEWORK"] = str(build.build())
 

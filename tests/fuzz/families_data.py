@@ -267,7 +267,9 @@ def along_axis(g: Maker, op: str) -> None:
     mode = g.one("add", "sub", "mul", "max", "min", "update")
     order = np.argsort(g.rng.random(g.dims(x)), axis).take(range(shape[axis]), axis).astype("int32")
     where = order if mode == "update" else indices(g, g.dims(x)[axis], shape)
-    g.emit(op, data=x, indices=where, updates=g.one(g.array, g.fresh)(shape, g.dtype(x)), axis=axis, mode=mode)
+    updates = g.one(g.array, g.fresh)  # of constants alone coremltools computes the result as if all were updates
+    made = updates if mode == "update" else g.fresh
+    g.emit(op, data=x, indices=where, updates=made(shape, g.dtype(x)), axis=axis, mode=mode)
 
 
 @family("gather_nd", "scatter_nd")
