@@ -379,18 +379,30 @@ static void choose_tasks(panels *w, int64_t parts, double *cost) {
     *cost = cycle * cycles(w, w->span, w->strip) / (double)(w->spans * w->strips);
 }
 
-static void pack_weights(const panels *w, const anex_tensor *weight) {
-    const bool narrow = weight->dtype == ANEX_F16;
-    for (int64_t o = 0; o < w->c.out_channels; o++) {
-        int64_t group = o / w->out_group, i = o % w->out_group;
-        int64_t to = ((group * w->groups + i / ROWS) * w->k) * ROWS + i % ROWS, from = o * w->k;
-        if (narrow)
-            for (int64_t k = 0; k < w->k; k++)
-                ((half *)(void *)w->weights)[to + k * ROWS] = ((const half *)weight->data)[from + k];
-        else
-            for (int64_t k = 0; k < w->k; k++)
-                ((float *)(void *)w->weights)[to + k * ROWS] = ((const float *)weight->data)[from + k];
+/* to[k][ROWS] = rows of k elements, all of a panel in one pass: it is written in its own order */
+#define PACK(type)                                                                                     \
+    static void pack_##type(type *restrict to, const type *restrict from, int64_t rows, int64_t k) {   \
+        if (rows < ROWS) memset(to, 0, (size_t)(k * ROWS) * sizeof *to);                               \
+        if (rows == ROWS)                                                                              \
+            for (int64_t i = 0; i < k; i++)                                                            \
+                for (int r = 0; r < ROWS; r++) to[i * ROWS + r] = from[r * k + i];                     \
+        else                                                                                           \
+            for (int64_t i = 0; i < k; i++)                                                            \
+                for (int64_t r = 0; r < rows; r++) to[i * ROWS + r] = from[r * k + i];                 \
     }
+PACK(half)
+PACK(float)
+
+static void pack_weights(const panels *w, const anex_tensor *weight) {
+    for (int64_t group = 0; group < w->c.groups; group++)
+        for (int64_t g = 0; g < w->groups; g++) {
+            int64_t o = group * w->out_group + g * ROWS, rows = anex_min(ROWS, w->out_group - g * ROWS);
+            int64_t to = (group * w->groups + g) * w->k * ROWS;
+            if (weight->dtype == ANEX_F16)
+                pack_half((half *)(void *)w->weights + to, (const half *)weight->data + o * w->k, rows, w->k);
+            else
+                pack_float((float *)(void *)w->weights + to, (const float *)weight->data + o * w->k, rows, w->k);
+        }
 }
 
 bool conv_panels_suits(const anex_node *node, const conv_arguments *c) {
@@ -417,7 +429,7 @@ anex_status conv_panels(anex_node *node, const conv_arguments *c, const conv_axi
     choose_tasks(&w, parts, &cost);
     size_t taps = anex_align((size_t)w.k * sizeof *w.tap), item = anex_itemsize(weight);
     size_t weights = (size_t)(c->groups * w.groups * w.k * ROWS) * item;
-    char *state = anex_node_state(node, anex_align(sizeof w) + taps + weights, error);
+    char *state = anex_node_room(node, anex_align(sizeof w) + taps + weights, error);
     if (!state) return ANEX_MEMORY;
     w.tap = (int64_t *)(void *)(state + anex_align(sizeof w)), w.weights = (char *)w.tap + taps;
     pack_weights(&w, weight);

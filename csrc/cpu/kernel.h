@@ -78,6 +78,8 @@ struct anex_node {
 
 /* Zeroed, aligned memory that lives as long as the plan; NULL (with `error` written) when there is none. */
 void *anex_node_state(anex_node *node, size_t bytes, anex_error *error);
+/* The same of unchosen values, for what is written whole */
+void *anex_node_room(anex_node *node, size_t bytes, anex_error *error);
 /* What was the state before another was asked for */
 void anex_node_drop(const anex_node *node, void *state, size_t bytes);
 /* A constant of the kernel's own in the place of in[i], of the same shape: its memory, to be filled; NULL: there is none. */

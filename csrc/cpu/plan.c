@@ -17,12 +17,15 @@ static void *aligned(size_t bytes) {
 
 /* ---- what kernels use ----------------------------------------------------------------------- */
 
-void *anex_node_state(anex_node *node, size_t bytes, anex_error *error) {
-    node->state = anex_store_take(node->store, bytes, true);
+static void *take_state(anex_node *node, size_t bytes, bool zeroed, anex_error *error) {
+    node->state = anex_store_take(node->store, bytes, zeroed);
     node->state_bytes = bytes;
     if (!node->state) anex_node_fail(node, error, ANEX_MEMORY, "no memory for %zu bytes of packed constants", bytes);
     return node->state;
 }
+
+void *anex_node_state(anex_node *node, size_t bytes, anex_error *error) { return take_state(node, bytes, true, error); }
+void *anex_node_room(anex_node *node, size_t bytes, anex_error *error) { return take_state(node, bytes, false, error); }
 
 void anex_node_drop(const anex_node *node, void *state, size_t bytes) {
     if (state) anex_store_give(node->store, state, bytes);
