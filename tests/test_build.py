@@ -1,5 +1,6 @@
 """anex.graph and anex.spec: programs from coremltools' builder."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -319,7 +320,8 @@ def test_rank_0_inputs_are_refused():
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # with coremltools' torch frontend
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
 
 
 def test_building_and_saving_prints_nothing(tmp_path):
