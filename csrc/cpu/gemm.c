@@ -290,7 +290,10 @@ static inline __attribute__((always_inline)) void micro(const int m, const int v
         for (int v = 0; v < vectors; v++) sum[i][v] = vf_zero();
     for (int64_t k = 0; k < depth; k++) {
         vf y[VECTORS];
-        __builtin_prefetch(next.at, 0, soon ? 3 : 2);
+        if (soon)
+            __builtin_prefetch(next.at, 0, 3);
+        else
+            __builtin_prefetch(next.at, 0, 2);
         next.at += next.pace;
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
