@@ -127,7 +127,7 @@ ANEX_KERNEL(conv) {
     if (c.c.groups > 1 && c.c.groups == c.c.in_channels) return conv_depthwise(node, &c.c, axis, error);
     int64_t side;
     if (conv_winograd_suits(node, &c.c, &side)) return conv_winograd(node, &c.c, side, error);
-    if (conv_panels_suits(node, &c.c)) return conv_panels(node, &c.c, axis, c.pointwise, error);
+    if (conv_panels_suits(node, &c.c, c.pointwise)) return conv_panels(node, &c.c, axis, c.pointwise, error);
     c.taps = c.c.in_channels / c.c.groups * kernel;
     c.outputs = c.c.out[0] * c.c.out[1] * c.c.out[2];
     c.folded = c.c.batch > 1 && c.c.groups == 1 && (c.outputs == 1 || (!c.pointwise && c.outputs < 4 * NR));

@@ -93,7 +93,7 @@ anex_status conv_winograd(anex_node *node, const conv_arguments *c, int64_t side
 
 /* Constant weights and enough outputs to be done in panels; see conv_panels.c. */
 #define conv_panels_suits ANEX_LOCAL(conv_panels_suits)
-bool conv_panels_suits(const anex_node *node, const conv_arguments *c);
+bool conv_panels_suits(const anex_node *node, const conv_arguments *c, bool pointwise);
 #define conv_panels ANEX_LOCAL(conv_panels)
 anex_status conv_panels(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], bool pointwise,
                         anex_error *error);

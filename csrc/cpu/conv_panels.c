@@ -15,7 +15,8 @@ enum { ROWS = 4 };
 #endif
 enum { ACROSS = 3, WIDTH = ACROSS * VF, FEW = 4, DEEP = 512 };
 enum { HELD = 96 << 10 /* floats that a task keeps in the second cache */ };
-enum { MOST_TASKS = 256, START = 400 /* cycles of a task */, PIECE = 64, GATHERED = 2 << 20 /* bytes, at most */ };
+enum { MOST_TASKS = 256, START = 400 /* cycles of a task */, PIECE = 64, GATHERED = 2 << 20 /* bytes, at most */,
+       SHARED = 1 << 20 /* bytes, at least */ };
 _Static_assert((int)ROWS <= (int)MR, "a panel's rows are a tile's");
 
 typedef struct panels {
@@ -120,19 +121,19 @@ typedef void product(int64_t depth, const float *a, const float *b, bool more, f
     static void keep_##across(int64_t depth, const float *a, const float *b, bool more, float *sums,               \
                               const piece *p) {                                                                    \
         vf sum[ROWS][ACROSS];                                                                                      \
-        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                                    \
+        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                                 \
         keep(across, sum, sums);                                                                                   \
     }                                                                                                              \
     static void halves_##across(int64_t depth, const float *a, const float *b, bool more, float *sums,             \
                                 const piece *p) {                                                                  \
         vf sum[ROWS][ACROSS];                                                                                      \
-        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                                    \
+        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                                 \
         finish(across, true, p, sum);                                                                              \
     }                                                                                                              \
     static void floats_##across(int64_t depth, const float *a, const float *b, bool more, float *sums,             \
                                 const piece *p) {                                                                  \
         vf sum[ROWS][ACROSS];                                                                                      \
-        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                                    \
+        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                                 \
         finish(across, false, p, sum);                                                                             \
     }
 PRODUCTS(1)
@@ -279,8 +280,8 @@ static void do_row(const piece *row, const anex_plain *plain, bool last, int64_t
     }
 }
 
-/* task: a strip of panels of weights, for a span of panels of outputs of a part */
-/* Strips of the same span that one slice has are one. */
+/* task: a strip of panels of weights, for a span of panels of outputs of a part. Strips of the same span that one slice
+   has are one. */
 static void convolve(const anex_node *node, const anex_slice *slice) {
     enum { X, WEIGHT, BIAS };
     const panels *w = node->state;
@@ -405,10 +406,13 @@ static void pack_weights(const panels *w, const anex_tensor *weight) {
         }
 }
 
-bool conv_panels_suits(const anex_node *node, const conv_arguments *c) {
-    const anex_tensor *weight = node->in[1];
+bool conv_panels_suits(const anex_node *node, const conv_arguments *c, bool pointwise) {
+    enum { WEIGHT = 1 };
+    const anex_tensor *weight = node->in[WEIGHT];
     int64_t outputs = c->out[0] * c->out[1] * c->out[2], out_group = c->out_channels / c->groups;
-    return !node->strict && anex_is_constant(weight) && outputs >= VF && out_group >= ROWS / 2 &&
+    /* large matrices that programs share, as those for prompts of several lengths do, stay where they are */
+    bool shared = pointwise && node->lasting >> WEIGHT & 1 && anex_tensor_nbytes(weight) >= SHARED;
+    return !node->strict && anex_is_constant(weight) && outputs >= VF && out_group >= ROWS / 2 && !shared &&
            anex_tensor_size(weight) > 0;
 }
 
