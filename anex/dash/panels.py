@@ -231,14 +231,13 @@ class Hardware(Panel):
             return [[("not measured: read from a file", MUTED)]]
         rows: list[Sequence[Part]] = []
         room = max(0, self.room - 24)
-        if machine.run_percent and machine.run_bytes:
+        if machine.run_percent:  # from the second look on: a short run has none
             top = max(100.0 * machine.cores, *machine.run_percent)
-            rows += [
-                [("run cpu ", MUTED), f"{machine.run_percent[-1]:7.0f} %  ",
-                 (sparkline(machine.run_percent, room, top), COLOURS["ane"])],
-                [("run mem ", MUTED), f"{gib(machine.run_bytes[-1]):>9}  ",
-                 (sparkline(machine.run_bytes, room, max(machine.run_bytes)), COLOURS["cls"])],
-            ]  # fmt: skip
+            rows.append([("run cpu ", MUTED), f"{machine.run_percent[-1]:7.0f} %  ",
+                         (sparkline(machine.run_percent, room, top), COLOURS["ane"])])  # fmt: skip
+        if machine.run_bytes:
+            rows.append([("run mem ", MUTED), f"{gib(machine.run_bytes[-1]):>9}  ",
+                         (sparkline(machine.run_bytes, room, max(machine.run_bytes)), COLOURS["cls"])])  # fmt: skip
         if machine.percent:
             known = f"  of {gib(machine.total)}, {machine.cores} cores"
             rows += [
