@@ -16,7 +16,7 @@ enum { ROWS = 4 };
 enum { ACROSS = 3, WIDTH = ACROSS * VF, FEW = 4, DEEP = 512 };
 enum { HELD = 96 << 10 /* floats that a task keeps in the second cache */ };
 enum { MOST_TASKS = 256, START = 400 /* cycles of a task */, PIECE = 64, GATHERED = 2 << 20 /* bytes, at most */,
-       SHARED = 1 << 20 /* bytes, at least */ };
+       LARGE = 1 << 20 /* bytes of weights */ };
 _Static_assert((int)ROWS <= (int)MR, "a panel's rows are a tile's");
 
 typedef struct panels {
@@ -410,9 +410,9 @@ bool conv_panels_suits(const anex_node *node, const conv_arguments *c, bool poin
     enum { WEIGHT = 1 };
     const anex_tensor *weight = node->in[WEIGHT];
     int64_t outputs = c->out[0] * c->out[1] * c->out[2], out_group = c->out_channels / c->groups;
-    /* large matrices that programs share, as those for prompts of several lengths do, stay where they are */
-    bool shared = pointwise && node->lasting >> WEIGHT & 1 && anex_tensor_nbytes(weight) >= SHARED;
-    return !node->strict && anex_is_constant(weight) && outputs >= VF && out_group >= ROWS / 2 && !shared &&
+    /* gemm.c is as fast with large matrices where they are, and programs, as for prompts of several lengths, share them */
+    bool large = pointwise && anex_tensor_nbytes(weight) >= LARGE;
+    return !node->strict && anex_is_constant(weight) && outputs >= VF && out_group >= ROWS / 2 && !large &&
            anex_tensor_size(weight) > 0;
 }
 

@@ -52,7 +52,6 @@ struct anex_node {
     int32_t n_list, n_out;
     anex_plan *const *blocks; /* of cond and while_loop; their inputs are `list` */
     int32_t n_blocks;
-    uint32_t lasting;  /* bit i: in[i] is a constant in memory that stays, where other programs may read it too */
     anex_node *onto; /* the node that makes in[through], which nobody else reads; NULL: there is none to join */
     int32_t through;
 

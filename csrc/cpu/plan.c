@@ -372,7 +372,6 @@ static anex_status add_op(anex_plan *plan, const char *op, const char *name, int
                    .blocks = calloc((size_t)n_blocks + 1, sizeof *n.blocks)};
     for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++) {
         n.in[i] = i < n_inputs ? inputs[i] : -1;
-        if (n.in[i] >= 0 && plan->values[plan->values[n.in[i]].root].lasting) n.node.lasting |= 1u << i;
         if (n.in[i] >= 0 && n.in[i] == through) n.node.onto = find_onto(plan, through), n.node.through = i;
     }
     memset(n.node.slot, -1, sizeof n.node.slot);
