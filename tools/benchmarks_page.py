@@ -38,7 +38,8 @@ measured on a Neural Engine; rows of the device `double` are of the stand-in of 
 *ratio*: the peer's time / ours, so above 1 we are faster; median and quartiles over the rounds, in each of which every
 contender had its turn while the others' processes were stopped. *goal*: what the project set itself, with how the
 median stands to it; a median up to 8 % below is within noise. *of the limit*: the share of what this
-machine could do at most in the same rounds. Answers were compared before anything was timed. Measure your own
+machine could do at most in the same rounds; of runs dated before 2026-11-22 the limit `fma` was printed a quarter too
+high, so their shares of it are too low. Answers were compared before anything was timed. Measure your own
 machine with `make bench`.
 """
 
