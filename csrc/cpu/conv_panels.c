@@ -117,25 +117,16 @@ static inline __attribute__((always_inline)) void finish(const int across, const
 /* `sums`: prior ones if `more`, and where those go that are not finished yet */
 typedef void product(int64_t depth, const float *a, const float *b, bool more, float *sums, const piece *p);
 
-#define PRODUCTS(across)                                                                                           \
-    static void keep_##across(int64_t depth, const float *a, const float *b, bool more, float *sums,               \
-                              const piece *p) {                                                                    \
-        vf sum[ROWS][ACROSS];                                                                                      \
-        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                                 \
-        keep(across, sum, sums);                                                                                   \
-    }                                                                                                              \
-    static void halves_##across(int64_t depth, const float *a, const float *b, bool more, float *sums,             \
-                                const piece *p) {                                                                  \
-        vf sum[ROWS][ACROSS];                                                                                      \
-        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                                 \
-        finish(across, true, p, sum);                                                                              \
-    }                                                                                                              \
-    static void floats_##across(int64_t depth, const float *a, const float *b, bool more, float *sums,             \
-                                const piece *p) {                                                                  \
-        vf sum[ROWS][ACROSS];                                                                                      \
-        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                                 \
-        finish(across, false, p, sum);                                                                             \
+#define PRODUCT(name, across, end)                                                                       \
+    static void name(int64_t depth, const float *a, const float *b, bool more, float *sums, const piece *p) { \
+        vf sum[ROWS][ACROSS];                                                                            \
+        multiply(across, depth, a, b, more ? sums : NULL, p, sum);                                       \
+        end;                                                                                             \
     }
+#define PRODUCTS(across)                                           \
+    PRODUCT(keep_##across, across, keep(across, sum, sums))        \
+    PRODUCT(halves_##across, across, finish(across, true, p, sum)) \
+    PRODUCT(floats_##across, across, finish(across, false, p, sum))
 PRODUCTS(1)
 PRODUCTS(2)
 PRODUCTS(3)
