@@ -73,12 +73,8 @@ def _as_one(ops: Sequence[Operation]) -> list[Step]:
     split = {"x": whole, "split_sizes": np.array(sizes, np.int32), "axis": np.array(axis, np.int32)}
     return [
         Step(first.op_type, name, inputs, [whole]),
-        Step("split", f"{name} split", split, [_only(op) for op in ops]),
+        Step("split", f"{name} split", split, [op.outputs[0] for op in ops]),
     ]
-
-
-def _only(op: Operation) -> Var:
-    return op.outputs[0]
 
 
 def _rows(parts: Sequence[Var]) -> np.ndarray:
