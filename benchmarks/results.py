@@ -40,6 +40,7 @@ class Comparison:
     goal: float | None = None
     why: str = ""
     of: str = "time"  # or "memory"
+    most: Spread | None = None  # what ``ratio`` would be if ours reached the machine's limit; None without one
 
     @property
     def verdict(self) -> str:
@@ -49,6 +50,11 @@ class Comparison:
         if self.ratio.median >= self.goal:
             return "met"
         return "within noise" if self.ratio.median >= self.goal * (1 - NOISE) else "missed"
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the goal was not met, and asks for more than the machine can do."""
+        return self.verdict not in ("", "met") and self.most is not None and self.most.median < (self.goal or 0)
 
 
 @dataclass
@@ -99,6 +105,16 @@ class Result:
             return None
         return spread([min(each) / own for own, *each in zip(mine, *theirs, strict=True)])
 
+    def most(self, ours: str, peers: Sequence[str], of: str = "time") -> Spread | None:
+        """(the fastest peer's time) / (the time that the work of ours takes at the limits of the machine)."""
+        binding = [LIMIT + each.kind for each in self.limits if each.binds(ours)]
+        bounds = [times for name in binding if (times := self.times(name))]
+        theirs = [times for peer in peers if not peer.startswith(LIMIT) and (times := self.times(peer))]
+        if of != "time" or not bounds or not theirs:
+            return None
+        slowest = [max(each) for each in zip(*bounds, strict=True)]
+        return spread([min(each) / bound for bound, *each in zip(slowest, *theirs, strict=True)])
+
     def more(self, name: str) -> Spread:
         """(time of ``name``) - (time of ours), of each round, in seconds."""
         assert self.ours
@@ -118,7 +134,7 @@ class Result:
             for name in self.seconds:
                 if name != self.ours:
                     goal = goals.pop((self.ours, (name,), "time"), None)
-                    found.append(Comparison(self.ours, name, self.ratio(self.ours, [name]), goal))
+                    found.append(self.comparison(self.ours, [name], name, goal))
         for (ours, peers, of), goal in goals.items():
             missing = [name for name in (ours, *peers) if not self.times(name, of)]
             here = [peer for peer in peers if peer not in missing]
@@ -126,8 +142,13 @@ class Result:
             why = f"without {', '.join(missing)}" if missing else ""
             if len(peers) == 1:
                 label = peers[0]
-            found.append(Comparison(ours, label, self.ratio(ours, peers, of), goal, why, of))
+            found.append(self.comparison(ours, peers, label, goal, why, of))
         return found
+
+    def comparison(
+        self, ours: str, peers: Sequence[str], label: str, goal: float | None, why: str = "", of: str = "time"
+    ) -> Comparison:
+        return Comparison(ours, label, self.ratio(ours, peers, of), goal, why, of, self.most(ours, peers, of))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -137,6 +158,7 @@ class Result:
                     "ours": each.ours, "peer": each.peer, "of": each.of, "goal": each.goal, "verdict": each.verdict,
                     "why": each.why,
                     "ratio": each.ratio._asdict() if each.ratio else None,
+                    "most": each.most._asdict() if each.most else None,
                 }
                 for each in self.comparisons()
             ],

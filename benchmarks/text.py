@@ -8,6 +8,7 @@ from rich.table import Table
 from . import machine
 from .results import Comparison, Result, Spread, spread
 
+RATIOS = ("ratio", "quartiles", "at the limit", "goal")
 UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
 
 
@@ -32,6 +33,10 @@ def of_limit_in_words(result: Result, name: str) -> str:
 def goal_in_words(each: Comparison) -> str:
     goal = "" if each.goal is None else f"{each.goal:g}"
     return f"{goal} {each.verdict}".strip()
+
+
+def most_in_words(each: Comparison) -> str:
+    return f"{three_digits(each.most.median)}x" if each.most else ""
 
 
 def against(each: Comparison, first: str) -> str:
@@ -84,11 +89,11 @@ def show(result: Result, console: Console) -> None:
     console.print(table)
     if comparisons := result.comparisons():
         table = Table(box=None, pad_edge=False, padding=(0, 2))
-        for name in (f"time / {result.first}", "ratio", "quartiles", "goal"):
+        for name in (f"time / {result.first}", *RATIOS):
             table.add_column(name, justify="left" if "/" in name else "right", no_wrap=True)
         for each in comparisons:
             ratio = (f"{three_digits(each.ratio.median)}x", quartiles(each.ratio)) if each.ratio else ("-", "")
-            table.add_row(against(each, result.first), *ratio, goal_in_words(each))
+            table.add_row(against(each, result.first), *ratio, most_in_words(each), goal_in_words(each))
         console.print(table)
         for each in comparisons:
             if each.why:

@@ -65,6 +65,21 @@ def test_goals_stand_beside_what_was_measured():
     assert found["openvino fp32"].why == "without openvino fp32"
 
 
+def test_the_limit_of_the_machine_says_what_a_goal_could_reach():
+    """torch took 3, 6 and 2 seconds for what the machine can do in 0.8, 1.6 and 0.8, or in 1, 2 and 1 by the bytes."""
+    [torch, *_] = made_up().comparisons()
+    assert torch.most == pytest.approx((3.75, 3.125, 3.75))
+    assert not torch.out_of_reach  # 3.2 is missed, and possible
+    bytes_too = [Limit("fma", 80.0), Limit("read", 10.0, ("anex",)), Limit("cache", 1e9, ("torch",))]
+    rates = {"fma": [100.0, 50.0, 100.0], "read": [10.0, 5.0, 10.0], "cache": [1.0, 1.0, 1.0]}
+    goals = [Goal("anex fp16", "torch fp32", 3.2), Goal("anex fp16", "limit read", 0.95)]
+    [torch, _, limit] = made_up(limits=bytes_too, rates=rates, goals=goals).comparisons()
+    assert torch.most == pytest.approx((3.0, 2.5, 3.0))
+    assert torch.out_of_reach
+    assert limit.most is None  # of itself a limit says nothing
+    assert made_up(limits=[]).comparisons()[0].most is None
+
+
 def test_peak_memory_has_a_column_and_goals_where_it_is_measured():
     mega = 1 << 20
     memory = {"anex fp16": [10 * mega] * 3, "torch fp32": [15 * mega] * 3, "onnxruntime fp32": [8 * mega] * 3}
@@ -73,7 +88,7 @@ def test_peak_memory_has_a_column_and_goals_where_it_is_measured():
     (time, space) = (each for each in result.comparisons() if each.goal)
     assert (time.ratio.median, space.ratio.median, space.verdict) == (3.0, 1.5, "met")
     text = PAGE["text"](report(result))
-    assert "| torch fp32: memory | 1.50x | 1.50 to 1.50 | 1.25 met |" in text
+    assert "| torch fp32: memory | 1.50x | 1.50 to 1.50 |  | 1.25 met |" in text
     assert "| anex fp16 | 1.00 s | 80% of fma | 10 MiB |" in text
 
 
@@ -96,6 +111,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
     assert data["results"][0]["comparisons"][0] == {
         "ours": "anex fp16", "peer": "torch fp32", "of": "time", "goal": 3.2, "verdict": "within noise", "why": "",
         "ratio": {"median": 3.0, "low": 2.5, "high": 3.0},
+        "most": {"median": pytest.approx(3.75), "low": pytest.approx(3.125), "high": pytest.approx(3.75)},
     }  # fmt: skip
 
 
@@ -133,10 +149,18 @@ def test_the_picture_is_a_png_that_grows_with_what_is_in_it(tmp_path):
 def test_the_page_says_device_machine_goals_and_who_is_missing():
     text = PAGE["text"](report(made_up()))
     for part in (
-        "device cpu", "| torch fp32 | 3.00x | 2.50 to 3.00 | 3.2 within noise |", "80% of fma", "two cores",
+        "device cpu", "| torch fp32 | 3.00x | 2.50 to 3.00 | 3.75x | 3.2 within noise |", "80% of fma", "two cores",
         "- left out: openvino fp32: not installed", "of 3 goals 1 met, 1 within noise, 1 missed",
     ):  # fmt: skip
         assert part in text
+
+
+def test_the_page_says_which_goals_ask_for_more_than_the_machine_can_do():
+    text = PAGE["text"](report(made_up(goals=[Goal("anex fp16", "torch fp32", 4.0)])))
+    assert (
+        "of 1 goals 0 met, 0 within noise, 1 missed; 1 of those not met ask for more than the machine can do." in text
+    )
+    assert "| case | torch fp32 / anex fp16 | 4x | 3.00x missed (limit 3.75x) |" in text
 
 
 def test_the_published_page_is_what_its_tool_writes_of_the_published_file():

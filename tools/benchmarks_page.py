@@ -12,11 +12,13 @@ from benchmarks.catalogue import CASES
 from benchmarks.plot import draw
 from benchmarks.results import Report, Result, spread
 from benchmarks.text import (
+    RATIOS,
     against,
     columns,
     goal_in_words,
     limits_in_words,
     memory_in_words,
+    most_in_words,
     of_limit_in_words,
     quartiles,
     state_in_words,
@@ -38,9 +40,11 @@ measured on a Neural Engine; rows of the device `double` are of the stand-in of 
 *ratio*: the peer's time / ours, so above 1 we are faster; median and quartiles over the rounds, in each of which every
 contender had its turn while the others' processes were stopped. *goal*: what the project set itself, with how the
 median stands to it; a median up to 8 % below is within noise. *of the limit*: the share of what this
-machine could do at most in the same rounds; of runs dated before 2026-11-22 the limit `fma` was printed a quarter too
-high, so their shares of it are too low. Answers were compared before anything was timed. Measure your own
-machine with `make bench`.
+machine could do at most in the same rounds. *at the limit*: the ratio that an engine would have which did the work in
+no more time than that; a goal above it asks for more than the machine can do, one just below it leaves nothing for
+anything but the work's multiply-adds or bytes. Of runs dated before 2026-11-22 the limit `fma` was printed a quarter
+too high, so their shares of it are too low. Answers were compared before anything was timed. Measure your own machine
+with `make bench`.
 """
 
 
@@ -63,16 +67,20 @@ def times(result: Result) -> Iterator[tuple[str, ...]]:
 def ratios(result: Result) -> Iterator[tuple[str, ...]]:
     for each in result.comparisons():
         found = (f"{three_digits(each.ratio.median)}x", quartiles(each.ratio)) if each.ratio else ("", "")
-        yield against(each, result.first), *found, " ".join(filter(None, (goal_in_words(each), each.why)))
+        goal = " ".join(filter(None, (goal_in_words(each), each.why)))
+        yield against(each, result.first), *found, most_in_words(each), goal
 
 
 def goals(report: Report) -> Iterator[str]:
     """How many goals are met, by number of threads."""
     for threads in threads_of(report):
-        verdicts = [each.verdict for result in report.results if result.threads == threads
-                    for each in result.comparisons() if each.verdict]  # fmt: skip
+        judged = [each for result in report.results if result.threads == threads
+                  for each in result.comparisons() if each.verdict]  # fmt: skip
+        verdicts = [each.verdict for each in judged]
         count = {name: verdicts.count(name) for name in ("met", "within noise", "missed")}
-        yield f"{threads} thread(s): of {len(verdicts)} goals {', '.join(f'{n} {name}' for name, n in count.items())}."
+        told = f"{threads} thread(s): of {len(verdicts)} goals {', '.join(f'{n} {name}' for name, n in count.items())}"
+        beyond = sum(each.out_of_reach for each in judged)
+        yield f"{told}; {beyond} of those not met ask for more than the machine can do." if beyond else f"{told}."
 
 
 def goal_rows(report: Report) -> Iterator[tuple[str, ...]]:
@@ -84,6 +92,8 @@ def goal_rows(report: Report) -> Iterator[tuple[str, ...]]:
             if each.goal is not None:
                 mark = {"met": "**", "within noise": "", "missed": ""}.get(each.verdict, "")
                 told = f"{mark}{three_digits(each.ratio.median)}x{mark} {each.verdict}" if each.ratio else each.why
+                if each.most and each.verdict != "met":
+                    told += f" (limit {most_in_words(each)})"
                 key = (result.case, against(each, ""), each.goal)
                 found.setdefault(key, {})[result.threads] = told
     for (case, names, goal), told in found.items():
@@ -102,7 +112,7 @@ def of_result(result: Result) -> Iterator[str]:
     yield from table(("", *columns(result)), times(result))
     if result.comparisons():
         yield ""
-        yield from table((f"time / {result.first}", "ratio", "quartiles", "goal"), ratios(result))
+        yield from table((f"time / {result.first}", *RATIOS), ratios(result))
     yield ""
     yield from (f"- left out: {name}: {why}" for name, why in result.left_out.items())
     if result.unchecked:
