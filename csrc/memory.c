@@ -1,9 +1,9 @@
 /* Counted memory of tensors, and large pieces of it that are kept for the next one.
 
    The kernel clears each page when it is first touched, which takes several times as long as filling it. So large pieces
-   are mapped here, the largest in huge pages, and a few that were given back are kept, the largest with their pages marked
-   as the kernel's to take when it needs some. They stand in slots, each taken and given by one exchange: no lock for
-   a fork to leave held in the child. */
+   are mapped here, the largest in huge pages, and those that were given back last are kept, the largest with their pages
+   marked as the kernel's to take when it needs some. They stand in slots, each taken and given by one exchange: no lock
+   for a fork to leave held in the child. */
 #define _GNU_SOURCE
 #include "memory.h"
 
@@ -23,13 +23,14 @@
 #endif
 
 enum {
-    SLOTS = 8,
+    SLOTS = 32,
     PAGE = 1 << 12,
     HUGE_PAGE = 1 << 21,
     MAPPED = 1 << 17,     /* bytes from which a piece is mapped; smaller ones are the heap's */
     HUGE = 1 << 22,       /* bytes from which it is made of huge pages */
     KEPT_SMALL = 1 << 25, /* bytes kept at most of pieces below HUGE */
-    KEPT_HUGE = 1 << 29   /* and of those from it on, which the kernel may take back */
+    KEPT_HUGE = 1 << 29,  /* and of those from it on, */
+    KEPT_HOT = 1 << 26    /* of which the kernel may take back those that come after so many */
 };
 
 typedef struct pages {
@@ -37,14 +38,22 @@ typedef struct pages {
     size_t bytes;
 } pages;
 
-static _Atomic(pages *) kept[SLOTS];
+static struct slot {
+    _Atomic(pages *) pages;
+    atomic_size_t bytes; /* of what was put here last; whoever takes it looks again, once it is theirs */
+} kept[SLOTS];
+static atomic_uint_fast32_t oldest;  /* the slot to be emptied next */
 static atomic_size_t kept_bytes[2]; /* of pieces below HUGE, and of the others */
 
 static bool is_huge(size_t bytes) { return bytes >= HUGE; }
 
 static void *map(size_t bytes) {
-    size_t more = is_huge(bytes) ? HUGE_PAGE : 0; /* to begin at a multiple of it */
-    char *data = mmap(NULL, bytes + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const size_t more = is_huge(bytes) ? HUGE_PAGE : 0; /* to begin at a multiple of it */
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+#if defined(MAP_POPULATE)
+    if (!more) flags |= MAP_POPULATE; /* one page after the other, when each is touched, takes four times as long */
+#endif
+    char *data = mmap(NULL, bytes + more, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (data == MAP_FAILED) return NULL;
     if (more) {
         size_t before = (size_t)(-(uintptr_t)data % HUGE_PAGE), after = more - before;
@@ -59,43 +68,61 @@ static void *map(size_t bytes) {
 }
 
 static void drop(pages *p) {
+    if (!p) return;
     atomic_fetch_sub(&kept_bytes[is_huge(p->bytes)], p->bytes);
     munmap(p->data, p->bytes);
     free(p);
 }
 
-/* One that was given back, of the same number of pages or a few more */
+static bool put(struct slot *slot, pages *p) {
+    pages *empty = NULL;
+    if (!atomic_compare_exchange_strong(&slot->pages, &empty, p)) return false;
+    atomic_store(&slot->bytes, p->bytes);
+    return true;
+}
+
+static bool fits(size_t found, size_t bytes) { return found >= bytes && found - bytes <= bytes / 8; }
+
+/* One that was given back, of the same number of pages or the fewest more */
 static pages *take(size_t bytes) {
-    for (int32_t i = 0; i < SLOTS; i++) {
-        pages *p = atomic_load(&kept[i]) ? atomic_exchange(&kept[i], NULL) : NULL;
-        if (!p) continue;
-        if (p->bytes >= bytes && p->bytes - bytes <= bytes / 8) { /* looked at only once it is ours */
-            atomic_fetch_sub(&kept_bytes[is_huge(p->bytes)], p->bytes);
-            return p;
-        }
-        pages *empty = NULL;
-        if (!atomic_compare_exchange_strong(&kept[i], &empty, p)) drop(p);
+    struct slot *best = NULL;
+    size_t least = SIZE_MAX;
+    for (struct slot *slot = kept; slot < kept + SLOTS; slot++) {
+        const size_t found = atomic_load(&slot->bytes);
+        if (fits(found, bytes) && found < least && atomic_load(&slot->pages)) best = slot, least = found;
     }
+    pages *p = best ? atomic_exchange(&best->pages, NULL) : NULL;
+    if (p && fits(p->bytes, bytes)) {
+        atomic_fetch_sub(&kept_bytes[is_huge(p->bytes)], p->bytes);
+        return p;
+    }
+    if (p && !put(best, p)) drop(p); /* another thread was faster, in both */
     return NULL;
 }
 
+/* Old pieces make room: sizes that were in use a while ago may never be asked for again. */
 static bool keep(void *data, size_t bytes) {
-    atomic_size_t *total = &kept_bytes[is_huge(bytes)];
-    pages *p = KEEPS ? malloc(sizeof *p) : NULL;
+    const bool huge = is_huge(bytes);
+    const size_t most = huge ? KEPT_HUGE : KEPT_SMALL;
+    pages *p = KEEPS && bytes <= most ? malloc(sizeof *p) : NULL;
     if (!p) return false;
     *p = (pages){data, bytes};
-    if (atomic_fetch_add(total, bytes) + bytes <= (is_huge(bytes) ? KEPT_HUGE : KEPT_SMALL)) {
+    const size_t before = atomic_fetch_add(&kept_bytes[huge], bytes);
 #if defined(MADV_FREE)
-        if (is_huge(bytes)) madvise(data, bytes, MADV_FREE);
+    if (huge && before + bytes > KEPT_HOT) madvise(data, bytes, MADV_FREE);
+#else
+    (void)before;
 #endif
-        for (int32_t i = 0; i < SLOTS; i++) {
-            pages *empty = NULL;
-            if (atomic_compare_exchange_strong(&kept[i], &empty, p)) return true;
-        }
+    for (int32_t i = 0; i < SLOTS && atomic_load(&kept_bytes[huge]) > most; i++) {
+        struct slot *slot = &kept[atomic_fetch_add(&oldest, 1) % SLOTS];
+        if (is_huge(atomic_load(&slot->bytes)) == huge) drop(atomic_exchange(&slot->pages, NULL));
     }
-    atomic_fetch_sub(total, bytes);
-    free(p);
-    return false;
+    for (struct slot *slot = kept; slot < kept + SLOTS; slot++)
+        if (put(slot, p)) return true;
+    struct slot *slot = &kept[atomic_fetch_add(&oldest, 1) % SLOTS];
+    drop(atomic_exchange(&slot->pages, p));
+    atomic_store(&slot->bytes, bytes);
+    return true;
 }
 
 void *anex_pages_new(size_t *bytes, bool *clear) {
@@ -112,8 +139,8 @@ void *anex_pages_new(size_t *bytes, bool *clear) {
     }
     void *data = map(*bytes);
     if (data) return data;
-    for (int32_t i = 0; i < SLOTS; i++) /* what is kept may be what is missing */
-        if ((p = atomic_exchange(&kept[i], NULL))) drop(p);
+    for (struct slot *slot = kept; slot < kept + SLOTS; slot++) /* what is kept may be what is missing */
+        drop(atomic_exchange(&slot->pages, NULL));
     return map(*bytes);
 }
 

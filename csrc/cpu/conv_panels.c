@@ -359,7 +359,7 @@ static void choose_tasks(panels *w, int64_t parts, double *cost) {
             int64_t span = ceil_div(w->whole, spans), strip = ceil_div(w->groups, strips);
             int64_t tasks = parts * spans * strips;
             int64_t held = (span + 1) * WIDTH * (w->block + (w->k > w->block ? strip * ROWS : 0));
-            if (spans * strips > MOST_TASKS) break;
+            if (spans * strips > MOST_TASKS && best >= 0) break; /* large images need more */
             if (ceil_div(w->whole, span) != spans || ceil_div(w->groups, strip) != strips) continue;
             if (held > HELD && span > 1) continue;
             double each = (cycles(w, span, strip) * (double)parts + START * (double)tasks) * uneven(tasks);

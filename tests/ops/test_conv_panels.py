@@ -45,3 +45,14 @@ def test_panels_and_what_is_left_of_them(rng, shape, out, taps, stride, pad, gro
     np.testing.assert_allclose(
         made.run(made.fused)[0], expected, rtol=0, atol={"float16": 4e-3, "float32": 1e-5}[dtype]
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 200, 210), (1, 16, 14, 56, 60)])
+def test_an_image_of_many_outputs_is_cut_into_as_many_tasks_as_it_takes(rng, shape):
+    """A task keeps some panels of inputs in the cache, fewer of them the more inputs an output has."""
+    x, axes = rng.normal(size=shape).astype(np.float32), len(shape) - 2
+    weight = (rng.normal(size=(8, shape[1], *[3] * axes)) / np.sqrt(shape[1] * 3**axes)).astype(np.float32)
+    made = Case(lambda x: mb.conv(x=x, weight=weight, pad_type="same"), dtype="float32", x=x)
+    convolve = functional.conv2d if axes == 2 else functional.conv3d
+    expected = convolve(torch.tensor(x), torch.tensor(weight), padding=1).numpy()
+    np.testing.assert_allclose(made.run(made.fused)[0], expected, rtol=0, atol=1e-5)
