@@ -42,18 +42,14 @@ static struct slot {
     _Atomic(pages *) pages;
     atomic_size_t bytes; /* of what was put here last; whoever takes it looks again, once it is theirs */
 } kept[SLOTS];
-static atomic_uint_fast32_t oldest;  /* the slot to be emptied next */
+static atomic_uint_fast32_t oldest; /* the slot to be emptied next */
 static atomic_size_t kept_bytes[2]; /* of pieces below HUGE, and of the others */
 
 static bool is_huge(size_t bytes) { return bytes >= HUGE; }
 
 static void *map(size_t bytes) {
     const size_t more = is_huge(bytes) ? HUGE_PAGE : 0; /* to begin at a multiple of it */
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
-#if defined(MAP_POPULATE)
-    if (!more) flags |= MAP_POPULATE; /* one page after the other, when each is touched, takes four times as long */
-#endif
-    char *data = mmap(NULL, bytes + more, PROT_READ | PROT_WRITE, flags, -1, 0);
+    char *data = mmap(NULL, bytes + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) return NULL;
     if (more) {
         size_t before = (size_t)(-(uintptr_t)data % HUGE_PAGE), after = more - before;
@@ -76,8 +72,9 @@ static void drop(pages *p) {
 
 static bool put(struct slot *slot, pages *p) {
     pages *empty = NULL;
+    const size_t bytes = p->bytes; /* as soon as it is there it may be somebody else's, and freed */
     if (!atomic_compare_exchange_strong(&slot->pages, &empty, p)) return false;
-    atomic_store(&slot->bytes, p->bytes);
+    atomic_store(&slot->bytes, bytes);
     return true;
 }
 
