@@ -35,8 +35,8 @@ ANEX_KERNEL(add) {
 BINARY(sub, 0.03, a - b, wrap((uint32_t)a - (uint32_t)b))
 BINARY(mul, 0.03, a * b, wrap((uint32_t)a * (uint32_t)b))
 /* a NaN on either side wins, as in numpy */
-BINARY(maximum, 0.05, ((a >= b) | (a != a)) ? a : b, a > b ? a : b)
-BINARY(minimum, 0.05, ((a <= b) | (a != a)) ? a : b, a < b ? a : b)
+BINARY(maximum, 0.05, b > a ? b : b != b ? b : a, a > b ? a : b)
+BINARY(minimum, 0.05, b < a ? b : b != b ? b : a, a < b ? a : b)
 
 #define COMPARISON(op, operator)                         \
     ANEX_BLOCK2(op##_float, int32_t, float, a operator b) \

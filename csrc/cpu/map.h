@@ -89,11 +89,16 @@ static inline anex_status anex_map_parameters(anex_node *node, anex_map_op *op, 
 
 /* The half form. Sixteen lanes at a time, in arrays that gcc keeps in registers; the last may be fewer. */
 #define ANEX_HALF_LANES 16
+#if defined(__GNUC__) && !defined(__clang__)
+#define ANEX_ROLLED _Pragma("GCC unroll 1") /* unrolled, a lane that chooses would become a branch */
+#else
+#define ANEX_ROLLED
+#endif
 #define ANEX_HALF1_STEP(m, ...)                                               \
     {                                                                         \
         float x0[ANEX_HALF_LANES] = {0}, z[ANEX_HALF_LANES];                  \
         anex_widen(x0, (const half *)from[0] + i, m);                         \
-        for (int32_t k = 0; k < ANEX_HALF_LANES; k++) {                       \
+        ANEX_ROLLED for (int32_t k = 0; k < ANEX_HALF_LANES; k++) {           \
             float a = x0[k];                                                  \
             z[k] = __VA_ARGS__;                                               \
         }                                                                     \
@@ -104,7 +109,7 @@ static inline anex_status anex_map_parameters(anex_node *node, anex_map_op *op, 
         float x0[ANEX_HALF_LANES] = {0}, x1[ANEX_HALF_LANES] = {0}, z[ANEX_HALF_LANES]; \
         anex_widen(x0, (const half *)from[0] + i, m);                         \
         anex_widen(x1, (const half *)from[1] + i, m);                         \
-        for (int32_t k = 0; k < ANEX_HALF_LANES; k++) {                       \
+        ANEX_ROLLED for (int32_t k = 0; k < ANEX_HALF_LANES; k++) {           \
             float a = x0[k], b = x1[k];                                       \
             z[k] = __VA_ARGS__;                                               \
         }                                                                     \
