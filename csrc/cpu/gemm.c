@@ -26,13 +26,13 @@ static int64_t direct(void) {
 
 /* ---- plan ----------------------------------------------------------------------------------- */
 
-/* Cycles to fetch one element, roughly: rows are only widened; what lies across k is moved by few elements at a time,
-   more for a packer, or transposed. */
-static double fetch_a(gemm_kind kind) { return kind == GEMM_BY_K ? 0.15 : kind == GEMM_CONSTANT ? 0.15 : 0.8; }
+/* Cycles to fetch one element, roughly: rows are fetched beside the multiplying; what lies across k is moved by few
+   elements at a time, more for a packer, or transposed. */
+static double fetch_a(gemm_kind kind) { return kind == GEMM_BY_K || kind == GEMM_CONSTANT ? 0.05 : 0.8; }
 static double fetch_b(gemm_kind kind, int64_t rows) {
     if (kind == GEMM_CONSTANT) return rows > direct() ? 0.15 : 0.1;
     if (kind == GEMM_CODES) return rows > DIRECT_CODES ? 0.15 : 0.03;
-    return kind == GEMM_PACKER ? 0.3 : kind == GEMM_ACROSS_K ? 0.15 : 0.3;
+    return kind == GEMM_ACROSS_K ? 0.03 : 0.3;
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -271,14 +271,20 @@ void gemm_multiply(int64_t depth, const float *a, const float *b, int64_t cols, 
 
 /* ---- a tile --------------------------------------------------------------------------------- */
 
-/* Where the rows of a piece of C will be written, while they are still computed: each is in lines of its own. */
-static void claim(const gemm_output *c, int64_t i, int64_t rows, int64_t j) {
+/* Where the rows of a piece of C will be written, and what will be added to them, while they are still computed: each
+   is in lines of its own. */
+static void claim(const gemm_output *c, const anex_plain *plain, int64_t i, int64_t rows, int64_t j) {
     enum { LINE = 64 };
     if (c->col != 1 || c->panel || c->place || c->dtype == ANEX_I8 || c->dtype == ANEX_U8) return;
     const int64_t item = c->dtype == ANEX_F16 ? 2 : 4, step = c->row * item;
     const char *to = (const char *)c->data + i * step + j * item;
     for (int64_t r = 0; r < rows; r++, to += step)
         for (int64_t at = 0; at < NR * item; at += LINE) __builtin_prefetch(to + at, 1);
+    if (!plain->residual) return;
+    const int64_t wide = plain->dtype == ANEX_F16 ? 2 : 4;
+    const char *from = (const char *)plain->residual + (c->first + i * c->row + j) * wide;
+    for (int64_t r = 0; r < rows; r++, from += c->row * wide)
+        for (int64_t at = 0; at < NR * wide; at += LINE) __builtin_prefetch(from + at);
 }
 
 /* Constants of B come from memory in strips, the rows of one block of k of one panel. These are the strips that follow
@@ -347,6 +353,7 @@ typedef struct tiles { /* being computed */
     const gemm *g;
     const gemm_side *a, *b;
     const gemm_output *c;
+    anex_plain plain;        /* what C ends in, as far as it is plain */
     const gemm_codes *codes; /* decoded where they are multiplied; else NULL */
     bool as_is, half_b, once;
     bool packs; /* B becomes panels while it is multiplied for the first time */
@@ -402,7 +409,7 @@ static void multiply_panel(const tiles *t, const stretch *s, int64_t p, bool by_
     if (packs && cols < NR) fetch_columns(t->b, panel, j, s->j1, s->k0, s->depth, g->k);
     for (int64_t r = 0; r < s->rows; r += s->step) {
         const int64_t m = anex_min(s->step, s->rows - r), number = (s->i - s->i0 + r) / s->step;
-        if (last) claim(t->c, s->i + r, m, j);
+        if (last) claim(t->c, &t->plain, s->i + r, m, j);
         float *sum = t->sums + (number * panels + p) * MR * NR, *to = last ? t->last_sums : sum;
         const float *x = t->a_block + (by_row ? r * ROW : r / s->step * MR * s->depth), *prior = s->k0 ? sum : NULL;
         if (t->codes) {
@@ -436,6 +443,7 @@ void gemm_tiles_run(const gemm *g, const gemm_side *a, const gemm_side *b, const
     /* products of two halves are exact in float: then rounding once or twice is the same */
     const bool exact = !a->pack && !b->pack && a->matrix.dtype == ANEX_F16 && b->matrix.dtype == ANEX_F16;
     t.once = !FUSED && g->strict && !exact;
+    if (c->node) anex_epilogue_plain(c->node, &t.plain);
     const bool plain = !b->panels && !b->codes && !b->pack && b->matrix.col == 1;
     bool ready = false, by_row = true;
     for (stretch s = first_stretch(g, tile), next; count; s = next) {
@@ -448,7 +456,8 @@ void gemm_tiles_run(const gemm *g, const gemm_side *a, const gemm_side *b, const
         const strips later = strips_after(g, b, s.j0, s.j1, s.k0 + s.depth);
         const bool ends = s.i + s.rows == s.i1 && s.k0 + s.depth == g->k; /* a tile */
         beside also = {0};
-        ready = !(ends && count == 1) && plan_beside(&t, &s, &next, &also);
+        /* also of a tile behind the last: the range that follows has it, most often */
+        ready = !(ends && gemm_tiles(g) == 1) && plan_beside(&t, &s, &next, &also);
         for (int64_t p = 0; p * NR < s.j1 - s.j0; p++)
             multiply_panel(&t, &s, p, by_row, &later, &also, ready ? next.rows : 0);
         float *done = t.a_block;
