@@ -7,9 +7,9 @@
 enum {
     BLOCK = 8 * MR,   /* rows of A fetched at a time */
     EVEN = 16,        /* blocks of k are multiples of it */
-    MOST_PANELS = 16, /* of B in a tile */
+    MOST_PANELS = 4,  /* of B in a tile */
     TASKS = 6,        /* of a thread: enough to even out what disturbs one */
-    MOST_SUMS = 9 << 14 /* floats of partial sums in a tile: half of a second cache */
+    MOST_SUMS = 9 << 13 /* floats of partial sums in a tile: a quarter of a second cache */
 };
 
 static const int64_t DIRECT_CODES = 2 * MR; /* rows up to which codes are decoded where they are multiplied */
