@@ -40,11 +40,11 @@ def step(op: Operation) -> Operation | Step:
             return op
         inputs["result_perm"] = result
     for name in OPERANDS:
-        before = inputs[name].op
-        if before is None or before.op_type != "transpose":
-            continue
-        composed = _permutation(before)[inputs.get(f"{name}_perm", np.arange(len(before.inputs["x"].shape)))]
-        if _leaves_runs(composed):
+        while (before := inputs[name].op) is not None and before.op_type == "transpose":
+            axes = _permutation(before)
+            composed = axes[inputs.get(f"{name}_perm", np.arange(len(axes)))]
+            if not _leaves_runs(composed):
+                break
             inputs |= {name: before.inputs["x"], f"{name}_perm": composed}
     if inputs.keys() <= {*OPERANDS, "attn_mask"}:
         return op

@@ -95,7 +95,14 @@ def _masked(var: Var) -> tuple[Var, Var | None]:
 
 
 def _scaled(var: Var) -> tuple[Var, float]:
-    """What a constant number multiplies or divides, and the factor; without one, ``var`` and 1."""
+    """What constant numbers multiply and divide, and the factor; without one, ``var`` and 1."""
+    product = 1.0
+    while (step := _factor(var)) is not None:
+        var, product = step[0], product * step[1]
+    return var, product
+
+
+def _factor(var: Var) -> tuple[Var, float] | None:
     for op_type in ("mul", "real_div"):
         op = _made_by(var, op_type)
         if op is None:
@@ -106,7 +113,7 @@ def _scaled(var: Var) -> tuple[Var, float]:
                 factor = float(np.asarray(number.val).reshape(()))
                 if op_type == "mul" or factor:
                     return x, factor if op_type == "mul" else 1 / factor
-    return var, 1.0
+    return None
 
 
 def _agree(operands: dict[str, tuple[Var, bool]], scores: Var) -> bool:
@@ -118,7 +125,7 @@ def _agree(operands: dict[str, tuple[Var, bool]], scores: Var) -> bool:
 
 
 def _is_mask(mask: Var, scores: Var) -> bool:
-    """Whether the engine's attention can add it: a number for each key, for all or for each of the queries and heads."""
+    """Whether the engine's attention can add it: a number for each key, of all queries and heads or of each."""
     shape = tuple(mask.shape)
     if not shape or len(shape) > len(scores.shape) or shape[-1] != scores.shape[-1]:
         return False
