@@ -1,4 +1,4 @@
-"""Attention written out as matmul, softmax and matmul runs as one op. Compared with torch, float64, and strict plans."""
+"""Attention written out as matmul, softmax and matmul runs as one op. Compared with float64 and strict plans."""
 
 from __future__ import annotations
 
