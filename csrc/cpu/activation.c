@@ -92,23 +92,29 @@ QUICK(gelu_sigmoid)
 ANEX_FLOAT1(gelu_exact_float, 0.5f * a * (1 + vm_erf(a * 0x1.6a09e6p-1f)))
 ANEX_FLOAT1(gelu_tanh_float, 0.5f * a * (1 + vm_tanh(0x1.988454p-1f * (a + 0.044715f * a * a * a))))
 ANEX_FLOAT1(gelu_sigmoid_float, a * vm_sigmoid(1.702f * a))
+/* (1 + tanh z) / 2 = 1 / (1 + e^-2z), for float32 in plans that need not round as strict ones do */
+ANEX_FLOAT1(gelu_tanh_fast, a * vm_sigmoid_fast(a * vm_fma(a * a, 0x1.2444f2p-4f, 0x1.988454p+0f)))
+ANEX_FLOAT1(gelu_sigmoid_fast, a * vm_sigmoid_fast(1.702f * a))
 
 ANEX_KERNEL(gelu) {
     enum { X, MODE };
     static const struct {
         const char *mode;
-        const anex_blocks *block, *quick;
-    } modes[] = {{"EXACT", &gelu_exact_float_blocks, &quick_gelu_exact_blocks},
-                 {"TANH_APPROXIMATION", &gelu_tanh_float_blocks, &quick_gelu_tanh_blocks},
-                 {"SIGMOID_APPROXIMATION", &gelu_sigmoid_float_blocks, &quick_gelu_sigmoid_blocks}};
+        const anex_blocks *strict, *fast, *quick;
+    } modes[] = {{"EXACT", &gelu_exact_float_blocks, &gelu_exact_float_blocks, &quick_gelu_exact_blocks},
+                 {"TANH_APPROXIMATION", &gelu_tanh_float_blocks, &gelu_tanh_fast_blocks, &quick_gelu_tanh_blocks},
+                 {"SIGMOID_APPROXIMATION", &gelu_sigmoid_float_blocks, &gelu_sigmoid_fast_blocks,
+                  &quick_gelu_sigmoid_blocks}};
     anex_status status = anex_need_constants(node, 1u << MODE, error);
     if (status) return status;
     const char *mode = anex_text(node->in[MODE], "EXACT");
     node->packed |= 1u << MODE;
     bool quick = may_be_quick(node);
     for (int32_t i = 0; i < 3; i++)
-        if (!strcmp(mode, modes[i].mode))
-            return map_activation(node, quick ? *modes[i].quick : *modes[i].block, quick ? 0.2 : 0.8, 0, error);
+        if (!strcmp(mode, modes[i].mode)) {
+            const anex_blocks *block = quick ? modes[i].quick : node->strict ? modes[i].strict : modes[i].fast;
+            return map_activation(node, *block, quick ? 0.2 : 0.8, 0, error);
+        }
     return anex_node_fail(node, error, ANEX_INVALID,
                           "mode is \"%s\"; it can be EXACT, TANH_APPROXIMATION or SIGMOID_APPROXIMATION", mode);
 }

@@ -31,7 +31,8 @@ attention_part attention_part_of(const attention *a, const anex_node *node, int6
 
 /* ---- plan ----------------------------------------------------------------------------------- */
 
-enum { PERMUTATIONS = ATTENTION_MASK + 1 }; /* the inputs from here on: query's, key's, value's and the result's */
+/* the inputs behind the mask: query's, key's, value's and the result's; and what the scores are multiplied by */
+enum { PERMUTATIONS = ATTENTION_MASK + 1, SCALE = PERMUTATIONS + 4 };
 
 /* Axis i of an operand as attention has it is axis[i] of the tensor. */
 static anex_status read_axes(const anex_node *node, int32_t number, int32_t rank, int32_t *axis, anex_error *error) {
@@ -84,7 +85,7 @@ static anex_status read_operands(anex_node *node, attention *a, anex_error *erro
     a->length = shape[0][l], a->e = shape[0][e], a->keys = shape[1][l], a->ev = shape[2][e];
     a->batch = 1, a->batch_rank = l;
     for (int32_t d = 0; d < l; d++) a->shape[d] = shape[0][d], a->batch *= shape[0][d];
-    a->scale = (float)(1 / sqrt((double)a->e));
+    a->scale = (float)anex_float(node->in[SCALE], 1 / sqrt((double)a->e));
     return ANEX_OK;
 }
 
@@ -136,6 +137,6 @@ static anex_status plan(anex_node *node, anex_error *error) {
 ANEX_KERNEL(scaled_dot_product_attention) { return plan(node, error); }
 
 ANEX_KERNEL(anex_attention) {
-    anex_status status = anex_need_constants(node, 0xfu << PERMUTATIONS, error);
+    anex_status status = anex_need_constants(node, 0x1fu << PERMUTATIONS, error);
     return status ? status : plan(node, error);
 }

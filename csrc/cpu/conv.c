@@ -36,7 +36,8 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
     anex_tensor *out = node->out[0];
     int64_t item = (int64_t)anex_itemsize(x), tiles = gemm_tiles(&c->g), groups = c->c.groups;
     int64_t in_group = c->c.in_channels / groups, out_group = c->c.out_channels / groups;
-    for (int64_t task = slice->begin; task < slice->end; task++) {
+    for (int64_t task = slice->begin, n; task < slice->end; task += n) {
+        n = anex_min(slice->end - task, tiles - task % tiles);
         int64_t part = task / tiles, group = part % groups;
         conv_source source = {&c->gather, c->tap, (float *)slice->shared + part * in_group * c->image.volume,
                               ANEX_F32};
@@ -69,7 +70,7 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
             to.bias_by_row = false, to.place_rows = true;
         }
         if (c->panels) columns.panels = panels_of(c) + (size_t)group * c->panels_step;
-        gemm_tile(&c->g, &rows, &columns, &to, task % tiles, slice->scratch);
+        gemm_tiles_run(&c->g, &rows, &columns, &to, task % tiles, n, slice->scratch);
     }
 }
 

@@ -1,16 +1,15 @@
 /* The matrix product: plan, pack, multiply. See gemm.h. */
-#include "gemm.h"
+#include "gemm_micro.h"
 #include "team.h"
 
 #include <math.h>
 
 enum {
-    ROW = KC + 16,    /* floats from row to row of an A block; not a power of two, so that rows spread over the cache */
     BLOCK = 8 * MR,   /* rows of A fetched at a time */
     EVEN = 16,        /* blocks of k are multiples of it */
-    MOST_PANELS = 16, /* of B in a tile */
+    MOST_PANELS = 4,  /* of B in a tile */
     TASKS = 6,        /* of a thread: enough to even out what disturbs one */
-    MOST_SUMS = 9 << 14 /* floats of partial sums in a tile: half of a second cache */
+    MOST_SUMS = 9 << 13 /* floats of partial sums in a tile: a quarter of a second cache */
 };
 
 static const int64_t DIRECT_CODES = 2 * MR; /* rows up to which codes are decoded where they are multiplied */
@@ -27,13 +26,13 @@ static int64_t direct(void) {
 
 /* ---- plan ----------------------------------------------------------------------------------- */
 
-/* Cycles to fetch one element, roughly: rows are only widened; what lies across k is moved by few elements at a time,
-   more for a packer, or transposed. */
-static double fetch_a(gemm_kind kind) { return kind == GEMM_BY_K ? 0.15 : kind == GEMM_CONSTANT ? 0.15 : 0.8; }
+/* Cycles to fetch one element, roughly: rows are fetched beside the multiplying; what lies across k is moved by few
+   elements at a time, more for a packer, or transposed. */
+static double fetch_a(gemm_kind kind) { return kind == GEMM_BY_K || kind == GEMM_CONSTANT ? 0.05 : 0.8; }
 static double fetch_b(gemm_kind kind, int64_t rows) {
     if (kind == GEMM_CONSTANT) return rows > direct() ? 0.15 : 0.1;
     if (kind == GEMM_CODES) return rows > DIRECT_CODES ? 0.15 : 0.03;
-    return kind == GEMM_PACKER ? 0.3 : kind == GEMM_ACROSS_K ? 0.15 : 0.3;
+    return kind == GEMM_ACROSS_K ? 0.03 : 0.3;
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -109,7 +108,7 @@ static gemm_room room_of(const gemm *g) {
 
 size_t gemm_scratch(const gemm *g) {
     gemm_room room = room_of(g);
-    return room.a + room.b + room.sums + room.tile;
+    return 2 * room.a + room.b + room.sums + room.tile;
 }
 
 /* ---- packing -------------------------------------------------------------------------------- */
@@ -210,13 +209,6 @@ static bool fetch_rows(const gemm_side *a, float *to, int64_t i0, int64_t rows, 
     return false;
 }
 
-enum { VECTORS = NR / VF };
-_Static_assert(VECTORS == 2, "a byte of nibbles has a code for either vector");
-
-static inline vf decode(bool nibbles, const uint8_t *codes, const float *table, int v) {
-    return nibbles ? vf_look_up(table, codes, 4 * v) : vf_load_i8(codes + v * VF);
-}
-
 /* Rows k0 .. of one panel as floats */
 static inline __attribute__((always_inline)) void decode_panel(const bool nibbles, const gemm_codes *c, float *to,
                                                                int64_t panel, int64_t k0, int64_t depth, int64_t k) {
@@ -268,167 +260,31 @@ static void fetch_columns(const gemm_side *b, float *to, int64_t j0, int64_t j1,
 
 /* ---- multiply ------------------------------------------------------------------------------- */
 
-/* What is asked of memory while a product is computed: `pace` bytes further with each step along k. Asked for in
-   bursts some of it would be forgotten, and the hardware alone begins anew on each page. */
-typedef struct request {
-    const char *at;
-    int64_t pace;
-} request;
-
-/* to [m][NR] = prior + A [m, depth] . B [depth, NR]; `prior` may be NULL or `to` */
-typedef void micro_kernel(int64_t depth, const float *a, const void *b, const float *prior, float *to, request next);
-
-/* `soon`: what is asked for is for this very product, so it is to come nearest */
-static inline __attribute__((always_inline)) void micro(const int m, const int vectors, const bool half_b,
-                                                        const bool by_row, const bool once, const bool soon,
-                                                        int64_t depth, const float *a, const void *b,
-                                                        const float *prior, float *to, request next) {
-    vf sum[MR][VECTORS];
-#pragma GCC unroll 16
-    for (int i = 0; i < m; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) sum[i][v] = vf_zero();
-    for (int64_t k = 0; k < depth; k++) {
-        vf y[VECTORS];
-        if (soon)
-            __builtin_prefetch(next.at, 0, 3);
-        else
-            __builtin_prefetch(next.at, 0, 2);
-        next.at += next.pace;
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++)
-            y[v] = half_b ? vf_load_half((const half *)b + k * NR + v * VF)
-                          : vf_load((const float *)b + k * NR + v * VF);
-#pragma GCC unroll 16
-        for (int i = 0; i < m; i++) {
-            vf x = vf_set(by_row ? a[i * ROW + k] : a[k * MR + i]);
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) sum[i][v] = vf_fma_if(once, x, y[v], sum[i][v]);
-        }
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < m; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) {
-            if (prior) sum[i][v] = vf_load(prior + i * NR + v * VF) + sum[i][v];
-            vf_store(to + i * NR + v * VF, sum[i][v]);
-        }
-}
-
-#define MICRO(m, half_b, by_row)                                                                               \
-    static void micro_##m##_##half_b##by_row(int64_t depth, const float *a, const void *b, const float *prior, \
-                                             float *to, request next) {                                        \
-        micro(m < MR ? m : MR, VECTORS, half_b, by_row, false, false, depth, a, b, prior, to, next);           \
-    }
-#define MICROS(m) MICRO(m, 0, 0) MICRO(m, 0, 1) MICRO(m, 1, 0) MICRO(m, 1, 1)
-#define MICRO_ROW(m) {{micro_##m##_00, micro_##m##_01}, {micro_##m##_10, micro_##m##_11}},
-
-#if defined(__AVX512F__)
-#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
-#elif defined(__AVX2__)
-#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#elif defined(__aarch64__)
-#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
-#else
-#define EACH_ROWS(X) X(1) X(2) X(3) X(4)
-#endif
-EACH_ROWS(MICROS)
-static micro_kernel *const micro_kernels[MR][2][2] = {EACH_ROWS(MICRO_ROW)}; /* [rows - 1][half_b][by_row] */
-
 void gemm_multiply(int64_t depth, const float *a, const float *b, int64_t cols, bool more, float *to) {
     enum { ROWS = 96 }; /* of A ahead: it is read once, in panels that follow each other in memory */
-    const request next = {(const char *)(a + ROWS * MR), MR * sizeof *a};
+    const beside next = {.ask = (const char *)(a + ROWS * MR), .pace = MR * sizeof *a};
     if (cols <= VF)
-        micro(MR, 1, false, false, false, true, depth, a, b, more ? to : NULL, to, next);
+        micro(MR, 1, false, false, false, true, false, depth, a, b, more ? to : NULL, to, &next);
     else
-        micro(MR, VECTORS, false, false, false, true, depth, a, b, more ? to : NULL, to, next);
-}
-
-/* The same of codes: `affine` the scales and zeros of these columns, of all of depth */
-typedef void codes_kernel(int64_t depth, const float *a, const uint8_t *codes, const float *table, const float *affine,
-                          bool zeros, const float *prior, float *to);
-
-static inline __attribute__((always_inline)) void micro_codes(const int m, const bool nibbles, const bool by_row,
-                                                              int64_t depth, const float *a, const uint8_t *codes,
-                                                              const float *table, const float *affine, bool zeros,
-                                                              const float *prior, float *to) {
-    enum { AHEAD = 4096 }; /* bytes: of the next block of these columns at last */
-    const int several = m == 1 ? 4 : m == 2 ? 2 : 1; /* sums of few rows would wait for the adder */
-    vf sum[4][MR][VECTORS], zero[VECTORS];
-    const int64_t row = nibbles ? NR / 2 : NR;
-    for (int v = 0; v < VECTORS; v++) zero[v] = zeros ? vf_load(affine + NR + v * VF) : vf_zero();
-#pragma GCC unroll 4
-    for (int s = 0; s < several; s++)
-#pragma GCC unroll 16
-        for (int i = 0; i < m; i++)
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sum[s][i][v] = vf_zero();
-    for (int64_t k = 0; k < depth; k += several) {
-#pragma GCC unroll 4
-        for (int s = 0; s < several; s++) {
-            if (s && k + s >= depth) break;
-            if (s * row % 64 == 0) __builtin_prefetch(codes + (k + s) * row + AHEAD); /* each line of the cache */
-            vf y[VECTORS];
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) y[v] = decode(nibbles, codes + (k + s) * row, table, v) - zero[v];
-#pragma GCC unroll 16
-            for (int i = 0; i < m; i++) {
-                vf x = vf_set(by_row ? a[i * ROW + k + s] : a[(k + s) * MR + i]);
-#pragma GCC unroll 4
-                for (int v = 0; v < VECTORS; v++) sum[s][i][v] = vf_fma(x, y[v], sum[s][i][v]);
-            }
-        }
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < m; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) {
-            vf scale = vf_load(affine + v * VF), total = sum[0][i][v];
-            if (several == 4) total = (total + sum[1][i][v]) + (sum[2][i][v] + sum[3][i][v]);
-            if (several == 2) total = total + sum[1][i][v];
-            vf_store(to + i * NR + v * VF,
-                     vf_fma(total, scale, prior ? vf_load(prior + i * NR + v * VF) : vf_zero()));
-        }
-}
-
-#define CODES(m, nibbles, by_row)                                                                               \
-    static void codes_##m##_##nibbles##by_row(int64_t depth, const float *a, const uint8_t *codes,              \
-                                              const float *table, const float *affine, bool zeros,              \
-                                              const float *prior, float *to) {                                  \
-        micro_codes(m < MR ? m : MR, nibbles, by_row, depth, a, codes, table, affine, zeros, prior, to);        \
-    }
-#define CODES_OF(m) CODES(m, 0, 0) CODES(m, 0, 1) CODES(m, 1, 0) CODES(m, 1, 1)
-#define CODES_ROW(m) {{codes_##m##_00, codes_##m##_01}, {codes_##m##_10, codes_##m##_11}},
-EACH_ROWS(CODES_OF)
-static codes_kernel *const codes_kernels[MR][2][2] = {EACH_ROWS(CODES_ROW)}; /* [rows - 1][nibbles][by_row] */
-
-/* For builds that do not fuse, in strict plans: only as fast as it must be. */
-static void micro_once(int64_t m, bool half_b, bool by_row, int64_t depth, const float *a, const void *b,
-                       const float *prior, float *to) {
-    for (int64_t i = 0; i < m; i++) {
-        const float *x = by_row ? a + i * ROW : a + i, *before = prior ? prior + i * NR : NULL;
-        const request none = {(const char *)x, 0};
-        if (half_b && by_row)
-            micro(1, VECTORS, true, true, true, false, depth, x, b, before, to + i * NR, none);
-        else if (half_b)
-            micro(1, VECTORS, true, false, true, false, depth, x, b, before, to + i * NR, none);
-        else if (by_row)
-            micro(1, VECTORS, false, true, true, false, depth, x, b, before, to + i * NR, none);
-        else
-            micro(1, VECTORS, false, false, true, false, depth, x, b, before, to + i * NR, none);
-    }
+        micro(MR, VECTORS, false, false, false, true, false, depth, a, b, more ? to : NULL, to, &next);
 }
 
 /* ---- a tile --------------------------------------------------------------------------------- */
 
-/* Where the rows of a piece of C will be written, while they are still computed: each is in lines of its own. */
-static void claim(const gemm_output *c, int64_t i, int64_t rows, int64_t j) {
+/* Where the rows of a piece of C will be written, and what will be added to them, while they are still computed: each
+   is in lines of its own. */
+static void claim(const gemm_output *c, const anex_plain *plain, int64_t i, int64_t rows, int64_t j) {
     enum { LINE = 64 };
     if (c->col != 1 || c->panel || c->place || c->dtype == ANEX_I8 || c->dtype == ANEX_U8) return;
     const int64_t item = c->dtype == ANEX_F16 ? 2 : 4, step = c->row * item;
     const char *to = (const char *)c->data + i * step + j * item;
     for (int64_t r = 0; r < rows; r++, to += step)
         for (int64_t at = 0; at < NR * item; at += LINE) __builtin_prefetch(to + at, 1);
+    if (!plain->residual) return;
+    const int64_t wide = plain->dtype == ANEX_F16 ? 2 : 4;
+    const char *from = (const char *)plain->residual + (c->first + i * c->row + j) * wide;
+    for (int64_t r = 0; r < rows; r++, from += c->row * wide)
+        for (int64_t at = 0; at < NR * wide; at += LINE) __builtin_prefetch(from + at);
 }
 
 /* Constants of B come from memory in strips, the rows of one block of k of one panel. These are the strips that follow
@@ -454,62 +310,158 @@ static strips strips_after(const gemm *g, const gemm_side *b, int64_t j0, int64_
 }
 
 /* The part of a strip to be asked for in one of so many products */
-static request request_for(const strips *s, int64_t strip, int64_t product, int64_t products, int64_t depth,
-                           const void *else_at) {
-    if (strip >= s->count) return (request){else_at, 0};
-    int64_t part = ceil_div(s->bytes, products);
-    return (request){s->first + strip * s->step + product * part, ceil_div(part, anex_max(depth, 1))};
+static void ask_for(const strips *s, int64_t strip, int64_t product, int64_t products, int64_t depth, beside *next) {
+    if (strip >= s->count) return;
+    const int64_t part = ceil_div(s->bytes, products);
+    next->ask = s->first + strip * s->step + product * part, next->pace = ceil_div(part, anex_max(depth, 1));
 }
 
-void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
-               void *scratch) {
-    gemm_room room = room_of(g);
-    float *a_block = scratch, *b_block = a_block + room.a / sizeof(float);
-    float *sums = b_block + room.b / sizeof(float), *last_sums = sums + room.sums / sizeof(float);
-    int64_t i0 = tile / g->tiles_n * g->tile_m, i1 = anex_min(i0 + g->tile_m, g->m);
-    int64_t j0 = tile % g->tiles_n * g->tile_n, j1 = anex_min(j0 + g->tile_n, g->n);
-    int64_t panels = ceil_div(j1 - j0, NR);
-    /* rows multiplied at once, as even as they can be: one row takes as long as four */
-    const int64_t step = ceil_div(i1 - i0, ceil_div(i1 - i0, MR));
-    const int64_t products = ceil_div(i1 - i0, step); /* of a panel */
-    const gemm_codes *codes = g->decodes ? b->codes : NULL;
-    bool as_is = b->panels && (b->matrix.dtype == ANEX_F32 || i1 - i0 <= direct());
-    bool half_b = as_is && b->matrix.dtype == ANEX_F16;
-    /* products of two halves are exact in float: then rounding once or twice is the same */
-    bool exact = !a->pack && !b->pack && a->matrix.dtype == ANEX_F16 && b->matrix.dtype == ANEX_F16;
-    bool once = !FUSED && g->strict && !exact;
-    for (int64_t k0 = 0; !k0 || k0 < g->k; k0 += g->block) { /* once even if k = 0: sums of nothing */
-        int64_t depth = anex_min(g->block, g->k - k0);
-        bool last = k0 + depth == g->k;
-        const strips later = strips_after(g, b, j0, j1, k0 + depth);
-        if (!as_is && !codes) fetch_columns(b, b_block, j0, j1, k0, depth, g->k);
-        for (int64_t i = i0; i < i1; i += BLOCK / MR * step) {
-            int64_t rows = anex_min(BLOCK / MR * step, i1 - i);
-            bool by_row = fetch_rows(a, a_block, i, rows, step, k0, depth);
-            for (int64_t p = 0; p < panels; p++) {
-                int64_t j = j0 + p * NR;
-                const char *y = as_is ? (const char *)b->panels + (j / NR * g->k + k0) * NR * (half_b ? 2 : 4)
-                                       : (const char *)(b_block + p * NR * depth);
-                for (int64_t r = 0; r < rows; r += step) {
-                    int64_t m = anex_min(step, rows - r);
-                    if (last) claim(c, i + r, m, j);
-                    float *sum = sums + ((i - i0 + r) / step * panels + p) * MR * NR, *to = last ? last_sums : sum;
-                    const float *x = a_block + (by_row ? r * ROW : r / step * MR * depth);
-                    if (codes)
-                        codes_kernels[m - 1][codes->nibbles][by_row](
-                            depth, x, codes->panels + (j / NR * g->k + k0) * (codes->nibbles ? NR / 2 : NR),
-                            codes->nibbles ? codes->table + j / NR * codes->table_step : NULL,
-                            codes->affine + (j / NR * (g->k / codes->block) + k0 / codes->block) * (1 + codes->zeros) * NR,
-                            codes->zeros, k0 ? sum : NULL, to);
-                    else if (once)
-                        micro_once(m, half_b, by_row, depth, x, y, k0 ? sum : NULL, to);
-                    else
-                        micro_kernels[m - 1][half_b][by_row](
-                            depth, x, y, k0 ? sum : NULL, to,
-                            request_for(&later, p, (i - i0 + r) / step, products, depth, x));
-                    if (last) gemm_store_tile(c, to, i + r, m, j, anex_min(NR, j1 - j));
-                }
+/* Rows of A times a block of k: what is multiplied with all panels of a tile, one after the other. */
+typedef struct stretch {
+    int64_t tile, i0, i1, j0, j1; /* the tile, its rows and columns */
+    int64_t step;                 /* rows multiplied at once, as even as they can be: one row takes as long as four */
+    int64_t i, rows, k0, depth;
+} stretch;
+
+static void measure(const gemm *g, stretch *s) {
+    s->rows = anex_min(BLOCK / MR * s->step, s->i1 - s->i);
+    s->depth = anex_min(g->block, g->k - s->k0);
+}
+
+static stretch first_stretch(const gemm *g, int64_t tile) {
+    stretch s = {.tile = tile, .i0 = tile / g->tiles_n * g->tile_m, .j0 = tile % g->tiles_n * g->tile_n};
+    s.i1 = anex_min(s.i0 + g->tile_m, g->m), s.j1 = anex_min(s.j0 + g->tile_n, g->n);
+    s.step = ceil_div(s.i1 - s.i0, ceil_div(s.i1 - s.i0, MR)), s.i = s.i0;
+    measure(g, &s);
+    return s;
+}
+
+static stretch stretch_after(const gemm *g, const stretch *s) {
+    stretch next = *s;
+    next.i += s->rows;
+    if (next.i < s->i1) {
+        measure(g, &next);
+        return next;
+    }
+    next.i = s->i0, next.k0 += s->depth;
+    if (next.k0 >= g->k) return first_stretch(g, (s->tile + 1) % gemm_tiles(g));
+    measure(g, &next);
+    return next;
+}
+
+typedef struct tiles { /* being computed */
+    const gemm *g;
+    const gemm_side *a, *b;
+    const gemm_output *c;
+    anex_plain plain;        /* what C ends in, as far as it is plain */
+    const gemm_codes *codes; /* decoded where they are multiplied; else NULL */
+    bool as_is, half_b, once;
+    bool packs; /* B becomes panels while it is multiplied for the first time */
+    float *a_block, *other, *b_block, *sums, *last_sums; /* a_block: this stretch's rows of A; the next one's */
+} tiles;
+
+/* The rows of A that `next` will multiply become float meanwhile; those of the stretch after it are asked for.
+   False: they cannot. */
+static bool plan_beside(const tiles *t, const stretch *s, const stretch *next, beside *also) {
+    const gemm_matrix *x = &t->a->matrix;
+    if (t->a->pack || x->col != 1 || t->once || t->codes || next->depth % PIECE || next->depth > s->depth) return false;
+    const int64_t item = x->dtype == ANEX_F16 ? 2 : 4;
+    const stretch later = stretch_after(t->g, next);
+    also->from = (const char *)x->data + (next->i * x->row + next->k0) * item;
+    also->later = (const char *)x->data + (later.i * x->row + later.k0) * item;
+    also->from_step = x->row * item, also->later_step = next->rows <= later.rows ? also->from_step : 0;
+    also->halves = x->dtype == ANEX_F16, also->to = t->other, also->depth = next->depth;
+    return true;
+}
+
+/* Its share of `rows` falls to each of so many products. */
+static void hand_out(beside *also, int64_t rows, int64_t product, int64_t products) {
+    const int64_t most = ceil_div(rows, products), done = product * most;
+    also->rows = anex_max(0, anex_min(most, rows - done));
+}
+static void took(beside *also) {
+    also->from += also->rows * also->from_step, also->later += also->rows * also->later_step;
+    also->to += also->rows * ROW;
+}
+
+static void multiply_codes(const tiles *t, const stretch *s, int64_t m, bool by_row, const float *x, int64_t j,
+                           const float *prior, float *to) {
+    const gemm_codes *codes = t->codes;
+    const int64_t k = t->g->k, panel = j / NR;
+    codes_kernels[m - 1][codes->nibbles][by_row](
+        s->depth, x, codes->panels + (panel * k + s->k0) * (codes->nibbles ? NR / 2 : NR),
+        codes->nibbles ? codes->table + panel * codes->table_step : NULL,
+        codes->affine + (panel * (k / codes->block) + s->k0 / codes->block) * (1 + codes->zeros) * NR, codes->zeros,
+        prior, to);
+}
+
+/* One panel of B times the rows of a stretch */
+static void multiply_panel(const tiles *t, const stretch *s, int64_t p, bool by_row, const strips *later, beside *also,
+                           int64_t next_rows) {
+    const gemm *g = t->g;
+    const gemm_matrix *b = &t->b->matrix;
+    const int64_t j = s->j0 + p * NR, products = ceil_div(s->rows, s->step), panels = ceil_div(s->j1 - s->j0, NR);
+    const int64_t all = ceil_div(s->i1 - s->i0, s->step), cols = anex_min(NR, s->j1 - j);
+    const bool last = s->k0 + s->depth == g->k, packs = t->packs && s->i == s->i0;
+    float *panel = t->b_block + p * NR * s->depth;
+    const char *y = t->as_is ? (const char *)t->b->panels + (j / NR * g->k + s->k0) * NR * (t->half_b ? 2 : 4)
+                             : (const char *)panel;
+    if (packs && cols < NR) fetch_columns(t->b, panel, j, s->j1, s->k0, s->depth, g->k);
+    for (int64_t r = 0; r < s->rows; r += s->step) {
+        const int64_t m = anex_min(s->step, s->rows - r), number = (s->i - s->i0 + r) / s->step;
+        if (last) claim(t->c, &t->plain, s->i + r, m, j);
+        float *sum = t->sums + (number * panels + p) * MR * NR, *to = last ? t->last_sums : sum;
+        const float *x = t->a_block + (by_row ? r * ROW : r / s->step * MR * s->depth), *prior = s->k0 ? sum : NULL;
+        if (t->codes) {
+            multiply_codes(t, s, m, by_row, x, j, prior, to);
+        } else if (t->once) {
+            micro_once(m, t->half_b, by_row, s->depth, x, y, prior, to);
+        } else {
+            also->ask = (const char *)x, also->pace = 0;
+            ask_for(later, p, number, all, s->depth, also);
+            hand_out(also, next_rows, p * products + r / s->step, panels * products);
+            if (packs && !r && cols == NR) {
+                const bool halves = b->dtype == ANEX_F16;
+                also->panel = panel, also->step = b->row * (halves ? 2 : 4);
+                micro_kernels[m - 1][1][halves][1](
+                    s->depth, x, (const char *)b->data + (s->k0 * b->row + j) * (halves ? 2 : 4), prior, to, also);
+            } else {
+                micro_kernels[m - 1][0][t->half_b][by_row](s->depth, x, y, prior, to, also);
             }
+            took(also);
         }
+        if (last) gemm_store_tile(t->c, to, s->i + r, m, j, cols);
+    }
+}
+
+void gemm_tiles_run(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
+                    int64_t count, void *scratch) {
+    const gemm_room room = room_of(g);
+    tiles t = {.g = g, .a = a, .b = b, .c = c, .codes = g->decodes ? b->codes : NULL, .a_block = scratch};
+    t.other = t.a_block + room.a / sizeof(float), t.b_block = t.other + room.a / sizeof(float);
+    t.sums = t.b_block + room.b / sizeof(float), t.last_sums = t.sums + room.sums / sizeof(float);
+    /* products of two halves are exact in float: then rounding once or twice is the same */
+    const bool exact = !a->pack && !b->pack && a->matrix.dtype == ANEX_F16 && b->matrix.dtype == ANEX_F16;
+    t.once = !FUSED && g->strict && !exact;
+    if (c->node) anex_epilogue_plain(c->node, &t.plain);
+    const bool plain = !b->panels && !b->codes && !b->pack && b->matrix.col == 1;
+    bool ready = false, by_row = true;
+    for (stretch s = first_stretch(g, tile), next; count; s = next) {
+        next = stretch_after(g, &s);
+        t.as_is = b->panels && (b->matrix.dtype == ANEX_F32 || s.i1 - s.i0 <= direct());
+        t.half_b = t.as_is && b->matrix.dtype == ANEX_F16;
+        if (!ready) by_row = fetch_rows(a, t.a_block, s.i, s.rows, s.step, s.k0, s.depth);
+        t.packs = plain && by_row && !t.once && s.depth;
+        if (s.i == s.i0 && !t.as_is && !t.codes && !t.packs) fetch_columns(b, t.b_block, s.j0, s.j1, s.k0, s.depth, g->k);
+        const strips later = strips_after(g, b, s.j0, s.j1, s.k0 + s.depth);
+        const bool ends = s.i + s.rows == s.i1 && s.k0 + s.depth == g->k; /* a tile */
+        beside also = {0};
+        /* also of a tile behind the last: the range that follows has it, most often */
+        ready = !(ends && gemm_tiles(g) == 1) && plan_beside(&t, &s, &next, &also);
+        for (int64_t p = 0; p * NR < s.j1 - s.j0; p++)
+            multiply_panel(&t, &s, p, by_row, &later, &also, ready ? next.rows : 0);
+        float *done = t.a_block;
+        if (ready) t.a_block = t.other, t.other = done;
+        count -= ends;
     }
 }

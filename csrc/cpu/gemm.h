@@ -97,10 +97,14 @@ static inline int64_t gemm_tiles(const gemm *g) { return g->tiles_m * g->tiles_n
 #define gemm_scratch ANEX_LOCAL(gemm_scratch)
 size_t gemm_scratch(const gemm *g);
 
-/* Compute one of the tiles. The operands are as planned: exchanged and transposed already if turned. */
-#define gemm_tile ANEX_LOCAL(gemm_tile)
-void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
-               void *scratch);
+/* Compute `count` of the tiles from `tile` on. The operands are as planned: exchanged and transposed already if turned. */
+#define gemm_tiles_run ANEX_LOCAL(gemm_tiles_run)
+void gemm_tiles_run(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
+                    int64_t count, void *scratch);
+static inline void gemm_tile(const gemm *g, const gemm_side *a, const gemm_side *b, const gemm_output *c, int64_t tile,
+                             void *scratch) {
+    gemm_tiles_run(g, a, b, c, tile, 1, scratch);
+}
 
 /* to[MR][NR] = A [MR, depth] . B [depth, cols], of which to[..][cols ..] may become anything; or, `more`, added to
    `to`. A as a[depth][MR], B as b[depth][NR]; depth <= KC. */

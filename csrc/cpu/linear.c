@@ -47,7 +47,8 @@ static void multiply(const anex_node *node, const anex_slice *slice) {
     const anex_tensor *bias = p->bias ? node->in[2] : NULL;
     anex_tensor *out = node->out[0];
     int64_t tiles = gemm_tiles(&p->g);
-    for (int64_t task = slice->begin; task < slice->end; task++) {
+    for (int64_t task = slice->begin, n; task < slice->end; task += n) {
+        n = anex_min(slice->end - task, tiles - task % tiles);
         place at = place_of(p, task / tiles);
         gemm_side a = {.matrix = part(&p->x, x, at.x)}, b = {.matrix = part(&p->y, y, at.y)};
         gemm_output c = {.data = (char *)out->data + at.out * (int64_t)anex_itemsize(out), .dtype = out->dtype};
@@ -60,7 +61,7 @@ static void multiply(const anex_node *node, const anex_slice *slice) {
             c.row = 1, c.col = p->out_row, c.bias_by_row = true;
         }
         if (p->panels) b.panels = panels_of(p) + at.panels;
-        gemm_tile(&p->g, &a, &b, &c, task % tiles, slice->scratch);
+        gemm_tiles_run(&p->g, &a, &b, &c, task % tiles, n, slice->scratch);
     }
 }
 

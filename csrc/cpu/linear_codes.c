@@ -22,7 +22,8 @@ static void multiply(const anex_node *node, const anex_slice *slice) {
     const coded *l = node->state;
     const anex_tensor *x = node->in[X], *out = node->out[0], *bias = node->in[BIAS];
     int64_t tiles = gemm_tiles(&l->g);
-    for (int64_t task = slice->begin; task < slice->end; task++) {
+    for (int64_t task = slice->begin, n; task < slice->end; task += n) {
+        n = anex_min(slice->end - task, tiles - task % tiles);
         int64_t part = task / tiles;
         gemm_side a = {.matrix = l->x}, b = {.codes = &l->codes};
         a.matrix.data = (const char *)x->data + part * l->x_step * (int64_t)anex_itemsize(x);
@@ -33,7 +34,7 @@ static void multiply(const anex_node *node, const anex_slice *slice) {
                          .node = node,
                          .first = part * l->out_step};
         if (bias) c.bias = bias->data, c.bias_dtype = bias->dtype;
-        gemm_tile(&l->g, &a, &b, &c, task % tiles, slice->scratch);
+        gemm_tiles_run(&l->g, &a, &b, &c, task % tiles, n, slice->scratch);
     }
 }
 

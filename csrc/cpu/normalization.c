@@ -152,9 +152,9 @@ static void columns_work(const anex_node *node, const anex_slice *slice) {
     }
 }
 
-/* ---- float16, in plans that may be quick ---------------------------------------------------- */
+/* ---- in plans that may be quick ------------------------------------------------------------- */
 
-enum { MOST_QUICK = 4096, GROUP = 8 * VF, AHEAD = 8 }; /* sums of so many go without partial ones */
+enum { MOST_QUICK = 4096, GROUP = 8 * VF, AHEAD = 8, PART = 64 /* elements in a partial sum of a column */ };
 
 /* gamma and beta of a position, or 1 and 0 */
 static void of_position(const norm *s, int64_t position, float *gamma, float *beta) {
@@ -163,16 +163,18 @@ static void of_position(const norm *s, int64_t position, float *gamma, float *be
     *beta = given ? s->gamma[s->size + position % s->channels] : 0;
 }
 
-static void quick_row(const norm *s, const half *x, half *y, int64_t position, float *wide) {
+static inline __attribute__((always_inline)) void quick_row(const bool halves, const norm *s, const char *x, char *y,
+                                                            int64_t position, float *wide) {
     const int64_t n = s->panels.axes.n, whole = n / (4 * VF) * (4 * VF);
     vf sum[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()}, square[4] = {vf_zero(), vf_zero(), vf_zero(), vf_zero()};
     for (int64_t i = 0; i < whole; i += 4 * VF)
         for (int32_t v = 0; v < 4; v++) {
-            vf value = vf_load_half(x + i + v * VF);
+            vf value = vf_load_as(x, halves, i + v * VF);
             sum[v] += value;
             vf_store(wide + i + v * VF, value);
         }
-    anex_widen(wide + whole, x + whole, n - whole);
+    for (int64_t i = whole; i < n; i++)
+        wide[i] = halves ? anex_half_to_float(((const half *)x)[i]) : ((const float *)x)[i];
     double total = vf_sum_of_four(sum);
     for (int64_t i = whole; i < n; i++) total += wide[i];
     float mean = s->centred ? (float)(total / (double)n) : 0;
@@ -188,54 +190,71 @@ static void quick_row(const norm *s, const half *x, half *y, int64_t position, f
     const float *gammas = s->gamma, *betas = s->gamma + s->size;
     bool by_element = s->affine && !s->channels;
     int64_t i = 0;
-    vf factors = vf_set(scale), shifts = vf_set(-mean * scale);
+    vf factors = vf_set(scale), means = vf_set(mean);
     if (by_element)
         for (; i < whole; i += VF) {
-            vf value = vf_fma(vf_load(wide + i), factors, shifts);
-            vf_store_half(y + i, vf_fma(value, vf_load(gammas + i), vf_load(betas + i)));
+            vf value = (vf_load(wide + i) - means) * factors;
+            vf_store_as(y, halves, i, vf_fma(value, vf_load(gammas + i), vf_load(betas + i)));
         }
     else
         for (; i < whole; i += VF) {
-            vf value = vf_fma(vf_load(wide + i), factors, shifts);
-            vf_store_half(y + i, vf_fma(value, vf_set(gamma), vf_set(beta)));
+            vf value = (vf_load(wide + i) - means) * factors;
+            vf_store_as(y, halves, i, vf_fma(value, vf_set(gamma), vf_set(beta)));
         }
     for (; i < n; i++) {
         float factor = by_element ? gammas[i] : gamma, shift = by_element ? betas[i] : beta;
-        y[i] = anex_float_to_half((wide[i] - mean) * scale * factor + shift);
+        float value = (wide[i] - mean) * scale * factor + shift;
+        if (halves)
+            ((half *)y)[i] = anex_float_to_half(value);
+        else
+            ((float *)y)[i] = value;
     }
 }
 
 static void quick_rows_work(const anex_node *node, const anex_slice *slice) {
     const norm *s = node->state;
-    const half *x = node->in[0]->data;
-    half *y = node->out[0]->data;
+    const char *x = node->in[0]->data;
+    char *y = node->out[0]->data;
+    const bool halves = node->in[0]->dtype == ANEX_F16;
     for (int64_t position = slice->begin; position < slice->end; position++) {
-        int64_t at = anex_kept_offset(&s->panels.axes, position);
-        quick_row(s, x + at, y + at, position, slice->scratch);
+        int64_t at = anex_kept_offset(&s->panels.axes, position) * (halves ? 2 : 4);
+        if (halves)
+            quick_row(true, s, x + at, y + at, position, slice->scratch);
+        else
+            quick_row(false, s, x + at, y + at, position, slice->scratch);
     }
 }
 
 /* x and y [n, vectors of columns], rows `step` apart: what belongs to a column stays in registers */
-static inline __attribute__((always_inline)) void quick_columns(const int32_t vectors, const norm *s, const half *x,
-                                                                half *y, int64_t step, float *wide) {
-    const int64_t n = s->panels.axes.n;
-    vf mean[8], scale[8];
+static inline __attribute__((always_inline)) void quick_columns(const int32_t vectors, const bool halves,
+                                                                const norm *s, const char *x, char *y, int64_t step,
+                                                                float *wide) {
+    const int64_t n = s->panels.axes.n, item = halves ? 2 : 4, line = 64 / item / VF;
+    vf mean[8], scale[8], part[8];
     for (int32_t v = 0; v < vectors; v++) mean[v] = scale[v] = vf_zero();
-    for (int64_t i = 0; i < n; i++) {
-        const half *row = x + i * step, *later = x + anex_min(i + AHEAD, n - 1) * step;
-        for (int32_t v = 0; v < vectors; v += 32 / VF) __builtin_prefetch(later + v * VF);
-        for (int32_t v = 0; v < vectors; v++) {
-            vf value = vf_load_half(row + v * VF);
-            mean[v] += value;
-            vf_store(wide + (i * vectors + v) * VF, value);
+    for (int64_t at = 0; at < n; at += PART) {
+        for (int32_t v = 0; v < vectors; v++) part[v] = vf_zero();
+        for (int64_t i = at; i < anex_min(n, at + PART); i++) {
+            const char *row = x + i * step * item, *later = x + anex_min(i + AHEAD, n - 1) * step * item;
+            for (int32_t v = 0; v < vectors; v += line) __builtin_prefetch(later + v * VF * item);
+            for (int32_t v = 0; v < vectors; v++) {
+                vf value = vf_load_as(row, halves, v * VF);
+                part[v] += value;
+                vf_store(wide + (i * vectors + v) * VF, value);
+            }
         }
+        for (int32_t v = 0; v < vectors; v++) mean[v] += part[v];
     }
     for (int32_t v = 0; v < vectors; v++) mean[v] = mean[v] * vf_set(s->centred ? 1 / (float)n : 0);
-    for (int64_t i = 0; i < n; i++)
-        for (int32_t v = 0; v < vectors; v++) {
-            vf value = vf_load(wide + (i * vectors + v) * VF) - mean[v];
-            scale[v] = vf_fma(value, value, scale[v]);
-        }
+    for (int64_t at = 0; at < n; at += PART) {
+        for (int32_t v = 0; v < vectors; v++) part[v] = vf_zero();
+        for (int64_t i = at; i < anex_min(n, at + PART); i++)
+            for (int32_t v = 0; v < vectors; v++) {
+                vf value = vf_load(wide + (i * vectors + v) * VF) - mean[v];
+                part[v] = vf_fma(value, value, part[v]);
+            }
+        for (int32_t v = 0; v < vectors; v++) scale[v] += part[v];
+    }
     for (int32_t v = 0; v < vectors; v++) {
         float lane[VF];
         vf_store(lane, scale[v]);
@@ -243,37 +262,46 @@ static inline __attribute__((always_inline)) void quick_columns(const int32_t ve
         scale[v] = vf_load(lane);
     }
     for (int64_t i = 0; i < n; i++) {
-        half *row = y + i * step, *later = y + anex_min(i + AHEAD, n - 1) * step;
+        char *row = y + i * step * item, *later = y + anex_min(i + AHEAD, n - 1) * step * item;
         vf gamma = vf_set(s->affine ? s->gamma[i] : 1), beta = vf_set(s->affine ? s->gamma[s->size + i] : 0);
-        for (int32_t v = 0; v < vectors; v += 32 / VF) __builtin_prefetch(later + v * VF, 1);
+        for (int32_t v = 0; v < vectors; v += line) __builtin_prefetch(later + v * VF * item, 1);
         for (int32_t v = 0; v < vectors; v++) {
             vf value = (vf_load(wide + (i * vectors + v) * VF) - mean[v]) * scale[v];
-            vf_store_half(row + v * VF, vf_fma(value, gamma, beta));
+            vf_store_as(row, halves, v * VF, vf_fma(value, gamma, beta));
         }
     }
 }
 
 /* task: GROUP columns, or what is left of them */
 static int64_t groups_of(const anex_axes *a) { return (a->inner + GROUP - 1) / GROUP; }
-static void quick_columns_work(const anex_node *node, const anex_slice *slice) {
+static inline __attribute__((always_inline)) void quick_groups(const bool halves, const anex_node *node,
+                                                               const anex_slice *slice) {
     const norm *s = node->state;
     const anex_axes *a = &s->panels.axes;
+    const int64_t item = halves ? 2 : 4;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t column = task % groups_of(a) * GROUP, at = anex_kept_offset(a, task / groups_of(a)) + column;
-        const half *x = (const half *)node->in[0]->data + at;
-        half *y = (half *)node->out[0]->data + at;
+        const char *x = (const char *)node->in[0]->data + at * item;
+        char *y = (char *)node->out[0]->data + at * item;
         int64_t left = anex_min(GROUP, a->inner - column);
         if (left == GROUP)
-            quick_columns(8, s, x, y, a->inner, slice->scratch);
+            quick_columns(8, halves, s, x, y, a->inner, slice->scratch);
         else
-            for (; left > 0; left -= VF, x += VF, y += VF) quick_columns(1, s, x, y, a->inner, slice->scratch);
+            for (; left > 0; left -= VF, x += VF * item, y += VF * item)
+                quick_columns(1, halves, s, x, y, a->inner, slice->scratch);
     }
+}
+static void quick_columns_work(const anex_node *node, const anex_slice *slice) {
+    if (node->in[0]->dtype == ANEX_F16)
+        quick_groups(true, node, slice);
+    else
+        quick_groups(false, node, slice);
 }
 
 /* False: not by these. */
 static bool plan_quick(anex_node *node, const norm *s) {
     const anex_axes *a = &s->panels.axes;
-    bool fits = !node->strict && node->in[0]->dtype == ANEX_F16 && a->slabs == 1 && a->n <= MOST_QUICK;
+    bool fits = !node->strict && a->slabs == 1 && a->n <= MOST_QUICK;
     if (fits && anex_by_rows(a)) {
         node->scratch = 4 * (size_t)a->n;
         anex_add_stage(node, quick_rows_work, a->outer, 30 + 0.12 * (double)a->n);

@@ -45,7 +45,8 @@ static void input_work(const anex_node *node, const anex_slice *slice) {
     const recurrent *r = node->state;
     const anex_tensor *x = node->in[0];
     int64_t tiles = gemm_tiles(&r->g), n = r->gates * r->h;
-    for (int64_t task = slice->begin; task < slice->end; task++) {
+    for (int64_t task = slice->begin, count; task < slice->end; task += count) {
+        count = anex_min(slice->end - task, tiles - task % tiles);
         int64_t d = task / tiles;
         const weights *w = &r->weights[d];
         const anex_tensor *weight = node->in[r->weight_ih[d]];
@@ -59,7 +60,7 @@ static void input_work(const anex_node *node, const anex_slice *slice) {
             b = (gemm_side){.matrix = gemm_transposed(a.matrix)}, a = turned;
             c.row = 1, c.col = n, c.bias_by_row = true;
         }
-        gemm_tile(&r->g, &a, &b, &c, task % tiles, slice->scratch);
+        gemm_tiles_run(&r->g, &a, &b, &c, task % tiles, count, slice->scratch);
     }
 }
 

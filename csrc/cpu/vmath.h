@@ -117,6 +117,11 @@ static inline float vm_exp_below(float x) {
     float scale = vm_float((vm_bits(shifted) + 127) << 23);
     return vm_fma(vm_fma(r * r, q, r), scale, scale);
 }
+/* 1 / (1 + e^-x), for fast plans */
+static inline float vm_sigmoid_fast(float x) {
+    float e = vm_exp_below(-vm_abs(x));
+    return (x < 0 ? e : 1) / (1 + e);
+}
 static inline float vm_exp_if(bool fast, float x) { return fast ? vm_exp_below(x) : vm_exp(x); }
 
 static inline float vm_exp2(float x) {
