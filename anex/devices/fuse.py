@@ -56,6 +56,8 @@ def _chain_to_follow(
     op: Operation, readers: Counter[Var], made_by: dict[Var, list[Operation]]
 ) -> list[Operation] | None:
     """A product's, if there is one, for what it saves; else the first argument's."""
+    if op.op_type == "conv":
+        return _expanding(op, readers, made_by)
     if op.op_type not in ELEMENTWISE and op.op_type != "quantize":
         return None
     found = [made_by[var] for var in dict.fromkeys(arguments(op)) if readers[var] == 1 and var in made_by]
@@ -63,6 +65,16 @@ def _chain_to_follow(
     if op.op_type == "quantize":  # the end of a product's only
         found = [chain for chain in found if chain[0].op_type in PRODUCTS]
     return max(found, key=lambda chain: chain[0].op_type in PRODUCTS, default=None)
+
+
+def _expanding(op: Operation, readers: Counter[Var], made_by: dict[Var, list[Operation]]) -> list[Operation] | None:
+    """Of a depthwise conv: the pointwise one that makes what it filters (csrc/cpu/conv_expand.c)."""
+    x, groups = op.inputs["x"], op.inputs.get("groups")
+    chain = made_by.get(x) if readers[x] == 1 else None
+    if chain is None or groups is None or groups.val != x.shape[1] or groups.val == 1:
+        return None
+    before = [each.op_type for each in chain]
+    return chain if before[0] == "conv" and "conv" not in before[1:] and _may_be_followed(chain[-1]) else None
 
 
 def _may_be_followed(op: Operation) -> bool:

@@ -124,6 +124,11 @@ ANEX_KERNEL(conv) {
                       (c.c.stride[i] == 1 || c.c.out[i] == 1) && c.c.in[i] == c.c.out[i];
     }
     int64_t kernel = c.c.kernel[0] * c.c.kernel[1] * c.c.kernel[2];
+    if (conv_expand_suits(node, &c.c)) {
+        bool joins;
+        status = conv_expand(node, &c.c, &joins, error);
+        if (status || joins) return status;
+    }
     if (c.c.groups > 1 && c.c.groups == c.c.in_channels) return conv_depthwise(node, &c.c, axis, error);
     int64_t side;
     if (conv_winograd_suits(node, &c.c, &side)) return conv_winograd(node, &c.c, side, error);
