@@ -109,6 +109,11 @@ bool conv_expand_suits(const anex_node *node, const conv_arguments *c);
 /* Part of node->onto from then on, unless `joins` says that they are better apart */
 #define conv_expand ANEX_LOCAL(conv_expand)
 anex_status conv_expand(anex_node *node, const conv_arguments *c, bool *joins, anex_error *error);
+/* A pointwise conv behind those two, as part of them too; see conv_narrow.c. */
+#define conv_narrow_suits ANEX_LOCAL(conv_narrow_suits)
+bool conv_narrow_suits(const anex_node *node, const conv_arguments *c);
+#define conv_narrow ANEX_LOCAL(conv_narrow)
+anex_status conv_narrow(anex_node *node, const conv_arguments *c, bool *joins, anex_error *error);
 
 ANEX_KERNEL(conv);
 

@@ -104,7 +104,7 @@ anex_status anex_plan_new(const char *isa, bool strict, anex_plan **plan, anex_e
 static void free_node(plan_node *n) {
     anex_node_drop(&n->node, n->node.state, n->node.state_bytes);
     free(n->node.epilogue);
-    free(n->node.inner);
+    free(n->node.inner[0]), free(n->node.inner[1]);
     free((void *)n->node.op);
     free((void *)n->node.name);
     free(n->list);
