@@ -72,13 +72,13 @@ def _chain_to_follow(
 def _convs_to_follow(
     op: Operation, readers: Counter[Var], made_by: dict[Var, list[Operation]]
 ) -> list[Operation] | None:
-    """Of a depthwise conv the pointwise one that makes what it filters, and of a pointwise one these two."""
+    """Of a depthwise conv the one that makes what it filters, and of a pointwise one these two."""
     x = op.inputs["x"]
     chain = made_by.get(x) if readers[x] == 1 else None
     if chain is None or not _may_be_followed(chain[-1]):
         return None
     convs = [each for each in chain if each.op_type == "conv"]
-    if chain[0] not in convs or not quantized.is_pointwise(chain[0]):
+    if chain[0] not in convs:
         return None
     follows = _is_depthwise(op) if len(convs) == 1 else len(convs) == 2 and quantized.is_pointwise(op)
     return chain if follows else None

@@ -1,7 +1,8 @@
-/* A pointwise conv and the depthwise one that alone reads it, as one node. A task is some channels of some rows. */
+/* A conv and the depthwise one that alone reads it, as one node. A task is some channels of some rows. */
 #include "conv_expand.h"
 
 enum { LINE = 128 /* outputs that wait to be stored, unless a row is longer */, MOST_BANDS = 64 };
+enum { MOST_GATHERED = 160 /* products of the first conv where it is not pointwise: of three channels, 7x7 taps */ };
 _Static_assert((int)VF * VF <= ANEX_EPILOGUE_LANES, "a square is a piece of an epilogue");
 
 typedef struct pair {
@@ -78,20 +79,61 @@ static void fetch(const void *x, bool halves, int64_t plane, int64_t k, int64_t 
         }
 }
 
+/* Panels of the im2col matrix of an image, [n / PIXELS][k][PIXELS] */
+static void gather_panels(const expand *e, const float *image, int64_t n, float *to) {
+    const conv_source source = {&e->gather, e->sources, image, ANEX_F32};
+    const int64_t width = e->c.in[2];
+    int64_t row = 0, j = 0; /* of the panel's first pixel */
+    for (int64_t p = 0; p < n; p += PIXELS, to += e->k * PIXELS, j += PIXELS) {
+        for (; j >= width; j -= width) row++;
+        if (j + PIXELS > width) {
+            conv_pack(&source, to, PIXELS, 0, e->k, p, anex_min(PIXELS, n - p));
+            continue;
+        }
+        const float *from = image + row * e->gather.step[1] + j * e->gather.step[2];
+        for (int64_t i = 0; i < e->k; i++) /* whole vectors: what is too much, the next overwrites */
+#pragma GCC unroll 4
+            for (int s = 0; s < PIXELS; s += VF) vf_store(to + i * PIXELS + s, vf_load(from + e->sources[i] + s));
+    }
+}
+
+/* Floats of a channel's image under so many rows of the first conv */
+static int64_t image_volume(const expand *e, int64_t rows) {
+    const conv_arguments *f = &e->first;
+    const int64_t reach = (f->kernel[1] - 1) * f->dilation[1] + 1;
+    return ((rows - 1) * f->stride[1] + e->image.before[1] - f->before[1] + reach) * e->image.row + FILL_ROOM;
+}
+
+static void fetch_image(const expand *e, const expand_band *b, const char *x, anex_dtype dtype, float *image) {
+    const conv_arguments *f = &e->first;
+    const int64_t plane = f->in[1] * f->in[2] * (dtype == ANEX_F16 ? 2 : 4), begin = b->top * f->stride[1];
+    const int64_t rows = (image_volume(e, b->bottom - b->top) - FILL_ROOM) / e->image.row;
+    memset(image, 0, (size_t)(f->in_channels * e->image.volume) * sizeof *image);
+    for (int64_t i = 0; i < f->in_channels; i++)
+        conv_fill(&e->image, x + i * plane, dtype, begin, anex_min(begin + rows, e->image.size[1]),
+                  image + i * e->image.volume);
+    gather_panels(e, image, (b->bottom - b->top) * e->c.in[2], b->panels);
+}
+
 size_t expand_set_rows(expand *e, int64_t most) {
     const conv_arguments *c = &e->c;
     e->most = most, e->rows = (most - 1) * c->stride[1] + e->reach;
-    const int64_t pixels = anex_min(e->rows, c->in[1]) * c->in[2], beyond = RUN * c->stride[2] + 1;
+    const int64_t made = anex_min(e->rows, c->in[1]), pixels = made * c->in[2], beyond = RUN * c->stride[2] + 1;
     e->panels = anex_align((size_t)((pixels + PIXELS) * e->k + VF) * sizeof(float));
     e->places = anex_align((size_t)(pixels + PIXELS) * sizeof(int32_t));
     e->between = anex_align((size_t)((e->rows * e->pitch + beyond) * LANES) * sizeof(float));
-    return e->panels + e->places + e->between;
+    e->kept = most < c->out[1] ? anex_align((size_t)(e->groups * e->keep * e->pitch * LANES) * sizeof(float)) : 0;
+    if (e->gathers) e->image.volume = image_volume(e, made);
+    e->images = e->gathers ? anex_align((size_t)(e->first.in_channels * e->image.volume + FILL_ROOM) * sizeof(float)) : 0;
+    e->scratch = e->panels + e->places + e->between + e->kept + e->images;
+    return e->scratch;
 }
 
 static void set_input_rows(const expand *e, expand_band *b) {
     const conv_arguments *c = &e->c;
     const int64_t begin = b->h0 * c->stride[1] - c->before[1], end = (b->h1 - 1) * c->stride[1] - c->before[1] + e->reach;
-    b->top = anex_min(anex_max(0, begin), c->in[1]), b->bottom = anex_max(b->top, anex_min(end, c->in[1]));
+    const int64_t first = begin + (b->follows ? e->keep : 0);
+    b->top = anex_min(anex_max(0, first), c->in[1]), b->bottom = anex_max(b->top, anex_min(end, c->in[1]));
     b->before = b->top - begin;
 }
 
@@ -101,16 +143,20 @@ int64_t expand_input_rows(const expand *e, int64_t h0, int64_t h1) {
     return b.bottom - b.top;
 }
 
-expand_band expand_begin(const anex_node *node, const expand *e, int64_t batch, int64_t h0, int64_t h1, void *scratch) {
+expand_band expand_begin(const anex_node *node, const expand *e, int64_t batch, int64_t h0, int64_t h1, bool follows,
+                         void *scratch) {
     const anex_tensor *x = node->in[0];
-    const int64_t width = e->c.in[2], plane = e->c.in[1] * width;
-    expand_band b = {.h0 = h0, .h1 = h1, .panels = scratch};
+    const int64_t width = e->c.in[2], plane = e->first.in[1] * e->first.in[2];
+    expand_band b = {.h0 = h0, .h1 = h1, .follows = follows, .panels = scratch};
     b.places = (int32_t *)(void *)((char *)scratch + e->panels);
     b.between = (float *)(void *)((char *)b.places + e->places);
+    b.kept = (float *)(void *)((char *)b.between + e->between);
     set_input_rows(e, &b);
-    const int64_t n = (b.bottom - b.top) * width;
-    const char *from = (const char *)x->data + batch * e->k * plane * (int64_t)anex_itemsize(x);
-    fetch(from, x->dtype == ANEX_F16, plane, e->k, b.top * width, n, b.panels);
+    const char *from = (const char *)x->data + batch * e->first.in_channels * plane * (int64_t)anex_itemsize(x);
+    if (e->gathers && b.bottom > b.top)
+        fetch_image(e, &b, from, x->dtype, (float *)(void *)((char *)b.kept + e->kept));
+    else if (!e->gathers)
+        fetch(from, x->dtype == ANEX_F16, plane, e->k, b.top * width, (b.bottom - b.top) * width, b.panels);
     int32_t *place = b.places;
     for (int64_t row = 0; row < b.bottom - b.top; row++)
         for (int64_t j = 0; j < width; j++)
@@ -118,6 +164,14 @@ expand_band expand_begin(const anex_node *node, const expand *e, int64_t batch, 
     for (int64_t i = 0; i < PIXELS; i++) *place++ = (int32_t)(e->rows * e->pitch * LANES); /* to where no output needs it */
     memset(b.between, 0, e->between);
     return b;
+}
+
+/* The rows that two bands share: from the one before, and to the one behind if there will be one */
+static void share_rows(const expand *e, const expand_band *b, int64_t group, bool take) {
+    const int64_t n = e->keep * e->pitch * LANES, at = (b->h1 - b->h0) * e->c.stride[1] * e->pitch * LANES;
+    float *kept = b->kept + group * n;
+    if (take && b->follows) memcpy(b->between, kept, (size_t)n * sizeof *kept);
+    if (!take && e->kept) memcpy(kept, b->between + at, (size_t)n * sizeof *kept);
 }
 
 void expand_group(const anex_node *node, const expand *e, const expand_band *b, int64_t group) {
@@ -130,6 +184,7 @@ void expand_group(const anex_node *node, const expand *e, const expand_band *b, 
     int32_t at[PIXELS];
     for (int i = 0; i < PIXELS; i++) at[i] = i * LANES;
     if (across < ACROSS) memset(tile, 0, sizeof tile); /* lanes that nobody needs are numbers all the same */
+    share_rows(e, b, group, true);
     for (int64_t p = 0; p < n; p += PIXELS) {
         const float *x = b->panels + p * e->k;
         const int64_t pixels = anex_min(PIXELS, n - p);
@@ -143,6 +198,7 @@ void expand_group(const anex_node *node, const expand *e, const expand_band *b, 
         for (int64_t i = 0; i < pixels; i++)
             memcpy(b->between + b->places[p + i], tile + i * LANES, LANES * sizeof *tile);
     }
+    share_rows(e, b, group, false);
 }
 
 /* ---- the second ----------------------------------------------------------------------------- */
@@ -264,14 +320,14 @@ static void convolve(const anex_node *node, const anex_slice *slice) {
     const expand *e = &w->e;
     const int64_t width = e->c.out[2], plane = e->c.out[1] * width;
     const bool alone = anex_epilogue_alone(node->epilogue);
-    float *line = (float *)(void *)((char *)slice->scratch + e->panels + e->places + e->between);
+    float *line = (float *)(void *)((char *)slice->scratch + e->scratch);
     memset(line, 0, w->lines); /* lanes that nobody needs are numbers all the same */
     for (int64_t task = slice->begin, n; task < slice->end; task += n) {
         const int64_t strip = task % w->strips, batch = task / w->strips / w->bands;
         const int64_t h0 = task / w->strips % w->bands * w->band;
         n = anex_min(slice->end - task, w->strips - strip);
         const expand_band b =
-            expand_begin(node, e, batch, h0, anex_min(h0 + w->band, e->c.out[1]), slice->scratch);
+            expand_begin(node, e, batch, h0, anex_min(h0 + w->band, e->c.out[1]), false, slice->scratch);
         for (int64_t g = strip * w->strip; g < anex_min((strip + n) * w->strip, e->groups); g++) {
             const int64_t channel = g * LANES, first = (batch * e->c.in_channels + channel) * plane;
             expand_group(node, e, &b, g);
@@ -343,7 +399,7 @@ void expand_pack(const anex_tensor *weight, int64_t out, int64_t k, bool halves,
         }
 }
 
-bool expand_read_pointwise(const anex_node *node, const anex_tensor *made, conv_arguments *c) {
+bool expand_read(const anex_node *node, const anex_tensor *made, conv_arguments *c) {
     enum { X, WEIGHT, BIAS, STRIDES, PAD_TYPE, PAD, DILATIONS, GROUPS };
     anex_tensor copy = *made, *out = &copy;
     anex_node conv = *node;
@@ -351,32 +407,66 @@ bool expand_read_pointwise(const anex_node *node, const anex_tensor *made, conv_
     conv_inputs in = {conv.in[X],        conv.in[WEIGHT], conv.in[BIAS],      conv.in[STRIDES],
                       conv.in[PAD_TYPE], conv.in[PAD],    conv.in[DILATIONS], conv.in[GROUPS]};
     if (!anex_is_float(in.x) || !anex_is_constant(in.weight) || (in.bias && !anex_is_constant(in.bias))) return false;
-    if (conv_read(&conv, &in, false, c, NULL) || c->groups != 1) return false;
+    return !conv_read(&conv, &in, false, c, NULL) && c->groups == 1;
+}
+
+bool expand_is_pointwise(const conv_arguments *c) {
     for (int32_t i = 0; i < AXES; i++)
         if (c->kernel[i] != 1 || c->before[i] || c->in[i] != c->out[i] || (c->stride[i] != 1 && c->out[i] != 1))
             return false;
     return true;
 }
 
+static bool is_flat(const conv_arguments *c) {
+    return c->in[0] == 1 && c->out[0] == 1 && c->kernel[0] == 1 && !c->before[0];
+}
+
 bool conv_expand_suits(const anex_node *node, const conv_arguments *c) {
     enum { X, WEIGHT, BIAS };
     conv_arguments first;
+    const anex_node *onto = node->onto;
     const bool constant = anex_is_constant(node->in[WEIGHT]) && (!node->in[BIAS] || anex_is_constant(node->in[BIAS]));
-    const bool flat = c->in[0] == 1 && c->out[0] == 1 && c->kernel[0] == 1;
-    return !node->strict && node->onto && node->through == X && constant && flat && c->groups == c->in_channels &&
-           c->groups == c->out_channels && c->in_channels >= VF && c->in[1] * c->in[2] >= PIXELS &&
-           c->kernel[1] * c->kernel[2] > 1 && !strcmp(node->onto->op, "conv") && !node->onto->inner[0] &&
-           !expand_of(node->onto) && anex_epilogue_alone(node->onto->epilogue) &&
-           expand_read_pointwise(node->onto, node->in[X], &first);
+    bool suits = !node->strict && onto && node->through == X && constant && is_flat(c) && c->groups == c->in_channels &&
+                 c->groups == c->out_channels && c->in_channels >= VF && c->in[1] * c->in[2] >= PIXELS &&
+                 c->kernel[1] * c->kernel[2] > 1 && !strcmp(onto->op, "conv") && !onto->inner[0] &&
+                 anex_epilogue_alone(onto->epilogue) && expand_read(onto, node->in[X], &first);
+    if (!suits || expand_is_pointwise(&first)) return suits;
+    return is_flat(&first) && first.in_channels * first.kernel[1] * first.kernel[2] <= MOST_GATHERED;
+}
+
+/* The first conv, and the image of its input */
+static void read_first(expand *e, const anex_node *onto, const anex_tensor *made) {
+    expand_read(onto, made, &e->first);
+    const conv_arguments *f = &e->first;
+    e->k = f->in_channels * f->kernel[1] * f->kernel[2];
+    e->gathers = !expand_is_pointwise(f);
+    if (!e->gathers) return;
+    conv_axis axis[AXES];
+    for (int32_t i = 0; i < AXES; i++)
+        axis[i] = (conv_axis){f->in[i], f->out[i], f->kernel[i], -f->before[i], f->dilation[i], f->stride[i]};
+    conv_image_fit(&e->image, axis);
+    conv_image_finish(&e->image, f->stride[2]);
+}
+
+void expand_make_taps(expand *e) {
+    const conv_arguments *f = &e->first, *c = &e->c;
+    for (int64_t t = 0; t < e->taps; t++)
+        e->tap[t] = (t / c->kernel[2] * c->dilation[1] * e->pitch + t % c->kernel[2] * c->dilation[2]) * LANES;
+    if (!e->gathers) return;
+    conv_axis axis[AXES];
+    for (int32_t i = 0; i < AXES; i++)
+        axis[i] = (conv_axis){f->in[i], f->out[i], f->kernel[i], -f->before[i], f->dilation[i], f->stride[i]};
+    e->gather = conv_gather_make(&e->image, axis, f->in_channels, e->sources);
 }
 
 anex_status conv_expand(anex_node *node, const conv_arguments *c, bool *joins, anex_error *error) {
     enum { X, WEIGHT, BIAS };
     anex_node *onto = node->onto;
-    pair w = {.e = {.c = *c, .k = onto->in[X]->shape[1], .taps = c->kernel[1] * c->kernel[2]}};
+    pair w = {.e = {.c = *c, .taps = c->kernel[1] * c->kernel[2]}};
     expand *e = &w.e;
+    read_first(e, onto, node->in[X]);
     e->groups = (c->in_channels + LANES - 1) / LANES;
-    e->reach = (c->kernel[1] - 1) * c->dilation[1] + 1;
+    e->reach = (c->kernel[1] - 1) * c->dilation[1] + 1, e->keep = anex_max(0, e->reach - c->stride[1]);
     const int64_t right = (c->out[2] - 1) * c->stride[2] + (c->kernel[2] - 1) * c->dilation[2] + 1;
     e->pitch = anex_max(c->before[2] + c->in[2], right);
     w.line = anex_max(1, anex_min(LINE / c->out[2], c->out[1]));
@@ -387,22 +477,22 @@ anex_status conv_expand(anex_node *node, const conv_arguments *c, bool *joins, a
     const anex_tensor *weight = onto->in[WEIGHT];
     e->halves = FUSED && weight->dtype == ANEX_F16;
     const size_t lanes = (size_t)(e->groups * LANES), item = e->halves ? sizeof(half) : sizeof(float);
-    const size_t taps = anex_align((size_t)e->taps * sizeof *e->tap), weights = lanes * (size_t)e->k * item;
+    const size_t taps = anex_align((size_t)(e->taps + e->k) * sizeof *e->tap), weights = lanes * (size_t)e->k * item;
     const size_t floats = lanes * (size_t)(e->taps + 2) * sizeof(float);
     anex_node_drop(onto, onto->state, onto->state_bytes);
     char *state = anex_node_state(onto, anex_align(sizeof w) + taps + weights + floats, error);
     if (!state) return ANEX_MEMORY;
-    e->tap = (int64_t *)(void *)(state + anex_align(sizeof w)), e->weights = (char *)e->tap + taps;
+    e->tap = (int64_t *)(void *)(state + anex_align(sizeof w)), e->sources = e->tap + e->taps;
+    e->weights = (char *)e->tap + taps;
     e->bias = (float *)(void *)(e->weights + weights), e->last = e->bias + lanes, e->filters = e->last + lanes;
-    for (int64_t t = 0; t < e->taps; t++)
-        e->tap[t] = (t / c->kernel[2] * c->dilation[1] * e->pitch + t % c->kernel[2] * c->dilation[2]) * LANES;
+    expand_make_taps(e);
     expand_pack(weight, c->in_channels, e->k, e->halves, e->weights);
     expand_pack(node->in[WEIGHT], c->in_channels, e->taps, false, (char *)e->filters);
     expand_widen(e->bias, onto->in[BIAS]), expand_widen(e->last, node->in[BIAS]);
     memcpy(state, &w, sizeof w);
     onto->inner[0] = onto->epilogue, onto->epilogue = NULL;
     onto->ends_float = true, onto->ends_bytes = false;
-    onto->scratch = e->panels + e->places + e->between + w.lines, onto->shared = 0;
+    onto->scratch = e->scratch + w.lines, onto->shared = 0;
     onto->n_stages = 0;
     anex_add_stage(onto, convolve, c->batch * w.bands * w.strips, cost);
     node->joined = true;

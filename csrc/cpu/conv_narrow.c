@@ -89,8 +89,7 @@ static void finish(const anex_node *node, const narrow *w, int64_t batch, int64_
 /* ---- in rows -------------------------------------------------------------------------------- */
 
 static float *line_of(const narrow *w, const anex_slice *slice, size_t hidden) {
-    const expand *e = &w->e;
-    float *line = (float *)(void *)((char *)slice->scratch + e->panels + e->places + e->between + hidden);
+    float *line = (float *)(void *)((char *)slice->scratch + w->e.scratch + hidden);
     memset(line, 0, w->line); /* lanes that nobody needs are numbers all the same */
     return line;
 }
@@ -102,13 +101,13 @@ static void convolve_rows(const anex_node *node, const anex_slice *slice) {
     const narrow *w = node->state;
     const expand *e = &w->e;
     const int64_t high = e->c.out[1], width = e->c.out[2];
-    float *hidden = (float *)(void *)((char *)slice->scratch + e->panels + e->places + e->between);
+    float *hidden = (float *)(void *)((char *)slice->scratch + e->scratch);
     float *line = line_of(w, slice, hidden_bytes(w));
     for (int64_t row = slice->begin, rows; row < slice->end; row += rows) {
         const int64_t h = row % high, left = anex_min(slice->end - row, high - h);
         const int64_t pieces = (left + e->most - 1) / e->most;
         rows = (left + pieces - 1) / pieces;
-        const expand_band b = expand_begin(node, e, row / high, h, h + rows, slice->scratch);
+        const expand_band b = expand_begin(node, e, row / high, h, h + rows, h && row > slice->begin, slice->scratch);
         for (int64_t g = 0; g < e->groups; g++) {
             expand_group(node, e, &b, g);
             expand_filter(e, &b, g, h, rows, node->inner[1], hidden + g * w->hidden);
@@ -127,7 +126,7 @@ static void convolve_groups(const anex_node *node, const anex_slice *slice) {
     expand_band b = {0};
     for (int64_t task = slice->begin; task < slice->end; task++) {
         const int64_t group = task % e->groups, batch = task / e->groups;
-        if (task == slice->begin || !group) b = expand_begin(node, e, batch, 0, e->c.out[1], slice->scratch);
+        if (task == slice->begin || !group) b = expand_begin(node, e, batch, 0, e->c.out[1], false, slice->scratch);
         expand_group(node, e, &b, group);
         expand_filter(e, &b, group, 0, e->c.out[1], node->inner[1], (float *)slice->shared + task * w->hidden);
     }
@@ -155,14 +154,11 @@ static double finish_cost(const narrow *w, double outputs) {
     return 0.25 * outputs * vectors * (0.52 * (double)w->e.c.in_channels + 8);
 }
 
-/* Nanoseconds of the rows h0 .. h1-1, in pieces as they are made */
+/* Nanoseconds of the rows h0 .. h1-1 */
 static double rows_cost(const narrow *w, int64_t h0, int64_t h1) {
     const expand *e = &w->e;
-    const int64_t pieces = (h1 - h0 + e->most - 1) / e->most, piece = (h1 - h0 + pieces - 1) / pieces;
     const double outputs = (double)((h1 - h0) * e->c.out[2]);
-    double pixels = 0;
-    for (int64_t h = h0; h < h1; h += piece)
-        pixels += (double)(expand_input_rows(e, h, anex_min(h + piece, h1)) * e->c.in[2]);
+    const double pixels = (double)(expand_input_rows(e, h0, h1) * e->c.in[2]);
     return expand_cost(e, pixels, outputs) + expand_fetch_cost(e, pixels) + finish_cost(w, outputs);
 }
 
@@ -207,11 +203,6 @@ static way choose(narrow *w) {
     bool whole = expand_set_rows(&channels.e, high) + w->line <= EXPAND_HELD &&
                  (size_t)w->e.c.batch * hidden_bytes(&channels) <= MOST_SHARED;
     bool some = fit_rows(&rows);
-    if (some) { /* not where pieces make too much again */
-        narrow once = rows;
-        once.e.most = high;
-        some = rows_cost(&rows, 0, high) < 1.25 * rows_cost(&once, 0, high);
-    }
     if (whole && some) some = on_threads(cost_in_rows, &rows) < on_threads(cost_in_channels, &channels);
     if (!whole && !some) return APART;
     *w = some ? rows : channels;
@@ -223,14 +214,14 @@ bool conv_narrow_suits(const anex_node *node, const conv_arguments *c) {
     conv_arguments read;
     return !node->strict && node->onto && node->through == X && expand_of(node->onto) &&
            anex_epilogue_alone(node->onto->epilogue) && c->out_channels >= VF / 2 &&
-           expand_read_pointwise(node, node->out[0], &read);
+           expand_read(node, node->out[0], &read) && expand_is_pointwise(&read);
 }
 
 /* The state of `onto` becomes one with room for `more` behind the arrays of the two convs, which end its own; they move. */
 static char *grow_state(anex_node *onto, expand *e, size_t more, anex_error *error) {
     const char *first = (const char *)e->tap;
     const ptrdiff_t weights = e->weights - first, bias = (char *)e->bias - first, last = (char *)e->last - first;
-    const ptrdiff_t filters = (char *)e->filters - first;
+    const ptrdiff_t filters = (char *)e->filters - first, sources = (char *)e->sources - first;
     const size_t bytes = onto->state_bytes - (size_t)(first - (const char *)onto->state);
     char *copy = malloc(bytes);
     if (!copy) return NULL;
@@ -242,7 +233,8 @@ static char *grow_state(anex_node *onto, expand *e, size_t more, anex_error *err
         memcpy(to, copy, bytes);
         e->tap = (int64_t *)(void *)to, e->weights = to + weights;
         e->bias = (float *)(void *)(to + bias), e->last = (float *)(void *)(to + last);
-        e->filters = (float *)(void *)(to + filters);
+        e->filters = (float *)(void *)(to + filters), e->sources = (int64_t *)(void *)(to + sources);
+        expand_make_taps(e); /* another number of rows */
     }
     free(copy);
     return state ? state + onto->state_bytes - more : NULL;
@@ -266,7 +258,7 @@ anex_status conv_narrow(anex_node *node, const conv_arguments *c, bool *joins, a
     expand_widen(w.bias, node->in[BIAS]);
     memcpy(onto->state, &w, sizeof w);
     onto->inner[1] = onto->epilogue, onto->epilogue = NULL;
-    onto->scratch = w.e.panels + w.e.places + w.e.between + w.line;
+    onto->scratch = w.e.scratch + w.line;
     onto->n_stages = 0;
     const double outputs = (double)(c->out[1] * c->out[2]), pixels = (double)(w.e.c.in[1] * w.e.c.in[2]);
     if (chosen == IN_ROWS) {
