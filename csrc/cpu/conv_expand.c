@@ -2,6 +2,7 @@
 #include "conv_expand.h"
 
 enum { LINE = 128 /* outputs that wait to be stored, unless a row is longer */, MOST_BANDS = 64 };
+enum { TOGETHER = 4 /* runs of a row */ };
 enum { MOST_GATHERED = 160 /* products of the first conv where it is not pointwise: of three channels, 7x7 taps */ };
 _Static_assert((int)VF * VF <= ANEX_EPILOGUE_LANES, "a square is a piece of an epilogue");
 
@@ -108,10 +109,13 @@ static void fetch_image(const expand *e, const expand_band *b, const char *x, an
     const conv_arguments *f = &e->first;
     const int64_t plane = f->in[1] * f->in[2] * (dtype == ANEX_F16 ? 2 : 4), begin = b->top * f->stride[1];
     const int64_t rows = (image_volume(e, b->bottom - b->top) - FILL_ROOM) / e->image.row;
-    memset(image, 0, (size_t)(f->in_channels * e->image.volume) * sizeof *image);
-    for (int64_t i = 0; i < f->in_channels; i++)
-        conv_fill(&e->image, x + i * plane, dtype, begin, anex_min(begin + rows, e->image.size[1]),
-                  image + i * e->image.volume);
+    const int64_t below = anex_max(0, anex_min(rows, e->image.before[1] + f->in[1] - begin)); /* what is 0 begins here */
+    if (!b->follows) memset(image, 0, (size_t)(f->in_channels * e->image.volume) * sizeof *image);
+    for (int64_t i = 0; i < f->in_channels; i++, image += e->image.volume) {
+        conv_fill(&e->image, x + i * plane, dtype, begin, anex_min(begin + rows, e->image.size[1]), image);
+        memset(image + below * e->image.row, 0, (size_t)((rows - below) * e->image.row) * sizeof *image);
+    }
+    image -= f->in_channels * e->image.volume;
     gather_panels(e, image, (b->bottom - b->top) * e->c.in[2], b->panels);
 }
 
@@ -162,7 +166,11 @@ expand_band expand_begin(const anex_node *node, const expand *e, int64_t batch, 
         for (int64_t j = 0; j < width; j++)
             *place++ = (int32_t)(((row + b.before) * e->pitch + e->c.before[2] + j) * LANES);
     for (int64_t i = 0; i < PIXELS; i++) *place++ = (int32_t)(e->rows * e->pitch * LANES); /* to where no output needs it */
-    memset(b.between, 0, e->between);
+    const int64_t below = b.before + b.bottom - b.top, row = e->pitch * LANES; /* what is around the plane stays 0 */
+    if (follows)
+        memset(b.between + below * row, 0, (size_t)((e->rows - below) * row) * sizeof(float));
+    else
+        memset(b.between, 0, e->between);
     return b;
 }
 
@@ -205,13 +213,7 @@ void expand_group(const anex_node *node, const expand *e, const expand_band *b, 
 
 /* RUN outputs of a row, whose first taps are at `from`, `step` from one to the next */
 static inline __attribute__((always_inline)) void sum_taps(const int across, const expand *e, const float *from,
-                                                           int64_t step, const float *filter, const float *bias,
-                                                           const float *bounds, float *to) {
-    vf sum[RUN][ACROSS];
-#pragma GCC unroll 8
-    for (int p = 0; p < RUN; p++)
-#pragma GCC unroll 2
-        for (int v = 0; v < across; v++) sum[p][v] = vf_load(bias + v * VF);
+                                                           int64_t step, const float *filter, vf sum[RUN][ACROSS]) {
     for (int64_t t = 0; t < e->taps; t++, filter += LANES) {
         const float *x = from + e->tap[t];
         vf w[ACROSS];
@@ -222,6 +224,47 @@ static inline __attribute__((always_inline)) void sum_taps(const int across, con
 #pragma GCC unroll 2
             for (int v = 0; v < across; v++) sum[p][v] = vf_fma(w[v], vf_load(x + v * VF), sum[p][v]);
     }
+}
+
+/* The same for side x side taps that are neighbours: each vector is read once for all the outputs of the row */
+static inline __attribute__((always_inline)) void sum_square(const int across, const int side, const int stride,
+                                                             const expand *e, const float *from, const float *filter,
+                                                             vf sum[RUN][ACROSS]) {
+#pragma GCC unroll 2
+    for (int v = 0; v < across; v++) {
+        const float *x = from + v * VF, *weights = filter + v * VF;
+        for (int h = 0; h < side; h++, x += e->pitch * LANES, weights += side * LANES) {
+            vf w[8];
+#pragma GCC unroll 5
+            for (int i = 0; i < side; i++) w[i] = vf_load(weights + i * LANES);
+#pragma GCC unroll 20
+            for (int j = 0; j < (RUN - 1) * stride + side; j++) {
+                const vf value = vf_load(x + j * LANES);
+#pragma GCC unroll 5
+                for (int i = 0; i < side; i++) { /* in the order of the taps, for each output */
+                    const int p = (j - i) / stride;
+                    if (j >= i && (j - i) % stride == 0 && p < RUN) sum[p][v] = vf_fma(w[i], value, sum[p][v]);
+                }
+            }
+        }
+    }
+}
+
+typedef void run_sum(const expand *e, const float *from, const float *filter, const float *bias, const float *bounds,
+                     float *to);
+
+static inline __attribute__((always_inline)) void sum_run(const int across, const int side, const int stride,
+                                                          const expand *e, const float *from, const float *filter,
+                                                          const float *bias, const float *bounds, float *to) {
+    vf sum[RUN][ACROSS];
+#pragma GCC unroll 8
+    for (int p = 0; p < RUN; p++)
+#pragma GCC unroll 2
+        for (int v = 0; v < across; v++) sum[p][v] = vf_load(bias + v * VF);
+    if (side)
+        sum_square(across, side, stride, e, from, filter, sum);
+    else
+        sum_taps(across, e, from, e->c.stride[2] * LANES, filter, sum);
     const vf low = vf_set(bounds[0]), high = vf_set(bounds[1]);
 #pragma GCC unroll 8
     for (int p = 0; p < RUN; p++)
@@ -229,26 +272,44 @@ static inline __attribute__((always_inline)) void sum_taps(const int across, con
         for (int v = 0; v < across; v++) vf_store(to + p * LANES + v * VF, vf_min(high, vf_max(low, sum[p][v])));
 }
 
+#define RUN_SUM(name, across, side, stride)                                                                        \
+    static void name##_##across(const expand *e, const float *from, const float *filter, const float *bias,        \
+                                const float *bounds, float *to) {                                                  \
+        sum_run(across, side, stride, e, from, filter, bias, bounds, to);                                          \
+    }
+#define RUN_SUMS(name, side, stride) RUN_SUM(name, 1, side, stride) RUN_SUM(name, 2, side, stride)
+RUN_SUMS(any, 0, 0)
+RUN_SUMS(sum_3_1, 3, 1)
+RUN_SUMS(sum_3_2, 3, 2)
+RUN_SUMS(sum_5_1, 5, 1)
+RUN_SUMS(sum_5_2, 5, 2)
+
+static run_sum *find_sum(const conv_arguments *c, bool wide) {
+    static run_sum *const squares[2][2][2] = {{{sum_3_1_1, sum_3_1_2}, {sum_3_2_1, sum_3_2_2}},
+                                              {{sum_5_1_1, sum_5_1_2}, {sum_5_2_1, sum_5_2_2}}};
+    const int64_t side = c->kernel[2], stride = c->stride[2];
+    const bool square = c->kernel[1] == side && c->dilation[1] == 1 && c->dilation[2] == 1;
+    if (square && (side == 3 || side == 5) && stride <= 2) return squares[side == 5][stride - 1][wide];
+    return wide ? any_2 : any_1;
+}
+
 void expand_filter(const expand *e, const expand_band *b, int64_t group, int64_t h, int64_t rows,
                    const anex_epilogue *follows, float *to) {
     const conv_arguments *c = &e->c;
-    const int64_t width = c->out[2], step = c->stride[2] * LANES;
+    const int64_t width = c->out[2], step = c->stride[2] * LANES, row = c->stride[1] * e->pitch * LANES;
     const float *filters = e->filters + group * e->taps * LANES, *bias = e->last + group * LANES;
+    run_sum *sum = find_sum(c, c->in_channels - group * LANES > VF);
     float bounds[2] = {-INFINITY, INFINITY};
     const bool bounded = anex_epilogue_bounds(follows, &bounds[0], &bounds[1]);
-    for (int64_t r = 0; r < rows; r++) {
-        const float *from = b->between + (h + r - b->h0) * c->stride[1] * e->pitch * LANES;
-        for (int64_t column = 0; column < width; column += RUN) { /* the last may be others again, or too many */
-            const int64_t j = anex_max(0, anex_min(column, width - RUN));
-            float *line = to + (r * width + j) * LANES;
-            if (c->in_channels - group * LANES <= VF)
-                sum_taps(1, e, from + j * step, step, filters, bias, bounds, line);
-            else if (step == LANES) /* known: the places of vectors are part of their instructions */
-                sum_taps(2, e, from + j * step, LANES, filters, bias, bounds, line);
-            else
-                sum_taps(2, e, from + j * step, step, filters, bias, bounds, line);
+    for (int64_t begin = 0; begin < width; begin += TOGETHER * RUN) /* rows find in the first cache what they share */
+        for (int64_t r = 0; r < rows; r++) {
+            const float *from = b->between + (h + r - b->h0) * row;
+            /* the last run of a row may be of others again, or of too many */
+            for (int64_t column = begin; column < anex_min(begin + TOGETHER * RUN, width); column += RUN) {
+                const int64_t j = anex_max(0, anex_min(column, width - RUN));
+                sum(e, from + j * step, filters, bias, bounds, to + (r * width + j) * LANES);
+            }
         }
-    }
     if (!bounded && anex_epilogue_alone(follows)) anex_epilogue_lanes(follows, to, rows * width * LANES);
 }
 
