@@ -109,7 +109,7 @@ static void fetch_image(const expand *e, const expand_band *b, const char *x, an
     const conv_arguments *f = &e->first;
     const int64_t plane = f->in[1] * f->in[2] * (dtype == ANEX_F16 ? 2 : 4), begin = b->top * f->stride[1];
     const int64_t rows = (image_volume(e, b->bottom - b->top) - FILL_ROOM) / e->image.row;
-    const int64_t below = anex_max(0, anex_min(rows, e->image.before[1] + f->in[1] - begin)); /* what is 0 begins here */
+    const int64_t below = anex_max(0, anex_min(rows, e->image.before[1] + f->in[1] - begin)); /* zeros begin here */
     if (!b->follows) memset(image, 0, (size_t)(f->in_channels * e->image.volume) * sizeof *image);
     for (int64_t i = 0; i < f->in_channels; i++, image += e->image.volume) {
         conv_fill(&e->image, x + i * plane, dtype, begin, anex_min(begin + rows, e->image.size[1]), image);
@@ -128,14 +128,16 @@ size_t expand_set_rows(expand *e, int64_t most) {
     e->between = anex_align((size_t)((e->rows * e->pitch + beyond) * LANES) * sizeof(float));
     e->kept = most < c->out[1] ? anex_align((size_t)(e->groups * e->keep * e->pitch * LANES) * sizeof(float)) : 0;
     if (e->gathers) e->image.volume = image_volume(e, made);
-    e->images = e->gathers ? anex_align((size_t)(e->first.in_channels * e->image.volume + FILL_ROOM) * sizeof(float)) : 0;
+    const int64_t images = e->gathers ? e->first.in_channels * e->image.volume + FILL_ROOM : 0;
+    e->images = anex_align((size_t)images * sizeof(float));
     e->scratch = e->panels + e->places + e->between + e->kept + e->images;
     return e->scratch;
 }
 
 static void set_input_rows(const expand *e, expand_band *b) {
     const conv_arguments *c = &e->c;
-    const int64_t begin = b->h0 * c->stride[1] - c->before[1], end = (b->h1 - 1) * c->stride[1] - c->before[1] + e->reach;
+    const int64_t begin = b->h0 * c->stride[1] - c->before[1];
+    const int64_t end = (b->h1 - 1) * c->stride[1] - c->before[1] + e->reach;
     const int64_t first = begin + (b->follows ? e->keep : 0);
     b->top = anex_min(anex_max(0, first), c->in[1]), b->bottom = anex_max(b->top, anex_min(end, c->in[1]));
     b->before = b->top - begin;
@@ -165,7 +167,7 @@ expand_band expand_begin(const anex_node *node, const expand *e, int64_t batch, 
     for (int64_t row = 0; row < b.bottom - b.top; row++)
         for (int64_t j = 0; j < width; j++)
             *place++ = (int32_t)(((row + b.before) * e->pitch + e->c.before[2] + j) * LANES);
-    for (int64_t i = 0; i < PIXELS; i++) *place++ = (int32_t)(e->rows * e->pitch * LANES); /* to where no output needs it */
+    for (int64_t i = 0; i < PIXELS; i++) *place++ = (int32_t)(e->rows * e->pitch * LANES); /* needed nowhere */
     const int64_t below = b.before + b.bottom - b.top, row = e->pitch * LANES; /* what is around the plane stays 0 */
     if (follows)
         memset(b.between + below * row, 0, (size_t)((e->rows - below) * row) * sizeof(float));
@@ -354,7 +356,10 @@ static void store_vectors(const anex_node *node, int64_t channels, int64_t plane
         if (end == ANY_END) {
             float piece[VF * VF];
             int64_t row_at[VF], col_at[VF];
-            for (int i = 0; i < VF; i++) vf_store(piece + i * VF, x[i]), row_at[i] = first + i * plane, col_at[i] = p + i;
+            for (int i = 0; i < VF; i++) {
+                vf_store(piece + i * VF, x[i]);
+                row_at[i] = first + i * plane, col_at[i] = p + i;
+            }
             anex_epilogue_run(node, piece, VF, row_at, channels, col_at, cols);
             for (int i = 0; i < VF; i++) x[i] = vf_load(piece + i * VF);
         }
@@ -439,7 +444,8 @@ static bool choose_tasks(pair *w, double *cost) {
             if (w->bands != bands || (w->e.groups + w->strip - 1) / w->strip != strips) continue;
             if (expand_set_rows(&w->e, w->band) + w->lines > EXPAND_HELD) break;
             const int64_t tasks = w->e.c.batch * bands * strips;
-            const double all = all_tasks(w) * (double)w->e.c.batch, each = (all + start * (double)tasks) * conv_uneven(tasks);
+            const double all = all_tasks(w) * (double)w->e.c.batch;
+            const double each = (all + start * (double)tasks) * conv_uneven(tasks);
             if (best < 0) least = all;
             if (best < 0 || each < best) best = each, *cost = all / (double)tasks, found = *w;
         }

@@ -1,6 +1,6 @@
 /* The parts of convs that run as one: one that adds channels, pointwise or of few taps, a depthwise one, and perhaps a
-   pointwise one that takes channels away. What is between them is of some rows and LANES channels at a time, as a vector
-   of channels for each pixel, and stays in the cache.
+   pointwise one that takes channels away. What is between them is of some rows and LANES channels at a time, as a
+   vector of channels for each pixel, and stays in the cache.
 
    Not for strict plans: what is between is not rounded. An element is its bias and its products, in order. */
 #ifndef ANEX_CONV_EXPAND_H
@@ -71,8 +71,8 @@ void expand_group(const anex_node *node, const expand *e, const expand_band *b, 
 void expand_filter(const expand *e, const expand_band *b, int64_t group, int64_t h, int64_t rows,
                    const anex_epilogue *follows, float *to);
 
-/* Planes of `channels` channels, LANES at most, from vectors of channels: elements first .. first + n - 1 of out[0], and
-   so on `plane` apart. `ended`: node->epilogue is done already. */
+/* Planes of `channels` channels, LANES at most, from vectors of channels: elements first .. first + n - 1 of out[0],
+   and so on `plane` apart. `ended`: node->epilogue is done already. */
 #define expand_store ANEX_LOCAL(expand_store)
 void expand_store(const anex_node *node, int64_t channels, int64_t plane, int64_t first, int64_t n, bool ended,
                   const float *line);
@@ -87,7 +87,7 @@ static inline void expand_widen(float *to, const anex_tensor *from) {
     if (from) gemm_widen(to, from->data, from->dtype, 0, anex_tensor_size(from));
 }
 
-/* The arguments of a conv of floats and constant weights in one group, that `made` is the result of; false: it is none. */
+/* The arguments of a conv of floats and constant weights in one group, that makes `made`; false: it is none. */
 #define expand_read ANEX_LOCAL(expand_read)
 bool expand_read(const anex_node *node, const anex_tensor *made, conv_arguments *c);
 #define expand_is_pointwise ANEX_LOCAL(expand_is_pointwise)

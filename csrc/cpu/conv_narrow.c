@@ -1,5 +1,5 @@
-/* Three convs as one node: pointwise, depthwise, pointwise. Between the second and the third are vectors of channels too:
-   nothing is turned into planes but the result.
+/* Three convs as one node, the last one pointwise. Between the second and the third are vectors of channels too: nothing
+   is turned into planes but the result.
 
    In rows: a task is a row of the result, and a slice's rows are made at once, from x to the result; each thread makes
    the rows that its taps share with its neighbour's for itself. Or in channels, where planes are small: a task of the
@@ -132,7 +132,7 @@ static void convolve_groups(const anex_node *node, const anex_slice *slice) {
     }
 }
 
-/* task: UNIT pixels of a group of the result's channels of a batch; those of one slice that follow each other are one */
+/* task: UNIT pixels of a group of the result's channels of a batch; those that follow each other in a slice are one */
 static void convolve_pixels(const anex_node *node, const anex_slice *slice) {
     const narrow *w = node->state;
     const expand *e = &w->e;
@@ -217,7 +217,7 @@ bool conv_narrow_suits(const anex_node *node, const conv_arguments *c) {
            expand_read(node, node->out[0], &read) && expand_is_pointwise(&read);
 }
 
-/* The state of `onto` becomes one with room for `more` behind the arrays of the two convs, which end its own; they move. */
+/* The state of `onto` becomes one with `more` bytes, that are returned, behind the arrays of its two convs. */
 static char *grow_state(anex_node *onto, expand *e, size_t more, anex_error *error) {
     const char *first = (const char *)e->tap;
     const ptrdiff_t weights = e->weights - first, bias = (char *)e->bias - first, last = (char *)e->last - first;
@@ -267,7 +267,8 @@ anex_status conv_narrow(anex_node *node, const conv_arguments *c, bool *joins, a
         onto->stage[0].linked = true;
     } else {
         onto->shared = (size_t)c->batch * hidden_bytes(&w);
-        anex_add_stage(onto, convolve_groups, c->batch * w.e.groups, expand_cost(&w.e, pixels, outputs) / (double)w.e.groups);
+        const double all = expand_cost(&w.e, pixels, outputs);
+        anex_add_stage(onto, convolve_groups, c->batch * w.e.groups, all / (double)w.e.groups);
         onto->stage[0].linked = true;
         const int64_t tasks = c->batch * w.groups * ((c->out[1] * c->out[2] + UNIT - 1) / UNIT);
         anex_add_stage(onto, convolve_pixels, tasks, finish_cost(&w, outputs) * (double)c->batch / (double)tasks);
