@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from . import quantized
+
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Operation, Var
 
@@ -56,6 +58,8 @@ def _chain_to_follow(
     op: Operation, readers: Counter[Var], made_by: dict[Var, list[Operation]]
 ) -> list[Operation] | None:
     """A product's, if there is one, for what it saves; else the first argument's."""
+    if op.op_type == "conv":
+        return _convs_to_follow(op, readers, made_by)
     if op.op_type not in ELEMENTWISE and op.op_type != "quantize":
         return None
     found = [made_by[var] for var in dict.fromkeys(arguments(op)) if readers[var] == 1 and var in made_by]
@@ -63,6 +67,26 @@ def _chain_to_follow(
     if op.op_type == "quantize":  # the end of a product's only
         found = [chain for chain in found if chain[0].op_type in PRODUCTS]
     return max(found, key=lambda chain: chain[0].op_type in PRODUCTS, default=None)
+
+
+def _convs_to_follow(
+    op: Operation, readers: Counter[Var], made_by: dict[Var, list[Operation]]
+) -> list[Operation] | None:
+    """Of a depthwise conv the one that makes what it filters, and of a pointwise one these two."""
+    x = op.inputs["x"]
+    chain = made_by.get(x) if readers[x] == 1 else None
+    if chain is None or not _may_be_followed(chain[-1]):
+        return None
+    convs = [each for each in chain if each.op_type == "conv"]
+    if chain[0] not in convs:
+        return None
+    follows = _is_depthwise(op) if len(convs) == 1 else len(convs) == 2 and quantized.is_pointwise(op)
+    return chain if follows else None
+
+
+def _is_depthwise(op: Operation) -> bool:
+    groups = op.inputs.get("groups")
+    return groups is not None and groups.val == op.inputs["x"].shape[1] == op.outputs[0].shape[1]
 
 
 def _may_be_followed(op: Operation) -> bool:

@@ -166,6 +166,24 @@ bool anex_epilogue_plain(const anex_node *node, anex_plain *plain) {
     return true;
 }
 
+bool anex_epilogue_alone(const anex_epilogue *e) {
+    return !e || (!e->chain.n_operands && anex_is_float_dtype(e->chain.out));
+}
+
+bool anex_epilogue_bounds(const anex_epilogue *e, float *low, float *high) {
+    if (e && e->bounded) *low = e->low, *high = e->high;
+    return !e || (!e->other && !e->residual);
+}
+
+void anex_epilogue_lanes(const anex_epilogue *e, float *lanes, int64_t n) {
+    for (int64_t at = 0; e && at < n; at += ANEX_EPILOGUE_LANES) /* all ops on what is in the first cache */
+        for (int32_t i = 0; i < e->chain.n_steps; i++) {
+            const anex_step *step = &e->chain.step[i];
+            const void *x[ANEX_MAP_OPERANDS] = {lanes + at, lanes + at, lanes + at};
+            step->block.lanes(lanes + at, x, step->p, anex_min(ANEX_EPILOGUE_LANES, n - at));
+        }
+}
+
 anex_status anex_epilogue_add(anex_node *node, const anex_map_op *op, anex_error *error) {
     anex_node *onto = node->onto;
     bool bytes = onto->ends_bytes && op->fits && (op->out == ANEX_I8 || op->out == ANEX_U8);

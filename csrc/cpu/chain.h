@@ -91,6 +91,16 @@ void anex_lanes_store(void *to, anex_dtype dtype, const void *from, int64_t n);
 #define anex_epilogue_add ANEX_LOCAL(epilogue_add)
 anex_status anex_epilogue_add(anex_node *node, const anex_map_op *op, anex_error *error);
 
+/* Whether its ops read nothing else, so that lanes may lie in any order. NULL: there are none. */
+#define anex_epilogue_alone ANEX_LOCAL(epilogue_alone)
+bool anex_epilogue_alone(const anex_epilogue *epilogue);
+/* Whether all that one of these does is to bound lanes to low .. high, which are left alone where there are none. */
+#define anex_epilogue_bounds ANEX_LOCAL(epilogue_bounds)
+bool anex_epilogue_bounds(const anex_epilogue *epilogue, float *low, float *high);
+/* The ops of one of these on n lanes */
+#define anex_epilogue_lanes ANEX_LOCAL(epilogue_lanes)
+void anex_epilogue_lanes(const anex_epilogue *epilogue, float *lanes, int64_t n);
+
 /* A piece of a result: rows of `width` lanes, of which `cols` count; rows * width <= ANEX_EPILOGUE_LANES. Lane
    (r, s) is element row_at[r] + col_at[s] of out[0]. Does nothing to a node without an epilogue. */
 #define anex_epilogue_run ANEX_LOCAL(epilogue_run)

@@ -125,6 +125,12 @@ ANEX_KERNEL(conv) {
                       (c.c.stride[i] == 1 || c.c.out[i] == 1) && c.c.in[i] == c.c.out[i];
     }
     int64_t kernel = c.c.kernel[0] * c.c.kernel[1] * c.c.kernel[2];
+    bool joins = false;
+    if (conv_expand_suits(node, &c.c))
+        status = conv_expand(node, &c.c, &joins, error);
+    else if (conv_narrow_suits(node, &c.c))
+        status = conv_narrow(node, &c.c, &joins, error);
+    if (status || joins) return status;
     if (c.c.groups > 1 && c.c.groups == c.c.in_channels) return conv_depthwise(node, &c.c, axis, error);
     int64_t side;
     if (conv_winograd_suits(node, &c.c, &side)) return conv_winograd(node, &c.c, side, error);

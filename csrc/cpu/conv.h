@@ -98,6 +98,23 @@ bool conv_panels_suits(const anex_node *node, const conv_arguments *c, bool poin
 anex_status conv_panels(anex_node *node, const conv_arguments *c, const conv_axis axis[AXES], bool pointwise,
                         anex_error *error);
 
+/* What `tasks` equal tasks take on two, four and eight threads, together, beside an even share of each: they wait for
+   the last one. */
+#define conv_uneven ANEX_LOCAL(conv_uneven)
+double conv_uneven(int64_t tasks);
+
+/* A depthwise conv, and the pointwise one before it that nobody else reads, in one; see conv_expand.c. */
+#define conv_expand_suits ANEX_LOCAL(conv_expand_suits)
+bool conv_expand_suits(const anex_node *node, const conv_arguments *c);
+/* Part of node->onto from then on, unless `joins` says that they are better apart */
+#define conv_expand ANEX_LOCAL(conv_expand)
+anex_status conv_expand(anex_node *node, const conv_arguments *c, bool *joins, anex_error *error);
+/* A pointwise conv behind those two, as part of them too; see conv_narrow.c. */
+#define conv_narrow_suits ANEX_LOCAL(conv_narrow_suits)
+bool conv_narrow_suits(const anex_node *node, const conv_arguments *c);
+#define conv_narrow ANEX_LOCAL(conv_narrow)
+anex_status conv_narrow(anex_node *node, const conv_arguments *c, bool *joins, anex_error *error);
+
 ANEX_KERNEL(conv);
 
 #endif

@@ -340,8 +340,7 @@ static double cycles(const panels *w, int64_t span, int64_t strip) {
     return (double)w->k * (multiply + fetch + widen) + vectors * groups * ROWS * 4;
 }
 
-/* What so many tasks lose on two, four and eight threads, together: they wait for the last one. */
-static double uneven(int64_t tasks) {
+double conv_uneven(int64_t tasks) {
     const double share[] = {0.4, 0.3, 0.2, 0.1};
     double sum = 0;
     for (int i = 0; i < 4; i++) {
@@ -362,7 +361,7 @@ static void choose_tasks(panels *w, int64_t parts, double *cost) {
             if (spans * strips > MOST_TASKS && best >= 0) break; /* large images need more */
             if (ceil_div(w->whole, span) != spans || ceil_div(w->groups, strip) != strips) continue;
             if (held > HELD && span > 1) continue;
-            double each = (cycles(w, span, strip) * (double)parts + START * (double)tasks) * uneven(tasks);
+            double each = (cycles(w, span, strip) * (double)parts + START * (double)tasks) * conv_uneven(tasks);
             if (best < 0 || each < best) {
                 best = each;
                 w->span = span, w->spans = spans, w->strip = strip, w->strips = strips;

@@ -234,14 +234,14 @@ static inline __attribute__((always_inline)) void direct_block(const int side, c
     }
 }
 
-/* float16 rows `width` apart, within low .. high. Vectors of shorter rows than VF are stored whole, the last one if
-   there is room: the row that they reach into comes after them. */
+/* float16 rows `width` apart, within low .. high. Vectors of shorter rows than VF are stored whole, where there is `room`
+   for them: the row that they reach into comes after them, but what is behind the last may be another thread's. */
 static inline __attribute__((always_inline)) void store_bounded(vf low, vf high, const vf *sum, int64_t width,
-                                                                bool room, half *to) {
+                                                                int64_t room, half *to) {
 #pragma GCC unroll 8
-    for (int o = 0; o < DIRECT_ROWS; o++, to += width) {
+    for (int o = 0; o < DIRECT_ROWS; o++, to += width, room -= width) {
         vf x = vf_min(high, vf_max(low, sum[o]));
-        if (o + 1 < DIRECT_ROWS || room)
+        if (room >= VF)
             vf_store_half(to, x);
         else
             vf_store_some(to, true, x, width);
@@ -271,8 +271,7 @@ static inline __attribute__((always_inline)) void direct_rows(const int side, co
             vf sum[DIRECT_ROWS];
             direct_block(side, stride, halves, d, x, weights, add, h, j, sum);
             if (bounded) {
-                const bool room = first + (DIRECT_ROWS - 1) * width + VF <= end;
-                store_bounded(low, high, sum, width, room, out + first);
+                store_bounded(low, high, sum, width, end - first, out + first);
                 continue;
             }
 #pragma GCC unroll 8

@@ -67,6 +67,7 @@ struct anex_node {
     bool ends_float; /* the last stage hands its result to anex_epilogue_run before it is narrowed */
     bool ends_bytes; /* that epilogue may end in int32 lanes for an int8 or uint8 result */
     anex_epilogue *epilogue; /* what follows: ops that joined; the plan frees it */
+    anex_epilogue *inner[2]; /* what follows products that others joined, in order; the plan frees them */
     uint32_t packed; /* bit i: in[i] was packed into `state`, its constant can go */
     size_t scratch, shared;
     anex_notes *notes; /* in `state`; NULL: it has none */

@@ -104,6 +104,7 @@ anex_status anex_plan_new(const char *isa, bool strict, anex_plan **plan, anex_e
 static void free_node(plan_node *n) {
     anex_node_drop(&n->node, n->node.state, n->node.state_bytes);
     free(n->node.epilogue);
+    free(n->node.inner[0]), free(n->node.inner[1]);
     free((void *)n->node.op);
     free((void *)n->node.name);
     free(n->list);
@@ -289,6 +290,12 @@ static void append_name(anex_node *node, const char *name) {
     node->name = both;
 }
 
+/* What it needs while running; joining may change that. */
+static void make_room_for(anex_plan *plan, const anex_node *node) {
+    plan->scratch = plan->scratch > node->scratch ? plan->scratch : node->scratch;
+    plan->shared = plan->shared > node->shared ? plan->shared : node->shared;
+}
+
 /* The last node makes what `n` was to make; the value between the two never exists. */
 static void accept_joined(anex_plan *plan, const plan_node *n) {
     plan_node *last = &plan->nodes[plan->n_nodes - 1];
@@ -302,7 +309,7 @@ static void accept_joined(anex_plan *plan, const plan_node *n) {
     for (int32_t i = 0; i < last->node.n_stages; i++)
         plan->shares = plan->shares || worth_sharing(&last->node.stage[i]);
     append_name(&last->node, n->node.name);
-    plan->scratch = plan->scratch > last->node.scratch ? plan->scratch : last->node.scratch;
+    make_room_for(plan, &last->node);
 }
 
 /* Constants that the kernel made become values of the plan. */
@@ -342,9 +349,7 @@ static void accept(anex_plan *plan, plan_node *n, bool constant) {
     for (int32_t i = 0; i < ANEX_MAX_INPUTS; i++)
         if (n->in[i] >= 0 && !(node->packed >> i & 1)) plan->values[plan->values[n->in[i]].root].needed = true;
     for (int32_t i = 0; i < node->n_list; i++) plan->values[plan->values[n->list[i]].root].needed = true;
-    plan->scratch = plan->scratch > node->scratch ? plan->scratch : node->scratch;
-    plan->shared = plan->shared > node->shared ? plan->shared : node->shared;
-    plan->packed_bytes += (int64_t)node->state_bytes;
+    make_room_for(plan, node);
     for (int32_t i = 0; i < node->n_stages; i++) plan->shares = plan->shares || worth_sharing(&node->stage[i]);
     node->list = NULL, node->out = NULL, node->onto = NULL;
     memset(node->in, 0, sizeof node->in);
@@ -524,6 +529,7 @@ anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_valu
         }
         root->kind = OUTPUT, root->binding = i;
     }
+    for (int32_t i = 0; i < plan->n_nodes; i++) plan->packed_bytes += (int64_t)plan->nodes[i].node.state_bytes;
     anex_status status = settle(plan, error);
     return status ? status : anex_place(plan, error);
 }

@@ -397,7 +397,7 @@ static anex_status plan(anex_node *node, kind k, anex_error *error) {
     }
     node->scratch = anex_align(sizeof(room)) + sizeof(float) * (CHUNK + BLOCK);
     double elements = (double)(anex_tensor_size(x) / (tasks * r->splits));
-    anex_add_stage(node, fold_work, tasks * r->splits, 20 + per_element * elements);
+    anex_add_stage(node, fold_work, tasks * r->splits, 50 + per_element * elements);
     if (r->splits > 1) {
         node->shared = TOTAL * (size_t)(r->splits * r->results) * (k == LOG_SUM_EXP ? 2 : 1);
         double merged = (double)(r->splits * anex_min(BLOCK, r->results));
