@@ -15,15 +15,21 @@ static inline void few_prefetch(const bool past, const void *p) {
     else
         __builtin_prefetch((const char *)p + AHEAD);
 }
-static inline bool few_past(int64_t bytes) { return bytes > 16 << 20; }
+static inline bool few_past(int64_t bytes) { return bytes > 1 << 18; }
 
 /* The lanes of x added up, by halves */
 static inline float few_total(vf x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(x);
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
     float lanes[VF];
     vf_store(lanes, x);
-    for (int half = VF / 2; half; half /= 2)
-        for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
-    return lanes[0];
+    return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+#endif
 }
 
 /* A vector of k floats with zeros up to `padded`: itself if it is that already, else in `room` */
