@@ -49,15 +49,28 @@ typedef struct few_output { /* of a product: element (i of the few, j of the man
     bool bias_of_few;
 } few_output;
 
+/* sums[i] + bias[i], n of them */
+static inline void few_add(float *sums, const anex_tensor *bias, int64_t at, int64_t n) {
+    int64_t i = 0;
+    for (; i + VF <= n; i += VF) vf_store(sums + i, vf_load(sums + i) + gemm_load(bias->data, bias->dtype, at + i));
+    for (; i < n; i++) sums[i] += gemm_one(bias->data, bias->dtype, at + i);
+}
+
 /* sums [n][CHUNK] of n vectors and begin .. end-1 of the many: what follows the product, and to memory */
 static inline void few_store(const anex_node *node, float *sums, int64_t n, int64_t begin, int64_t end,
                              const few_output *to) {
     anex_tensor *out = node->out[0];
-    int64_t few_at[FEW], many_at[CHUNK];
+    int64_t few_at[FEW] = {0}, many_at[CHUNK] = {0};
     for (int64_t i = 0; to->bias && i < n; i++)
-        for (int64_t j = begin; j < end; j++)
-            sums[i * CHUNK + j - begin] += gemm_one(to->bias->data, to->bias->dtype, to->bias_of_few ? i : j);
+        if (!to->bias_of_few)
+            few_add(sums + i * CHUNK, to->bias, begin, end - begin);
+        else
+            for (int64_t j = begin; j < end; j++) sums[i * CHUNK + j - begin] += gemm_one(to->bias->data, to->bias->dtype, i);
     for (int64_t i = 0; i < n; i++) few_at[i] = to->at + i * to->few;
+    if (to->many == 1) {
+        for (int64_t i = 0; i < n; i++) anex_epilogue_store(node, sums + i * CHUNK, few_at[i] + begin, end - begin);
+        return;
+    }
     for (int64_t j = begin; j < end; j++) many_at[j - begin] = j * to->many;
     anex_epilogue_run(node, sums, CHUNK, few_at, n, many_at, end - begin);
     for (int64_t i = 0; i < n; i++)
