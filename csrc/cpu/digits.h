@@ -45,8 +45,19 @@ static inline digits_place digits_at(int64_t units, int64_t u, int32_t c) {
                           .upper = c % 2};
 }
 
+/* What 1 stands for among the numbers of a unit with this largest magnitude, so that they stay below 0x7f7f7f, the most
+   that three digits hold; and its inverse. Both are normal floats. */
+static inline void digits_power(uint32_t most, float *power, float *inverse) {
+    enum { LEAST = 24, ALMOST_TWO = 0x10200 };
+    uint32_t exponent = (most + ALMOST_TWO) >> 23, up, down;
+    exponent = exponent < LEAST ? LEAST : exponent;
+    up = (276 - exponent) << 23, down = (exponent - 22) << 23;
+    memcpy(inverse, &up, sizeof up), memcpy(power, &down, sizeof down);
+}
+
 /* x [units * UNIT] into `room`; `offset`: of all codes, or 1 where each row has its own */
 static inline void digits_make(int64_t units, const float *x, float offset, char *room) {
+    enum { INFINITE = 0x7f800000, SIGNED = 0x808080, PARTS = UNIT / 4 };
     digits *made = (digits *)room;
     uint32_t *to = (uint32_t *)(room + anex_align(sizeof *made));
     float *powers = (float *)((char *)to + anex_align((size_t)(units * UNIT * DIGITS)));
@@ -54,35 +65,26 @@ static inline void digits_make(int64_t units, const float *x, float offset, char
     *made = (digits){(const int8_t *)to, powers, totals, true};
     for (int64_t i = 0; i < digits_groups(units) * VF; i++) totals[i] = 0;
     for (int64_t u = 0; u < units; u++, x += UNIT) {
-        enum { LEAST = 24, ALMOST_TWO = 0x10200, NOT_FINITE = 255, SIGNED = 0x808080 };
-        uint32_t bits[UNIT], most = 0, packed[DIGITS][UNIT / 4];
+        uint32_t bits[UNIT], most = 0, packed[DIGITS][PARTS];
+        int32_t number[UNIT], sum[PARTS];
+        float power, inverse;
         memcpy(bits, x, sizeof bits);
-        for (int32_t i = 0; i < UNIT; i++) {
-            uint32_t magnitude = bits[i] & 0x7fffffff;
-            most = magnitude > most ? magnitude : most;
-        }
-        if (most >> 23 == NOT_FINITE) {
+        for (int32_t i = 0; i < UNIT; i++) bits[i] &= INT32_MAX, most = bits[i] > most ? bits[i] : most;
+        if (most >= INFINITE) {
             made->finite = false;
             return;
         }
-        /* so that the largest is below 0x7f7f7f, the most that three digits hold; normal numbers in any case */
-        uint32_t exponent = (most + ALMOST_TWO) >> 23, up, down;
-        exponent = exponent < LEAST ? LEAST : exponent;
-        up = (276 - exponent) << 23, down = (exponent - 22) << 23;
-        float times, power;
-        memcpy(&times, &up, sizeof times), memcpy(&power, &down, sizeof power);
-        int32_t number[UNIT], sum[UNIT / 4];
+        digits_power(most, &power, &inverse);
         for (int32_t i = 0; i < UNIT; i++) {
-            float real = x[i] * times;
+            float real = x[i] * inverse;
             number[i] = (int32_t)(real + (real < 0 ? -0.5f : 0.5f));
         }
-        for (int32_t c = 0; c < UNIT / 4; c++)
+        for (int32_t c = 0; c < PARTS; c++)
             sum[c] = number[4 * c] + number[4 * c + 1] + number[4 * c + 2] + number[4 * c + 3];
-        uint8_t *bytes = (uint8_t *)packed;
+        for (int32_t i = 0; i < UNIT; i++) number[i] = (number[i] + SIGNED) ^ SIGNED;
         for (int32_t d = 0; d < DIGITS; d++)
-            for (int32_t i = 0; i < UNIT; i++)
-                bytes[d * UNIT + i] = (uint8_t)(((uint32_t)(number[i] + SIGNED) ^ SIGNED) >> 8 * d);
-        for (int32_t c = 0; c < UNIT / 4; c++) {
+            for (int32_t i = 0; i < UNIT; i++) ((uint8_t *)packed[d])[i] = (uint8_t)(number[i] >> 8 * d);
+        for (int32_t c = 0; c < PARTS; c++) {
             digits_place at = digits_at(units, u, c);
             for (int32_t d = 0; d < DIGITS; d++)
                 to[((at.vector * 2 + at.upper) * DIGITS + d) * VF + at.lane] = packed[d][c];
@@ -149,8 +151,8 @@ static inline __attribute__((always_inline)) vf digits_group(const bool dot, con
         vq both = vq_load_line(codes), lower = vq_low_nibbles(both), upper = vq_high_nibbles(both);
 #pragma GCC unroll 3
         for (int d = 0; d < DIGITS; d++) {
-            sums[d] = vq_dot_codes(dot, sums[d], lower, vq_load(with + d * BYTES));
-            sums[d] = vq_dot_codes(dot, sums[d], upper, vq_load(with + (DIGITS + d) * BYTES));
+            sums[d] = vq_dot_codes(dot, sums[d], lower, with + d * BYTES);
+            sums[d] = vq_dot_codes(dot, sums[d], upper, with + (DIGITS + d) * BYTES);
         }
     }
     /* of at most 16 codes and digits up to 128: two of them make 24 bits, which a float has */

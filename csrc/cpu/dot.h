@@ -23,6 +23,10 @@ static inline vq vq_dot_one(vq sum, vq activation, vq weight) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(activation), "v"(weight));
     return sum;
 }
+static inline vq vq_dot_one_at(vq sum, vq activation, const void *weights) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(activation), "m"(*(const vq *)weights));
+    return sum;
+}
 /* A line of memory in two loads, which a compiler would make one: Zen 5 reads memory a quarter slower where each line is
    touched but once. */
 static inline vq vq_load_line(const void *p) {
@@ -122,6 +126,11 @@ static inline vq vq_dot_pairs(vq sum, vq activation, vq weight) {
 #if !defined(__AVX2__) && !defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC)
 static inline vq vq_dot_one(vq sum, vq activation, vq weight) { return vq_dot_pairs(sum, activation, weight); }
 #endif
+#if !defined(__AVX512F__)
+static inline vq vq_dot_one_at(vq sum, vq activation, const void *weights) {
+    return vq_dot_one(sum, activation, vq_load(weights));
+}
+#endif
 #if !defined(__AVX2__)
 static inline vq vq_dot_codes_pairs(vq sum, vq codes, vq weight) { return vq_dot_pairs(sum, codes, weight); }
 #endif
@@ -135,9 +144,9 @@ enum { DOT_ZERO = 128 };
 static inline vq vq_dot(bool dot, vq sum, vq activation, vq weight) {
     return dot ? vq_dot_one(sum, activation, weight) : vq_dot_pairs(sum, activation, weight);
 }
-/* The same with codes 0 .. 15, which are alike with a sign and without, for the activation */
-static inline vq vq_dot_codes(bool dot, vq sum, vq codes, vq weight) {
-    return dot ? vq_dot_one(sum, codes, weight) : vq_dot_codes_pairs(sum, codes, weight);
+/* The same with codes 0 .. 15, which are alike with a sign and without, for the activation, and weights in memory */
+static inline vq vq_dot_codes(bool dot, vq sum, vq codes, const void *weights) {
+    return dot ? vq_dot_one_at(sum, codes, weights) : vq_dot_codes_pairs(sum, codes, vq_load(weights));
 }
 
 #endif

@@ -157,19 +157,40 @@ static void make_digits(const anex_node *node, const anex_slice *slice) {
     }
 }
 
+/* The scale and zeros of row j */
+static inline digits_affine affine_of(const digits_affine *first, int64_t units, int64_t j) {
+    const int64_t step = j * (first->each ? units : 1) * (int64_t)(first->halves ? sizeof(half) : sizeof(float));
+    digits_affine of = *first;
+    of.scale = (const char *)first->scale + step;
+    if (first->zeros) of.zero = (const char *)first->zero + step;
+    return of;
+}
+
 /* x . row in floats, for an x that is not finite: slow */
 static float dot_plain(const coded *l, const gemm_matrix *x, int64_t i, const uint8_t *row, const digits_affine *a) {
+    const anex_dtype dtype = a->halves ? ANEX_F16 : ANEX_F32;
     float total = 0;
     for (int64_t u = 0; u * UNIT < l->k; u++) {
-        float zero = l->offset, scale = 1, sum = 0;
-        if (a->zeros) zero = gemm_one(a->zero, a->each && a->halves ? ANEX_F16 : ANEX_F32, a->each ? u : 0);
-        if (a->each) scale = gemm_one(a->scale, a->halves ? ANEX_F16 : ANEX_F32, u);
+        const float zero = a->zeros ? gemm_one(a->zero, dtype, a->each ? u : 0) : l->offset;
+        float sum = 0;
         for (int64_t k = u * UNIT; k < anex_min(l->k, (u + 1) * UNIT); k++)
-            sum += gemm_one(x->data, x->dtype, i * x->row + k * x->col) *
-                   ((float)digits_code(l->units, row, k) - zero);
-        total += sum * scale;
+            sum += gemm_one(x->data, x->dtype, i * x->row + k * x->col) * ((float)digits_code(l->units, row, k) - zero);
+        total += sum * gemm_one(a->scale, dtype, a->each ? u : 0);
     }
     return total;
+}
+
+/* sums[j - begin] = x . row j */
+static inline __attribute__((always_inline)) void dot_rows(const bool dot, const bool past, const coded *l,
+                                                           const digits *x, const digits_affine *first, int64_t begin,
+                                                           int64_t end, float *sums) {
+    const int64_t units = l->units;
+    const uint8_t *row = l->nibbles + begin * units * (UNIT / 2);
+    for (int64_t j = begin; j < end; j++, row += units * (UNIT / 2)) {
+        const digits_affine a = affine_of(first, units, j);
+        float sum = digits_dot(dot, past, units, x, row, &a);
+        sums[j - begin] = first->each ? sum : sum * *(const float *)a.scale;
+    }
 }
 
 /* task: CHUNK rows of the weights of a product */
@@ -179,28 +200,27 @@ static inline __attribute__((always_inline)) void few_in_integers(const bool dot
     enum { X, WEIGHT, SCALE, ZERO, TABLE, BIAS };
     const coded *l = node->state;
     const anex_tensor *x = node->in[X];
-    const float *scales = each ? NULL : node->in[SCALE]->data;
-    const int64_t chunks = (l->n + CHUNK - 1) / CHUNK, step = l->units * (UNIT / 2),
-                  affine = (each ? l->units : 1) * (int64_t)(halves ? sizeof(half) : sizeof(float));
-    const bool past = few_past(l->n * step);
+    const digits_affine first = {each, halves, zeros, l->affine.scale, l->affine.zero};
+    const int64_t chunks = (l->n + CHUNK - 1) / CHUNK, units = l->units;
+    const bool past = few_past(l->n * units * (UNIT / 2));
     float *sums = slice->scratch;
     for (int64_t task = slice->begin; task < slice->end; task++) {
-        int64_t part = task / chunks, begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, l->n);
-        gemm_matrix from = l->x;
-        from.data = (const char *)x->data + part * l->x_step * (int64_t)anex_itemsize(x);
-        for (int64_t j = begin; j < end; j++) {
-            const uint8_t *row = l->nibbles + j * step;
-            digits_affine a = {each, halves, zeros, NULL, NULL};
-            if (each) a.scale = (const char *)l->affine.scale + j * affine;
-            if (zeros) a.zero = (const char *)l->affine.zero + j * affine;
-            for (int64_t i = 0; i < l->m; i++) {
-                const char *made = (const char *)slice->shared + (size_t)(part * l->m + i) * digits_bytes(l->units);
-                const digits *vector = (const digits *)made;
-                float sum = !vector->finite ? dot_plain(l, &from, i, row, &a)
-                            : past          ? digits_dot(dot, true, l->units, vector, row, &a)
-                                            : digits_dot(dot, false, l->units, vector, row, &a);
-                sums[i * CHUNK + j - begin] = each ? sum : sum * scales[j];
-            }
+        const int64_t part = task / chunks, begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, l->n);
+        const char *made = (const char *)slice->shared + (size_t)(part * l->m) * digits_bytes(units);
+        for (int64_t i = 0; i < l->m; i++, made += digits_bytes(units)) {
+            const digits *vector = (const digits *)made;
+            float *to = sums + i * CHUNK;
+            if (!vector->finite) {
+                gemm_matrix from = l->x;
+                from.data = (const char *)x->data + part * l->x_step * (int64_t)anex_itemsize(x);
+                for (int64_t j = begin; j < end; j++) {
+                    const digits_affine a = affine_of(&first, units, j);
+                    to[j - begin] = dot_plain(l, &from, i, l->nibbles + j * units * (UNIT / 2), &a);
+                }
+            } else if (past)
+                dot_rows(dot, true, l, vector, &first, begin, end, to);
+            else
+                dot_rows(dot, false, l, vector, &first, begin, end, to);
         }
         few_output to = {.at = part * l->out_step, .few = l->row, .many = l->col, .bias = node->in[BIAS]};
         few_store(node, sums, l->m, begin, end, &to);
@@ -255,19 +275,18 @@ static anex_status plan_integers(anex_node *node, coded *l, int32_t flip, anex_e
     l->units = digits_units(l->k), l->offset = (float)flip;
     const int64_t step = l->units * (UNIT / 2), affine = each ? l->units : 1;
     const size_t codes = anex_align((size_t)(l->n * step)), past = ANEX_ALIGNMENT,
-                 one = anex_align((size_t)(l->n * affine) * (halves ? sizeof(half) : sizeof(float))),
-                 scales = each ? one : 0, zeros = zero ? one : 0;
-    char *state = anex_node_state(node, anex_align(sizeof *l) + codes + scales + zeros + past, error);
+                 scales = anex_align((size_t)(l->n * affine) * (halves ? sizeof(half) : sizeof(float)));
+    char *state = anex_node_state(node, anex_align(sizeof *l) + codes + scales * (zero ? 2 : 1) + past, error);
     if (!state) return ANEX_MEMORY;
     uint8_t *to = (uint8_t *)state + anex_align(sizeof *l);
     l->nibbles = to;
     l->affine = (digits_affine){each, halves, zero, to + codes, to + codes + scales};
     for (int64_t j = 0; j < l->n; j++)
         digits_pack(l->units, (const uint8_t *)node->in[WEIGHT]->data + j * l->k, l->k, (uint8_t)flip, to + j * step);
-    if (each) spread_as(to + codes, halves, scale, l->units, l->k, 0);
+    spread_as(to + codes, halves, scale, affine, l->k, 0);
     if (zero) spread_as(to + codes + scales, halves, zero, affine, l->k, (float)flip);
     memcpy(state, l, sizeof *l);
-    node->packed |= 1u << WEIGHT | (each ? 1u << SCALE : 0) | 1u << ZERO | 1u << TABLE | 1u << ACROSS;
+    node->packed |= 1u << WEIGHT | 1u << SCALE | 1u << ZERO | 1u << TABLE | 1u << ACROSS;
     node->ends_float = true;
     node->scratch = (size_t)anex_max(l->units * UNIT, l->m * CHUNK) * sizeof(float);
     node->shared = (size_t)(l->batch * l->m) * digits_bytes(l->units);
