@@ -78,6 +78,7 @@ static inline __attribute__((always_inline)) float dot_codes(const bool nibbles,
     enum { LINE = 64 };
     const int64_t step = nibbles ? UNIT / 2 : UNIT;
     vf sum[UNITS];
+#pragma GCC unroll 4
     for (int s = 0; s < UNITS; s++) sum[s] = vf_zero();
     for (int64_t u = 0; u < n; u += UNITS)
 #pragma GCC unroll 4
