@@ -45,14 +45,21 @@ static inline digits_place digits_at(int64_t units, int64_t u, int32_t c) {
                           .upper = c % 2};
 }
 
-/* What 1 stands for among the numbers of a unit with this largest magnitude, so that they stay below 0x7f7f7f, the most
-   that three digits hold; and its inverse. Both are normal floats. */
-static inline void digits_power(uint32_t most, float *power, float *inverse) {
-    enum { LEAST = 24, ALMOST_TWO = 0x10200 };
-    uint32_t exponent = (most + ALMOST_TWO) >> 23, up, down;
-    exponent = exponent < LEAST ? LEAST : exponent;
-    up = (276 - exponent) << 23, down = (exponent - 22) << 23;
-    memcpy(inverse, &up, sizeof up), memcpy(power, &down, sizeof down);
+/* 2^exponent, normal */
+static inline float digits_two_to(int32_t exponent) {
+    uint32_t bits = (uint32_t)(127 + exponent) << 23;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Of a unit whose largest magnitude has these bits: what brings it just below 0x7f7f7f, the most that three digits hold,
+   as two factors, since of the smallest numbers one is no float; returns what 1 stands for then. */
+static inline float digits_power(uint32_t most, float *factors) {
+    enum { ALMOST_TWO = 0x10200 };
+    int32_t exponent = (int32_t)((most + ALMOST_TWO) >> 23), up = 149 - (exponent < 1 ? 1 : exponent), half = up / 2;
+    factors[0] = digits_two_to(half), factors[1] = digits_two_to(up - half);
+    return digits_two_to(-half) * digits_two_to(half - up);
 }
 
 /* x [units * UNIT] into `room`; `offset`: of all codes, or 1 where each row has its own */
@@ -67,16 +74,16 @@ static inline void digits_make(int64_t units, const float *x, float offset, char
     for (int64_t u = 0; u < units; u++, x += UNIT) {
         uint32_t bits[UNIT], most = 0, packed[DIGITS][PARTS];
         int32_t number[UNIT], sum[PARTS];
-        float power, inverse;
+        float factors[2];
         memcpy(bits, x, sizeof bits);
         for (int32_t i = 0; i < UNIT; i++) bits[i] &= INT32_MAX, most = bits[i] > most ? bits[i] : most;
         if (most >= INFINITE) {
             made->finite = false;
             return;
         }
-        digits_power(most, &power, &inverse);
+        const float power = digits_power(most, factors);
         for (int32_t i = 0; i < UNIT; i++) {
-            float real = x[i] * inverse;
+            float real = x[i] * factors[0] * factors[1];
             number[i] = (int32_t)(real + (real < 0 ? -0.5f : 0.5f));
         }
         for (int32_t c = 0; c < PARTS; c++)

@@ -8,14 +8,14 @@
 enum { FEW = 4, CHUNK = 64 };
 enum { AHEAD = 8192 }; /* bytes: the hardware's prefetch alone stops at each page */
 
-/* `past`: the matrix is larger than caches are, so nothing is gained from keeping it in them */
+/* `past`: nothing is gained from keeping the matrix in caches, which lose what others find there again */
 static inline void few_prefetch(const bool past, const void *p) {
     if (past)
         __builtin_prefetch((const char *)p + AHEAD, 0, 0);
     else
         __builtin_prefetch((const char *)p + AHEAD);
 }
-static inline bool few_past(int64_t bytes) { return bytes > 1 << 18; }
+static inline bool few_past(const anex_node *node, int64_t bytes) { return node->streams || bytes > 16 << 20; }
 
 /* The lanes of x added up, by halves */
 static inline float few_total(vf x) {

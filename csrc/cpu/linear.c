@@ -122,7 +122,7 @@ static void multiply_few(const anex_node *node, const anex_slice *slice) {
         int64_t begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, many);
         gemm_matrix a = part(&p->x, x, at.x), b = gemm_transposed(part(&p->y, y, at.y));
         gemm_matrix from = p->many_x ? b : a, rows = p->many_x ? a : b;
-        const bool past = few_past(many * p->k * (rows.dtype == ANEX_F16 ? 2 : 4));
+        const bool past = few_past(node, many * p->k * (rows.dtype == ANEX_F16 ? 2 : 4));
         const float *vector[FEW];
         for (int64_t i = 0; i < few; i++) vector[i] = few_vector(&from, i, p->k, p->k, room + i * p->k);
         dot_chunk(node->strict, past, vector, few, &rows, p->k, begin, end, sums);
@@ -304,6 +304,8 @@ static anex_status add_few(anex_node *node, product *p, int64_t batch, bool many
     int64_t few = many_x ? p->n : p->m, many = many_x ? p->m : p->n, chunks = (many + CHUNK - 1) / CHUNK;
     node->ends_float = true;
     node->scratch = (size_t)(few * (p->k + CHUNK)) * sizeof(float);
+    const anex_tensor *read = node->n_list ? NULL : node->in[many_x ? 0 : 1];
+    if (anex_is_constant(read)) node->once = anex_tensor_nbytes(read);
     anex_add_stage(node, multiply_few, batch * chunks, few_cost(few, p->k, many));
     return keep(node, p, error);
 }

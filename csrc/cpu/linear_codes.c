@@ -111,7 +111,7 @@ static inline __attribute__((always_inline)) void few_of(const bool nibbles, con
     const uint8_t *codes = nibbles ? l->nibbles : node->in[WEIGHT]->data;
     const float *scale = each ? l->scales : node->in[SCALE]->data;
     const float *zero = !zeros ? NULL : each ? l->zeros : node->in[ZERO]->data;
-    const bool past = few_past(l->n * step);
+    const bool past = few_past(node, l->n * step);
     float *room = slice->scratch, *sums = room + l->m * padded;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         int64_t part = task / chunks, begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, l->n);
@@ -203,7 +203,7 @@ static inline __attribute__((always_inline)) void few_in_integers(const bool dot
     const anex_tensor *x = node->in[X];
     const digits_affine first = {each, halves, zeros, l->affine.scale, l->affine.zero};
     const int64_t chunks = (l->n + CHUNK - 1) / CHUNK, units = l->units;
-    const bool past = few_past(l->n * units * (UNIT / 2));
+    const bool past = few_past(node, l->n * units * (UNIT / 2));
     float *sums = slice->scratch;
     for (int64_t task = slice->begin; task < slice->end; task++) {
         const int64_t part = task / chunks, begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, l->n);
@@ -287,6 +287,7 @@ static anex_status plan_integers(anex_node *node, coded *l, int32_t flip, anex_e
     spread_as(to + codes, halves, scale, affine, l->k, 0);
     if (zero) spread_as(to + codes + scales, halves, zero, affine, l->k, (float)flip);
     memcpy(state, l, sizeof *l);
+    node->once = l->n * step;
     node->packed |= 1u << WEIGHT | 1u << SCALE | 1u << ZERO | 1u << TABLE | 1u << ACROSS;
     node->ends_float = true;
     node->scratch = (size_t)anex_max(l->units * UNIT, l->m * CHUNK) * sizeof(float);
@@ -334,6 +335,7 @@ static anex_status plan_few(anex_node *node, coded *l, anex_error *error) {
         node->packed |= 1u << WEIGHT;
     }
     memcpy(state, l, sizeof *l);
+    node->once = nibbles ? (int64_t)codes : l->n * l->k;
     node->ends_float = true;
     node->scratch = (size_t)(l->m * (l->units * UNIT + CHUNK)) * sizeof(float);
     anex_add_stage(node, few_works[nibbles][each][zero != NULL], l->batch * ((l->n + CHUNK - 1) / CHUNK),
