@@ -47,7 +47,8 @@ static inline void score_rows(const float *query, const void *key, const anex_dt
 #pragma GCC unroll 16
     for (int r = 0; r < VF; r++) {
         sum[r] = vf_zero();
-        for (int64_t i = 0; i < e; i += VF) sum[r] = vf_fma(vf_load(query + i), gemm_load(key, dtype, r * e + i), sum[r]);
+        for (int64_t i = 0; i < e; i += VF)
+            sum[r] = vf_fma(vf_load(query + i), gemm_load(key, dtype, r * e + i), sum[r]);
     }
 #pragma GCC unroll 4
     for (int rows = VF / 2; rows; rows /= 2)

@@ -6,7 +6,7 @@
    An offset of the codes becomes a term of the sum of the unit's numbers, which is known before any row is read.
 
    Four bytes along x or a row are one lane of a vector. A group of two vectors holds VF / 2 units, two lanes of each,
-   so that sums of a unit meet its scale, and its power of two, in its own lanes; one vector may follow, of VF / 4 units. */
+   so that sums of a unit meet its scale, and its power of two, in its own lanes; one vector may follow, of VF / 4. */
 #ifndef ANEX_DIGITS_H
 #define ANEX_DIGITS_H
 
@@ -53,8 +53,8 @@ static inline float digits_two_to(int32_t exponent) {
     return value;
 }
 
-/* Of a unit whose largest magnitude has these bits: what brings it just below 0x7f7f7f, the most that three digits hold,
-   as two factors, since of the smallest numbers one is no float; returns what 1 stands for then. */
+/* Of a unit whose largest magnitude has these bits: what brings it just below 0x7f7f7f, the most that three digits
+   hold, as two factors, since of the smallest numbers one is no float; returns what 1 stands for then. */
 static inline float digits_power(uint32_t most, float *factors) {
     enum { ALMOST_TWO = 0x10200 };
     int32_t exponent = (int32_t)((most + ALMOST_TWO) >> 23), up = 149 - (exponent < 1 ? 1 : exponent), half = up / 2;
@@ -62,42 +62,72 @@ static inline float digits_power(uint32_t most, float *factors) {
     return digits_two_to(-half) * digits_two_to(half - up);
 }
 
+enum { PARTS = UNIT / 4 }; /* of a unit: lanes of four */
+typedef struct digits_unit { /* of x */
+    int32_t sum[PARTS];
+    uint32_t packed[DIGITS][PARTS];
+    float power;
+} digits_unit;
+
+/* false: not all of x is finite */
+static inline bool digits_of(const float *x, digits_unit *made) {
+    enum { INFINITE = 0x7f800000, SIGNED = 0x808080 };
+    int32_t bits[UNIT], number[UNIT], most = 0;
+    float factors[2];
+    memcpy(bits, x, sizeof bits);
+    for (int i = 0; i < UNIT; i++) bits[i] &= INT32_MAX, most = bits[i] > most ? bits[i] : most;
+    if (most >= INFINITE) return false;
+    made->power = digits_power((uint32_t)most, factors);
+    for (int i = 0; i < UNIT; i++) {
+        float real = x[i] * factors[0] * factors[1];
+        number[i] = (int32_t)(real + (real < 0 ? -0.5f : 0.5f));
+    }
+    for (int c = 0; c < PARTS; c++)
+        made->sum[c] = (number[4 * c] + number[4 * c + 1]) + (number[4 * c + 2] + number[4 * c + 3]);
+    for (int i = 0; i < UNIT; i++) number[i] = (number[i] + SIGNED) ^ SIGNED;
+    uint8_t *bytes = (uint8_t *)made->packed;
+#pragma GCC unroll 3
+    for (int d = 0; d < DIGITS; d++)
+        for (int i = 0; i < UNIT; i++) bytes[d * UNIT + i] = (uint8_t)(number[i] >> 8 * d);
+    return true;
+}
+
+/* Unit `at` of a group of so many vectors to where digits_at has its parts */
+static inline __attribute__((always_inline)) void digits_put(const digits_unit *unit, const int vectors, int64_t at,
+                                                             float offset, uint32_t *to, float *powers, float *totals) {
+#pragma GCC unroll 4
+    for (int p = 0; p < 4 / vectors; p++) {
+        const int64_t lane = p * (vectors * QUARTER) + at;
+        int32_t total = 0;
+#pragma GCC unroll 4
+        for (int v = 0; v < 2 * vectors; v++) {
+            const int c = p * 2 * vectors + v;
+            for (int d = 0; d < DIGITS; d++) to[(v * DIGITS + d) * VF + lane] = unit->packed[d][c];
+            total += unit->sum[c];
+        }
+        powers[lane] = unit->power, totals[lane] = (float)total * offset;
+    }
+}
+
 /* x [units * UNIT] into `room`; `offset`: of all codes, or 1 where each row has its own */
 static inline void digits_make(int64_t units, const float *x, float offset, char *room) {
-    enum { INFINITE = 0x7f800000, SIGNED = 0x808080, PARTS = UNIT / 4 };
     digits *made = (digits *)room;
     uint32_t *to = (uint32_t *)(room + anex_align(sizeof *made));
     float *powers = (float *)((char *)to + anex_align((size_t)(units * UNIT * DIGITS)));
     float *totals = powers + digits_groups(units) * VF;
     *made = (digits){(const int8_t *)to, powers, totals, true};
-    for (int64_t i = 0; i < digits_groups(units) * VF; i++) totals[i] = 0;
-    for (int64_t u = 0; u < units; u++, x += UNIT) {
-        uint32_t bits[UNIT], most = 0, packed[DIGITS][PARTS];
-        int32_t number[UNIT], sum[PARTS];
-        float factors[2];
-        memcpy(bits, x, sizeof bits);
-        for (int32_t i = 0; i < UNIT; i++) bits[i] &= INT32_MAX, most = bits[i] > most ? bits[i] : most;
-        if (most >= INFINITE) {
+    for (int64_t u = 0; u < units; u++) {
+        const int64_t group = u / HALF, first = group * HALF;
+        digits_unit unit;
+        if (!digits_of(x + u * UNIT, &unit)) {
             made->finite = false;
             return;
         }
-        const float power = digits_power(most, factors);
-        for (int32_t i = 0; i < UNIT; i++) {
-            float real = x[i] * factors[0] * factors[1];
-            number[i] = (int32_t)(real + (real < 0 ? -0.5f : 0.5f));
-        }
-        for (int32_t c = 0; c < PARTS; c++)
-            sum[c] = number[4 * c] + number[4 * c + 1] + number[4 * c + 2] + number[4 * c + 3];
-        for (int32_t i = 0; i < UNIT; i++) number[i] = (number[i] + SIGNED) ^ SIGNED;
-        for (int32_t d = 0; d < DIGITS; d++)
-            for (int32_t i = 0; i < UNIT; i++) ((uint8_t *)packed[d])[i] = (uint8_t)(number[i] >> 8 * d);
-        for (int32_t c = 0; c < PARTS; c++) {
-            digits_place at = digits_at(units, u, c);
-            for (int32_t d = 0; d < DIGITS; d++)
-                to[((at.vector * 2 + at.upper) * DIGITS + d) * VF + at.lane] = packed[d][c];
-            powers[at.group * VF + at.lane] = power;
-            totals[at.group * VF + at.lane] += (float)sum[c] * offset;
-        }
+        uint32_t *there = to + group * (2 * 2 * DIGITS * VF);
+        if (first + HALF <= units)
+            digits_put(&unit, 2, u - first, offset, there, powers + group * VF, totals + group * VF);
+        else
+            digits_put(&unit, 1, u - first, offset, there, powers + group * VF, totals + group * VF);
     }
 }
 

@@ -27,8 +27,8 @@ static inline vq vq_dot_one_at(vq sum, vq activation, const void *weights) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(activation), "m"(*(const vq *)weights));
     return sum;
 }
-/* A line of memory in two loads, which a compiler would make one: Zen 5 reads memory a quarter slower where each line is
-   touched but once. */
+/* A line of memory in two loads, which a compiler would make one: Zen 5 reads memory a quarter slower where each line
+   is touched but once. */
 static inline vq vq_load_line(const void *p) {
     const __m256i *halves = p;
     vq x = _mm512_castsi256_si512(_mm256_loadu_si256(halves));
@@ -82,7 +82,7 @@ static inline vq vq_sub(vq a, vq b) { return vsubq_s32(a, b); }
 static inline vf vq_to_float(vq x) { return vcvtq_f32_s32(x); }
 static inline vq vq_shift_up(vq x, int bits) { return vshlq_s32(x, vdupq_n_s32(bits)); }
 static inline vq vq_load_line(const void *p) { return vq_load(p); }
-static inline vq vq_low_nibbles(vq x) { return vreinterpretq_s32_u8(vandq_u8(vreinterpretq_u8_s32(x), vdupq_n_u8(15))); }
+static inline vq vq_low_nibbles(vq x) { return vandq_s32(x, vdupq_n_s32(0x0f0f0f0f)); }
 static inline vq vq_high_nibbles(vq x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
 #if defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC) /* the build that such processors use: anex_isa_dot_neon */
 static inline vq vq_dot_one(vq sum, vq activation, vq weight) {

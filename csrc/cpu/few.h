@@ -49,7 +49,7 @@ typedef struct few_output { /* of a product: element (i of the few, j of the man
     bool bias_of_few;
 } few_output;
 
-/* sums[i] + bias[i], n of them */
+/* sums[i] += bias[at + i], n of them */
 static inline void few_add(float *sums, const anex_tensor *bias, int64_t at, int64_t n) {
     int64_t i = 0;
     for (; i + VF <= n; i += VF) vf_store(sums + i, vf_load(sums + i) + gemm_load(bias->data, bias->dtype, at + i));
@@ -62,10 +62,11 @@ static inline void few_store(const anex_node *node, float *sums, int64_t n, int6
     anex_tensor *out = node->out[0];
     int64_t few_at[FEW] = {0}, many_at[CHUNK] = {0};
     for (int64_t i = 0; to->bias && i < n; i++)
-        if (!to->bias_of_few)
-            few_add(sums + i * CHUNK, to->bias, begin, end - begin);
+        if (to->bias_of_few)
+            for (int64_t j = 0; j < end - begin; j++)
+                sums[i * CHUNK + j] += gemm_one(to->bias->data, to->bias->dtype, i);
         else
-            for (int64_t j = begin; j < end; j++) sums[i * CHUNK + j - begin] += gemm_one(to->bias->data, to->bias->dtype, i);
+            few_add(sums + i * CHUNK, to->bias, begin, end - begin);
     for (int64_t i = 0; i < n; i++) few_at[i] = to->at + i * to->few;
     if (to->many == 1) {
         for (int64_t i = 0; i < n; i++) anex_epilogue_store(node, sums + i * CHUNK, few_at[i] + begin, end - begin);

@@ -86,7 +86,7 @@ static inline __attribute__((always_inline)) float dot_row(const float *x, const
     return few_total(sum[0] + sum[1]) + rest;
 }
 
-/* sums[i][j - begin] = vector i . row j. In a strict plan the sums of gemm_dot, which every instruction set adds alike */
+/* sums[i][j - begin] = vector i . row j; in a strict plan as gemm_dot, which every instruction set adds alike */
 static inline __attribute__((always_inline)) void dot_rows(const bool strict, const anex_dtype dtype, const bool past,
                                                            const float *const *vector, int64_t few,
                                                            const gemm_matrix *rows, int64_t k, int64_t begin,

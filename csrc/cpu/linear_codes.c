@@ -238,7 +238,7 @@ IN_INTEGERS(1, 0, 0) IN_INTEGERS(1, 0, 1) IN_INTEGERS(1, 1, 0) IN_INTEGERS(1, 1,
 static anex_work *const integer_works[2][2][2] = {{{integers_000, integers_001}, {NULL, NULL}},
                                                   {{integers_100, integers_101}, {integers_110, integers_111}}};
 
-/* What makes codes 0 .. 15, in order, of those that `table` gives the integers up from -8 or 0; negative: it does not */
+/* What makes codes 0 .. 15, in order, of those to which `table` gives the integers from -8 or 0 on; negative: none */
 static int32_t flip_of(const anex_tensor *table) {
     const float *value = table->data;
     const int32_t flip = value[0] == 0 && value[8] == -8 ? 8 : 0;
