@@ -33,15 +33,43 @@ static inline void mix(const attention *a, int64_t keys, const float *weight, co
     }
 }
 
-/* scores[s] = query . row s of key, while value comes from memory, and key before it is asked for */
-static inline void score(const attention *a, const attention_part *p, const anex_dtype dtype, bool strict, const float *query,
-                         int64_t keys, float *scores) {
+/* The rows of key and value from `s` on that are to be read soon: value comes from memory while key is multiplied. */
+static inline void fetch(const attention *a, const attention_part *p, const anex_dtype dtype, int64_t s) {
     enum { ROWS = 16, LINE = 64 }; /* of key ahead */
     const int64_t key = a->e * (dtype == ANEX_F16 ? 2 : 4), value = a->ev * (p->value.dtype == ANEX_F16 ? 2 : 4);
-    for (int64_t s = 0; s < keys; s++) {
-        for (int64_t at = 0; at < key; at += LINE)
-            __builtin_prefetch((const char *)p->key.data + (s + ROWS) * key + at);
-        for (int64_t at = 0; at < value; at += LINE) __builtin_prefetch((const char *)p->value.data + s * value + at);
+    for (int64_t at = 0; at < key; at += LINE) __builtin_prefetch((const char *)p->key.data + (s + ROWS) * key + at);
+    for (int64_t at = 0; at < value; at += LINE) __builtin_prefetch((const char *)p->value.data + s * value + at);
+}
+
+/* scores[0 .. VF-1] = query . each of VF rows: their lanes are added up together, two rows a vector, then four, .. */
+static inline void score_rows(const float *query, const void *key, const anex_dtype dtype, int64_t e, float *scores) {
+    vf sum[VF];
+#pragma GCC unroll 16
+    for (int r = 0; r < VF; r++) {
+        sum[r] = vf_zero();
+        for (int64_t i = 0; i < e; i += VF)
+            sum[r] = vf_fma(vf_load(query + i), gemm_load(key, dtype, r * e + i), sum[r]);
+    }
+#pragma GCC unroll 4
+    for (int rows = VF / 2; rows; rows /= 2)
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+            sum[r] = vf_even(sum[2 * r], sum[2 * r + 1]) + vf_odd(sum[2 * r], sum[2 * r + 1]);
+    vf_store(scores, sum[0]);
+}
+
+/* scores[s] = query . row s of key */
+static inline void score(const attention *a, const attention_part *p, const anex_dtype dtype, bool strict,
+                         const float *query, int64_t keys, float *scores) {
+    int64_t s = 0;
+    if (!strict && a->e % VF == 0)
+        for (; s + VF <= keys; s += VF) {
+            for (int r = 0; r < VF; r++) fetch(a, p, dtype, s + r);
+            const char *rows = (const char *)p->key.data + s * a->e * (dtype == ANEX_F16 ? 2 : 4);
+            score_rows(query, rows, dtype, a->e, scores + s);
+        }
+    for (; s < keys; s++) {
+        fetch(a, p, dtype, s);
         scores[s] = gemm_dot(strict, query, p->key.data, dtype, s * a->e, a->e);
     }
 }

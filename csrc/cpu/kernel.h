@@ -75,6 +75,8 @@ struct anex_node {
     void *state; /* from anex_node_state */
     size_t state_bytes;
     struct anex_store *store; /* the plan's: where `state` is from */
+    int64_t once;        /* bytes of constants that it reads once a run, as they lie */
+    bool streams;        /* all nodes of the plan read more so than caches hold; the plan sets it when it is finished */
 };
 
 /* Zeroed, aligned memory that lives as long as the plan; NULL (with `error` written) when there is none. */

@@ -70,7 +70,8 @@ static inline __attribute__((always_inline)) float dot_row(const float *x, const
                                                            int64_t at, int64_t n, const bool past) {
     enum { SUMS = 8, LINE = 64 }; /* as many sums as hide the time of an addition */
     const int64_t item = dtype == ANEX_F16 ? 2 : 4;
-    vf sum[SUMS];
+    vf sum[SUMS]; /* in registers, as long as all that is done with it is unrolled */
+#pragma GCC unroll 8
     for (int v = 0; v < SUMS; v++) sum[v] = vf_zero();
     int64_t i = 0;
     for (; i + SUMS * VF <= n; i += SUMS * VF)
@@ -82,21 +83,33 @@ static inline __attribute__((always_inline)) float dot_row(const float *x, const
     for (; i + VF <= n; i += VF) sum[0] = vf_fma(vf_load(x + i), gemm_load(y, dtype, at + i), sum[0]);
     float rest = 0;
     for (; i < n; i++) rest += x[i] * gemm_one(y, dtype, at + i);
-    for (int half = SUMS / 2; half; half /= 2)
-        for (int v = 0; v < half; v++) sum[v] += sum[v + half];
-    return few_total(sum[0]) + rest;
+    sum[0] = (sum[0] + sum[4]) + (sum[2] + sum[6]), sum[1] = (sum[1] + sum[5]) + (sum[3] + sum[7]);
+    return few_total(sum[0] + sum[1]) + rest;
 }
 
-/* In a strict plan the sums of gemm_dot, which every instruction set adds alike */
-static float dot(bool strict, const float *x, const gemm_matrix *rows, int64_t row, int64_t k, bool past) {
-    const int64_t at = row * rows->row;
-    if (rows->dtype == ANEX_F16)
-        return strict ? gemm_dot(true, x, rows->data, ANEX_F16, at, k)
-               : past ? dot_row(x, rows->data, ANEX_F16, at, k, true)
-                      : dot_row(x, rows->data, ANEX_F16, at, k, false);
-    return strict ? gemm_dot(true, x, rows->data, ANEX_F32, at, k)
-           : past ? dot_row(x, rows->data, ANEX_F32, at, k, true)
-                  : dot_row(x, rows->data, ANEX_F32, at, k, false);
+/* sums[i][j - begin] = vector i . row j; in a strict plan as gemm_dot, which every instruction set adds alike */
+static inline __attribute__((always_inline)) void dot_rows(const bool strict, const anex_dtype dtype, const bool past,
+                                                           const float *const *vector, int64_t few,
+                                                           const gemm_matrix *rows, int64_t k, int64_t begin,
+                                                           int64_t end, float *sums) {
+    for (int64_t j = begin; j < end; j++) /* the row is in the cache for the second vector */
+        for (int64_t i = 0; i < few; i++)
+            sums[i * CHUNK + j - begin] = strict ? gemm_dot(true, vector[i], rows->data, dtype, j * rows->row, k)
+                                                 : dot_row(vector[i], rows->data, dtype, j * rows->row, k, past);
+}
+
+static void dot_chunk(bool strict, bool past, const float *const *vector, int64_t few, const gemm_matrix *rows,
+                      int64_t k, int64_t begin, int64_t end, float *sums) {
+    const bool halves = rows->dtype == ANEX_F16;
+    if (strict)
+        halves ? dot_rows(true, ANEX_F16, false, vector, few, rows, k, begin, end, sums)
+               : dot_rows(true, ANEX_F32, false, vector, few, rows, k, begin, end, sums);
+    else if (halves)
+        past ? dot_rows(false, ANEX_F16, true, vector, few, rows, k, begin, end, sums)
+             : dot_rows(false, ANEX_F16, false, vector, few, rows, k, begin, end, sums);
+    else
+        past ? dot_rows(false, ANEX_F32, true, vector, few, rows, k, begin, end, sums)
+             : dot_rows(false, ANEX_F32, false, vector, few, rows, k, begin, end, sums);
 }
 
 /* Vectors along k of one operand times the few of the other: no panels. Task: CHUNK of the many vectors of a product */
@@ -110,12 +123,10 @@ static void multiply_few(const anex_node *node, const anex_slice *slice) {
         int64_t begin = task % chunks * CHUNK, end = anex_min(begin + CHUNK, many);
         gemm_matrix a = part(&p->x, x, at.x), b = gemm_transposed(part(&p->y, y, at.y));
         gemm_matrix from = p->many_x ? b : a, rows = p->many_x ? a : b;
-        const bool past = few_past(many * p->k * (rows.dtype == ANEX_F16 ? 2 : 4));
+        const bool past = few_past(node, many * p->k * (rows.dtype == ANEX_F16 ? 2 : 4));
         const float *vector[FEW];
         for (int64_t i = 0; i < few; i++) vector[i] = few_vector(&from, i, p->k, p->k, room + i * p->k);
-        for (int64_t j = begin; j < end; j++) /* the row is in the cache for the second vector */
-            for (int64_t i = 0; i < few; i++)
-                sums[i * CHUNK + j - begin] = dot(node->strict, vector[i], &rows, j, p->k, past);
+        dot_chunk(node->strict, past, vector, few, &rows, p->k, begin, end, sums);
         few_output to = {.at = at.out,
                          .few = p->many_x ? 1 : p->out_row,
                          .many = p->many_x ? p->out_row : 1,
@@ -294,6 +305,8 @@ static anex_status add_few(anex_node *node, product *p, int64_t batch, bool many
     int64_t few = many_x ? p->n : p->m, many = many_x ? p->m : p->n, chunks = (many + CHUNK - 1) / CHUNK;
     node->ends_float = true;
     node->scratch = (size_t)(few * (p->k + CHUNK)) * sizeof(float);
+    const anex_tensor *read = node->n_list ? NULL : node->in[many_x ? 0 : 1];
+    if (anex_is_constant(read)) node->once = anex_tensor_nbytes(read);
     anex_add_stage(node, multiply_few, batch * chunks, few_cost(few, p->k, many));
     return keep(node, p, error);
 }

@@ -514,6 +514,14 @@ static anex_status settle(anex_plan *plan, anex_error *error) {
     return keep_constants(plan, error);
 }
 
+/* Nodes that read constants once a run are told when all of them together read too many to find any in a cache. */
+static void tell_streams(anex_plan *plan) {
+    const int64_t caches = 64 << 20;
+    int64_t bytes = 0;
+    for (int32_t i = 0; i < plan->n_nodes; i++) bytes += plan->nodes[i].node.once;
+    for (int32_t i = 0; i < plan->n_nodes; i++) plan->nodes[i].node.streams = bytes > caches;
+}
+
 anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_value *outputs, anex_error *error) {
     plan->outputs = copy_values(outputs, n_outputs);
     if (!plan->outputs) return out_of_memory(error);
@@ -531,6 +539,7 @@ anex_status anex_plan_finish(anex_plan *plan, int32_t n_outputs, const anex_valu
     }
     for (int32_t i = 0; i < plan->n_nodes; i++) plan->packed_bytes += (int64_t)plan->nodes[i].node.state_bytes;
     anex_status status = settle(plan, error);
+    if (!status) tell_streams(plan);
     return status ? status : anex_place(plan, error);
 }
 

@@ -64,12 +64,12 @@ class Engine:
         self.decoder = self._compile(self.graphs.decode(), "cpu")
         self.head = self._compile(self.graphs.head(), "cpu")
         self.state = self.decoder.make_state()
-        positions = self.config.n_positions
-        self.mask = anex.zeros((1, 1, 1, positions), "bool")
-        self.begin, self.end = (anex.zeros((4,), "int32") for _ in range(2))
-        self.x = anex.zeros((1, self.config.n_embd), "float32")
+        # what one token is given and gives, and views of it that last, as they cost more than filling them
+        self.given = {name: anex.zeros(spec.shape, spec.dtype) for name, spec in self.decoder.inputs.items()}
+        self.views = {name: np.asarray(tensor) for name, tensor in self.given.items()}
+        self.views["end"][:] = 1, self.config.n_head, 0, self.config.head_size
+        self.last = anex.zeros((1, self.config.n_embd), "float32")  # of a prompt, for the head
         self.logits = anex.zeros((1, self.config.vocab_size), "float32")
-        np.asarray(self.end)[:] = 1, self.config.n_head, 0, self.config.head_size
         self.length = 0  # positions in the cache
         self.tokenizer: Tokenizer | None = None
 
@@ -132,17 +132,17 @@ class Engine:
             given = ids[window.begin : window.end]
             x = self._on_cpu(given, window) if self.graphs.native else self._elsewhere(given, window)
         self.length = len(ids)
-        mask = np.asarray(self.mask)
+        mask = self.views["mask"]
         mask[..., : self.length], mask[..., self.length :] = True, False
-        np.asarray(self.x)[0] = x[0, :, 0, self.length - 1 - window.begin]
-        return np.asarray(self.head(self.x, out=self.logits))[0]
+        np.asarray(self.last)[0] = x[0, :, 0, self.length - 1 - window.begin]
+        return np.asarray(self.head(self.last, out=self.logits))[0]
 
     def _on_cpu(self, ids: Sequence[int], window: Window) -> np.ndarray:
         """y [1, C, 1, S]; keys and values are in the cache then. Positions behind the last token are overwritten
         before anybody sees them."""
         places = np.arange(window.begin, window.begin + window.bucket, dtype=np.int32)
         seen = np.arange(self.config.n_positions) <= places[:, None]
-        begin, end = np.array(self.begin), np.array(self.end)
+        begin, end = self.views["begin"].copy(), self.views["end"].copy()
         begin[2], end[2] = window.begin, window.begin + window.bucket
         x: Any = np.pad(np.asarray(ids, np.int32), (0, window.bucket - len(ids)))
         for i, program in enumerate(self.prepare(window.bucket)):
@@ -173,11 +173,10 @@ class Engine:
         """The logits [V] after one more token. A view, until the next call."""
         if self.length >= self.config.n_positions:
             raise ValueError(f"the model has {self.config.n_positions} positions, and all are taken")
-        at = self.length
-        np.add(self._rows("wte", [token])[0], self._rows("wpe", [at])[0], out=np.asarray(self.x)[0])
-        np.asarray(self.mask)[..., at] = True
-        np.asarray(self.begin)[2], np.asarray(self.end)[2] = at, at + 1
-        self.decoder(self.x, self.begin, self.end, self.mask, state=self.state, out=self.logits)
+        at, views = self.length, self.views
+        views["x"][0], views["places"][0], views["mask"][..., at] = token, at, True
+        views["begin"][2], views["end"][2] = at, at + 1
+        self.decoder(*self.given.values(), state=self.state, out=self.logits)
         self.length = at + 1
         return np.asarray(self.logits)[0]
 

@@ -62,7 +62,9 @@ class Graphs:
         config, first = self.config, self.native and parts[0] == FIRST
 
         def prefill(x: Any, **given: Any) -> Any:
-            x = self._embedding(x, given["places"]) if first else x
+            if first:
+                x = mb.transpose(x=self._embedding(x, given["places"]), perm=(1, 0))
+                x = mb.reshape(x=x, shape=(1, config.n_embd, 1, bucket))
             made: list[Any] = []
             mask = None if self.native else mb.const(val=self._hidden(bucket))
             for layer, half in parts:
@@ -78,10 +80,12 @@ class Graphs:
 
         if not self.native:
             return _program(prefill, {"x": anex.spec((1, config.n_embd, 1, bucket), self.dtype)}, {})
-        inputs = {"x": anex.spec((1, config.n_embd, 1, bucket), self.dtype), **self.window(bucket)}
-        if first:
-            inputs |= {"x": anex.spec((bucket,), "int32"), "places": anex.spec((bucket,), "int32")}
-        return _program(prefill, inputs, self.states())
+        given = self.tokens(bucket) if first else {"x": anex.spec((1, config.n_embd, 1, bucket), self.dtype)}
+        return _program(prefill, {**given, **self.window(bucket)}, self.states())
+
+    def tokens(self, length: int) -> dict[str, anex.Spec]:
+        """Numbers of tokens, and of their positions."""
+        return {name: anex.spec((length,), "int32") for name in ("x", "places")}
 
     def window(self, length: int) -> dict[str, anex.Spec]:
         """Where ``length`` positions lie in the cache, and which of its positions each of them sees."""
@@ -95,12 +99,12 @@ class Graphs:
         return {f"{kind}{i}": cache for i in range(config.n_layer) for kind in "kv"}
 
     def _embedding(self, ids: Any, places: Any) -> Any:
+        """[S, C] float32"""
         words, at = (
             _as("float32", mb.gather(x=mb.const(val=self.weights.vector(name)), indices=indices, axis=0))
             for name, indices in (("wte", ids), ("wpe", places))
         )
-        x = mb.transpose(x=mb.add(x=words, y=at), perm=(1, 0))
-        return mb.reshape(x=x, shape=(1, self.config.n_embd, 1, ids.shape[0]))
+        return mb.add(x=words, y=at)
 
     def _hidden(self, length: int) -> np.ndarray:
         """What is added to the scores: each position sees those up to it."""
@@ -163,13 +167,14 @@ class Graphs:
     # ---- one token ----------------------------------------------------------------------------
 
     def decode(self) -> Any:
-        """x [1, C] float32 of the token at ``begin[2]``, the mask of positions -> logits [1, V] float32.
+        """The number of a token, x int32 [1], its place and the mask of positions -> logits [1, V] float32.
 
         The keys and values of all positions are states, [1, heads, positions, size].
         """
         config = self.config
 
-        def token(x: Any, begin: Any, end: Any, mask: Any, **states: Any) -> Any:
+        def token(x: Any, places: Any, begin: Any, end: Any, mask: Any, **states: Any) -> Any:
+            x = self._embedding(x, places)
             for i in range(config.n_layer):
                 at = f"layer_{i:02}/"
                 x = mb.add(x=x, y=self._single_attention(x, i, begin, end, mask, states[f"k{i}"], states[f"v{i}"]))
@@ -178,7 +183,7 @@ class Graphs:
                 x = mb.add(x=x, y=self._linear(hidden, at, "2"))
             return self._logits(x)
 
-        return _program(token, {"x": anex.spec((1, config.n_embd), "float32"), **self.window(1)}, self.states())
+        return _program(token, {**self.tokens(1), **self.window(1)}, self.states())
 
     def _single_attention(self, x: Any, layer: int, begin: Any, end: Any, mask: Any, k: Any, v: Any) -> Any:
         config, at = self.config, f"layer_{layer:02}/"

@@ -44,7 +44,6 @@ class Tokenizer:
             )
         self.byte_ids = [vocabulary[LETTERS[byte]] for byte in range(256)]
         self.added = {number: token.content for number, token in library.get_added_tokens_decoder().items()}
-        self.pieces = {number: self._bytes_of(number, token) for token, number in vocabulary.items()}
         self.end: int | None = vocabulary.get(END_OF_TEXT)
 
     @classmethod
@@ -76,7 +75,7 @@ class Tokenizer:
         (folder / "merges.txt").write_text(f"#version: 0.2\n{text}\n", "utf-8")
 
     def __len__(self) -> int:
-        return len(self.pieces)
+        return self.library.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str | bytes) -> list[int]:
         """The numbers; of bytes that are no UTF-8, those are tokens one by one."""
@@ -92,7 +91,7 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Numbers without a token, as of a padded vocabulary, stand for nothing."""
-        return b"".join(self.pieces.get(int(number), b"") for number in ids)
+        return b"".join(self.piece(number) for number in ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.decode_bytes(ids).decode("utf-8", "replace")
@@ -101,13 +100,21 @@ class Tokenizer:
         """The text of each number as it comes; letters of several tokens come with their last one."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for number in ids:
-            yield decoder.decode(self.pieces.get(int(number), b""))
+            yield decoder.decode(self.piece(number))
         yield decoder.decode(b"", final=True)
 
-    def _bytes_of(self, number: int, token: str) -> bytes:
+    def piece(self, number: int) -> bytes:
+        """The bytes of one token; asked for each time, as a table of all takes as much memory as the library itself."""
+        number = int(number)
         if number in self.added:
             return self.added[number].encode()
-        return bytes(BYTES[letter] for letter in token)
+        token = self.library.id_to_token(number) if 0 <= number < 1 << 32 else None
+        return b"" if token is None else bytes(BYTES[letter] for letter in token)
+
+    @property
+    def pieces(self) -> dict[int, bytes]:
+        """Of all tokens, by number."""
+        return {number: self.piece(number) for number in self.library.get_vocab(with_added_tokens=True).values()}
 
 
 def _byte_level(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:

@@ -60,6 +60,66 @@ def test_blockwise_weights_multiply_as_if_they_were_dense(data, seed):
     close(found.run((x,)), x.astype("float64") @ dense.T + (b if bias and product == "linear" else 0), size=size)
 
 
+def few_rows(
+    rng: np.random.Generator, isa: str, x: np.ndarray, n: int, block: int, kind: str = "int4", offset: str | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the engine makes of float32 ``x`` [m, k] and random codes, the dense matrix [n, k] in float64, and what its
+    magnitudes are at most."""
+    k = x.shape[1]
+    codes, scale = narrow(rng, (n, k), kind), rng.uniform(0.01, 0.1, (n, k // block)).astype("float16")
+    offsets = {
+        None: None,
+        "same": narrow(rng, scale.shape, kind),
+        "half": rng.normal(size=scale.shape).astype("float16"),
+    }
+    more = {} if offset is None else {"offset": offsets[offset]}
+
+    @anex.graph(x=anex.spec(x.shape, "float32"))
+    def graph(x):
+        return mb.linear(x=x, weight=mb.constexpr_blockwise_shift_scale(data=codes, scale=scale, **more))
+
+    found = plan(graph, isa)
+    assert ops(found) == ["anex_linear_codes"]
+    zero = 0 if offset is None else np.repeat(offsets[offset].astype("float64"), block, 1)
+    scale = np.repeat(scale.astype("float64"), block, 1)
+    return np.asarray(found.run((x,)), "float64"), (codes.astype("float64") - zero) * scale, (15 + np.abs(zero)) * scale
+
+
+@each_isa
+@pytest.mark.parametrize("kind", ["int4", "uint4"])
+@pytest.mark.parametrize("offset", [None, "same", "half"])
+@pytest.mark.parametrize(("k", "block"), [(32, 32), (160, 32), (416, 32), (1152, 384), (70, 70), (1, 1), (999, 999)])
+def test_few_rows_by_codes_of_4_bits_are_as_near_as_floats(rng, isa, kind, offset, k, block):
+    """Within some units in the last place of a float, of what the terms may add up to."""
+    x = rng.normal(size=(3, k)).astype("float32") * np.float32(10) ** rng.uniform(-3, 3, (3, k)).astype("float32")
+    found, dense, most = few_rows(rng, isa, x, 37, block, kind, offset)
+    assert (np.abs(found - x.astype("float64") @ dense.T) <= 2.0**-21 * (np.abs(x.astype("float64")) @ most.T)).all()
+
+
+@each_isa
+@pytest.mark.parametrize("magnitude", [1e-44, 1e-37, 1e-30, 1e-20, 1e20, 1e35])
+def test_activations_of_any_magnitude_keep_their_precision(rng, isa, magnitude):
+    x = (rng.normal(size=(2, 96)) * magnitude).astype("float32")
+    x[0, :32] *= np.float32(1e-3)
+    found, dense, most = few_rows(rng, isa, x, 9, 32)
+    size = np.abs(x.astype("float64")) @ most.T
+    assert (np.abs(found - x.astype("float64") @ dense.T) <= 2.0**-21 * size + 96 * 2.0**-148).all()
+
+
+@each_isa
+@pytest.mark.parametrize("block", [32, 96])
+@pytest.mark.parametrize("values", [[np.inf], [-np.inf], [np.nan], [np.inf, -np.inf]])
+def test_activations_that_are_not_finite_give_what_numpy_gives(rng, isa, values, block):
+    x = rng.normal(size=(2, 96)).astype("float32")
+    x[0, 40 : 40 + len(values)] = values  # the other row is finite
+    found, dense, _ = few_rows(rng, isa, x, 70, block)
+    with np.errstate(invalid="ignore"):
+        wanted = (x.astype("float64")[:, None] * dense).sum(-1)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+    np.testing.assert_array_equal(found[0], np.float32(wanted[0]))
+    close(found[1], wanted[1], size=10)
+
+
 @each_isa
 @pytest.mark.parametrize("m", ROWS)
 @pytest.mark.parametrize(("kind", "groups"), [("uint1", 1), ("uint2", 1), ("uint3", 2), ("uint4", 1), ("uint4", 3)])
