@@ -25,6 +25,7 @@ from .errors import (
     UnsupportedError,
 )  # fmt: skip
 from .spec import Spec, spec
+from .torch_decomposed import decomposed, readable, taken_apart
 from .torch_plain import plain_layers, plain_losses
 from .torch_trainable import in_place_of_parameters, mended, parameters_of
 
@@ -48,7 +49,8 @@ def from_torch(
     inputs and outputs, whatever the dtype of a floating example; only a ``spec`` is taken at its word.
     Integers become int32, as always in Core ML, whose tensors know no int64: larger values do not fit.
     Outputs are named ``output``, or ``output_0``, ``output_1``, ... when there are several, or as the
-    keys of the dict the module returns. ``target`` as in ``anex.graph``.
+    keys of the dict the module returns. ``target`` as in ``anex.graph``. What coremltools has no conversion of is taken
+    apart by ``torch.export`` where torch can.
 
     ``trainable``: the module's parameters become inputs, behind the others, as ``anex.value_and_grad`` wants what it
     differentiates; ``anex.torch_weights(module)`` has their names and values. Buffers stay constants, and layers are
@@ -85,28 +87,41 @@ def from_torch(
         _coremltools.check_input_names(specs)
         with _refused(f"{where} cannot be run and traced"):
             callee = module.module() if exported else module
-            with _evaluated(callee, enabled=not exported), _plain_attention(torch), plain_losses(torch):
+            with _as_converted(callee, torch, exported=exported):
                 flat = _flat(callee, list(specs), torch, exported=exported, weights=weights)
                 tensors = [_tensor(specs[name], given, callee, torch) for name, given in example.items()]
                 outputs = flat(*tensors)
                 if not outputs:
                     raise CompileError(f"{where}: forward returns no tensor")
-                source = module if exported else torch.jit.trace(flat, tuple(tensors), check_trace=False)
-            if exported and module.dialect == "TRAINING":
-                source = module.run_decompositions({})
-        builder = ct.converters.mil.Builder
-        with _refused(f"{where} cannot be converted"), mended(builder, trainable=trainable):
-            program = ct.convert(
-                source,
-                convert_to="milinternal",
-                inputs=[ct.TensorType(name, given.shape, given.dtype.type) for name, given in specs.items()],
-                outputs=[_output_type(ct, output, precision) for output in outputs],
-                compute_precision=ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32,
-                minimum_deployment_target=wanted,
-            )
+                source = readable(module) if exported else torch.jit.trace(flat, tuple(tensors), check_trace=False)
+        convert = partial(_converted, ct, where, specs=specs, outputs=outputs, precision=precision, target=wanted)
+        with mended(ct.converters.mil.Builder, trainable=trainable):
+            try:
+                program = convert(source)
+            except CompileError as error:
+                if weights or isinstance(module, torch.jit.ScriptModule):
+                    raise
+                with _or_else(error), _as_converted(callee, torch, exported=exported):
+                    program = convert(taken_apart(module) if exported else decomposed(flat, tensors))
             _name_outputs(program, flat.names, set(specs))
         _coremltools.validate(program)
         return program
+
+
+def _converted(
+    ct: Any, where: str, source: Any, *, specs: Mapping[str, Spec], outputs: Sequence[Any], precision: str, target: Any
+) -> Program:
+    """What coremltools makes of a trace or of an ExportedProgram."""
+    with _refused(f"{where} cannot be converted"):
+        program: Program = ct.convert(
+            source,
+            convert_to="milinternal",
+            inputs=[ct.TensorType(name, given.shape, given.dtype.type) for name, given in specs.items()],
+            outputs=[_output_type(ct, output, precision) for output in outputs],
+            compute_precision=ct.precision.FLOAT16 if precision == "float16" else ct.precision.FLOAT32,
+            minimum_deployment_target=target,
+        )
+    return program
 
 
 def read_exported(path: Path) -> Any:
@@ -189,6 +204,17 @@ def _refused(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _or_else(first: Error) -> Iterator[None]:
+    """What fails within the block fails for the ``first`` reason."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception:
+        raise first from None
+
+
+@contextlib.contextmanager
 def _evaluated(module: Any, *, enabled: bool) -> Iterator[None]:
     """The module in eval mode, every submodule as before afterwards."""
     training = [part for part in module.modules() if part.training] if enabled else []
@@ -199,6 +225,12 @@ def _evaluated(module: Any, *, enabled: bool) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+@contextlib.contextmanager
+def _as_converted(module: Any, torch: Any, *, exported: bool) -> Iterator[None]:
+    with _evaluated(module, enabled=not exported), _plain_attention(torch), plain_losses(torch):
+        yield
 
 
 @contextlib.contextmanager
@@ -314,7 +346,8 @@ def _keywords(module: Any, names: Sequence[str], torch: Any) -> bool:
     if isinstance(module, torch.jit.ScriptModule):
         parameters = [argument.name for argument in module.forward.schema.arguments][1:]
     else:
-        parameters = list(inspect.signature(module.forward).parameters)
+        found = inspect.signature(module.forward).parameters.values()
+        parameters = [each.name for each in found if each.kind is not each.VAR_POSITIONAL]
     strange = [name for name in names if name not in parameters]
     if strange and len(strange) < len(names):
         raise ArgumentError(f"{', '.join(strange)}: not among forward's parameters ({', '.join(parameters)})")

@@ -12,12 +12,12 @@ Functions: TypeAlias = "dict[str, Callable[..., Any]]"  # by the names that torc
 
 @contextlib.contextmanager
 def plain_losses(torch: Any) -> Iterator[None]:
-    """Within the block, losses are made of products, sums and elementwise ops."""
+    """Within the block, losses and the like are made of products, sums and elementwise ops."""
     made: Functions = {
         "cross_entropy": cross_entropy, "nll_loss": nll_loss, "binary_cross_entropy": binary_cross_entropy,
         "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits, "mse_loss": mse_loss, "l1_loss": l1_loss,
         "smooth_l1_loss": smooth_l1_loss, "huber_loss": huber_loss, "kl_div": kl_div, "logsigmoid": logsigmoid,
-        "bilinear": bilinear,
+        "bilinear": bilinear, "instance_norm": instance_norm,
     }  # fmt: skip
     with _replaced((torch.nn.functional, made)):
         yield
@@ -183,6 +183,18 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     half = (input1.reshape(-1, a) @ weight.permute(1, 0, 2).reshape(a, out * b)).reshape(-1, out, b)
     y = (half * input2.reshape(-1, 1, b)).sum(-1).reshape(*lead, out)
     return y if bias is None else y + bias
+
+
+def instance_norm(
+    input: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
+    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    """By running statistics it is a batch norm; coremltools would take those of the input."""
+    import torch
+
+    if use_input_stats:
+        return torch.instance_norm(input, weight, bias, running_mean, running_var, True, momentum, eps, False)
+    return torch.nn.functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
 
 
 def prelu(input: Any, weight: Any) -> Any:

@@ -1,8 +1,7 @@
 """The parameters of a torch module as inputs of its MIL program, for training.
 
 torch traces the module with tensors of the caller's in the place of its parameters; ops that Core ML has with constant
-weights only are made of others where coremltools builds them (or in torch: ``torch_plain``). Some that its passes spoil
-are mended there too, for every module.
+weights only are made of others where coremltools builds them (or in torch: ``torch_plain``).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from .errors import ArgumentError
 from .ops.conv_vjp import turned
 from .ops.shape_vjp import spread
 from .ops.windows import Window, over_all
+from .torch_mended import faithful, value, varies
 
 if TYPE_CHECKING:
     from coremltools.converters.mil.mil import Var
@@ -92,12 +92,11 @@ CONSTANT = {
 
 @contextlib.contextmanager
 def mended(builder: Any, *, trainable: bool) -> Iterator[None]:
-    """Within the block, the builder makes of some ops what coremltools' passes do not spoil.
+    """Within the block, the builder makes of ops what torch means (``torch_mended``).
 
-    ``x - constant`` becomes ``x + (-constant)``: a pass that fuses it with a convolution negates the constant in
-    place, for all who have it, the torch module among them. With ``trainable``, reductions of all axes name them,
-    without which another pass fails, ReLU6 is itself, and tensors that are no constants are taken for the weights of
-    ``CONSTANT``. As in ``build.constants_follow``, its ``_add_op`` is wrapped.
+    With ``trainable``, reductions of all axes name them, without which a pass fails, ReLU6 is itself, and tensors that
+    are no constants are taken for the weights of ``CONSTANT``. As in ``build.constants_follow``, its ``_add_op`` is
+    wrapped.
     """
     original = builder.__dict__.get("_add_op")
     if original is None:
@@ -105,12 +104,11 @@ def mended(builder: Any, *, trainable: bool) -> Iterator[None]:
         return
 
     def add_op(cls: Any, op: Any, /, **arguments: Any) -> Any:
-        if op.__name__ == "sub" and _is_array(arguments["y"]) and _varies(arguments["x"]):
-            return builder.add(**{**arguments, "y": -_value(arguments["y"])})
-        if trainable:
+        made = faithful(builder, op, arguments)
+        if made is None and trainable:
             made = _made(builder, op, arguments)
-            if made is not None:
-                return made
+        if made is not None:
+            return made
         return original.__get__(None, cls)(op, **arguments)
 
     builder._add_op = classmethod(add_op)
@@ -123,12 +121,12 @@ def mended(builder: Any, *, trainable: bool) -> Iterator[None]:
 def _made(mb: Any, op: Any, arguments: dict[str, Any]) -> Any:
     """The op made of others; None where it is fine, which may change ``arguments``."""
     name = op.__name__
-    if name == "clip" and (_value(arguments["alpha"]), _value(arguments["beta"])) == (0, 6):
+    if name == "clip" and (value(arguments["alpha"]), value(arguments["beta"])) == (0, 6):
         return mb.relu6(x=arguments["x"], name=arguments["name"])  # whose slope is torch's at 0 and 6
     if name.startswith("reduce_") and arguments.get("axes") is None and hasattr(arguments["x"], "shape"):
         arguments["axes"] = list(range(len(arguments["x"].shape)))
-    varying = any(_varies(arguments.get(each)) for each in CONSTANT.get(name, ()))
-    if name == "conv" and _varies(arguments["weight"]) and not _are_one(arguments.get("dilations")):
+    varying = any(varies(arguments.get(each)) for each in CONSTANT.get(name, ()))
+    if name == "conv" and varies(arguments["weight"]) and not _are_one(arguments.get("dilations")):
         varying = True
     if not varying:
         return None
@@ -137,19 +135,8 @@ def _made(mb: Any, op: Any, arguments: dict[str, Any]) -> Any:
     return made
 
 
-def _is_array(given: Any) -> bool:
-    value = _value(given)
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 1
-
-
 def _are_one(dilations: Any) -> bool:
-    return dilations is None or bool(np.all(np.asarray(_value(dilations)) == 1))
-
-
-def _varies(given: Any) -> bool:
-    from coremltools.converters.mil.mil import Var
-
-    return isinstance(given, Var) and given.val is None
+    return dilations is None or bool(np.all(np.asarray(value(dilations)) == 1))
 
 
 def _conv(mb: Any, weight: Any, bias: Any = None, dilations: Any = None, name: str = "", **rest: Any) -> Var:
@@ -159,7 +146,7 @@ def _conv(mb: Any, weight: Any, bias: Any = None, dilations: Any = None, name: s
 
 def _apart(mb: Any, weight: Any, dilations: Any) -> Any:
     """With zeros between the taps in place of a dilation, which Core ML has for constant weights only."""
-    for i, dilation in enumerate(_value(dilations) if dilations is not None else ()):
+    for i, dilation in enumerate(value(dilations) if dilations is not None else ()):
         weight = spread(mb, weight, 2 + i, int(dilation))
     return weight
 
@@ -169,9 +156,9 @@ def _conv_transpose(
     pad_type: Any = "valid", pad: Any = None, name: str = "",
 ) -> Var:  # fmt: skip
     """A convolution of ``x`` with zeros between; ``weight`` [in, out / groups, taps..]."""
-    rank, groups, weight = len(x.shape) - 2, int(_value(groups)), _apart(mb, weight, dilations)
-    steps = [1] * rank if strides is None else [int(n) for n in _value(strides)]
-    around = [int(n) for n in _value(pad)] if str(_value(pad_type)) == "custom" else [0] * 2 * rank
+    rank, groups, weight = len(x.shape) - 2, int(value(groups)), _apart(mb, weight, dilations)
+    steps = [1] * rank if strides is None else [int(n) for n in value(strides)]
+    around = [int(n) for n in value(pad)] if str(value(pad_type)) == "custom" else [0] * 2 * rank
     space = []
     for i, (n, size) in enumerate(zip(x.shape[2:], weight.shape[2:], strict=True)):
         before, after = around[2 * i : 2 * i + 2]
@@ -180,14 +167,10 @@ def _conv_transpose(
     return _scaled(mb, over_all(mb, x, turned(mb, weight, groups), space, groups), None, bias)
 
 
-def _value(given: Any) -> Any:
-    return given.val if hasattr(given, "val") else given
-
-
 def _layer_norm(mb: Any, x: Any, axes: Any, gamma: Any = None, beta: Any = None, name: str = "", **rest: Any) -> Var:
     y = mb.layer_norm(x=x, axes=axes, **rest)
     rank = len(x.shape)
-    over = {int(axis) % rank for axis in _value(axes)}
+    over = {int(axis) % rank for axis in value(axes)}
     shape = [int(n) if i in over else 1 for i, n in enumerate(x.shape)]
     for op, values in ((mb.mul, gamma), (mb.add, beta)):
         if values is not None:
@@ -204,8 +187,8 @@ def _batch_norm(
 ) -> Var:
     """(x - mean) / sqrt(variance + epsilon) gamma + beta, with constants for mean and variance."""
     shape = [-1] + [1] * (len(x.shape) - 2)
-    mean, variance = (np.asarray(_value(given)).reshape(shape) for given in (mean, variance))
-    scale = 1 / np.sqrt(variance.astype(np.float64) + float(_value(epsilon)))
+    mean, variance = (np.asarray(value(given)).reshape(shape) for given in (mean, variance))
+    scale = 1 / np.sqrt(variance.astype(np.float64) + float(value(epsilon)))
     y = mb.mul(x=mb.add(x=x, y=-mean), y=scale.astype(mean.dtype))
     return _scaled(mb, y, gamma, beta)
 

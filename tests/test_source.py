@@ -42,7 +42,7 @@ LAYERS = [
     {"store"},
     {"load", "torch_frontend", "cache", "submit"},
     {"torch_trainable"},
-    {"mil", "ops", "tidy", "agree", "state", "bounds", "torch_plain"},
+    {"mil", "ops", "tidy", "agree", "state", "bounds", "torch_plain", "torch_mended", "torch_decomposed"},
     {"optim"},
     {"distributed"},
     {"creation"},
