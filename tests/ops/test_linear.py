@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import anex
-from anex import _native
+from anex import _native, mb
+from anex.devices.cpu import lower
 
 ISAS = _native.instruction_sets()
 EDGES = [1, 2, 5, 12, 13, 17, 32, 33, 48, 65]
@@ -308,3 +309,27 @@ def test_a_product_with_the_transpose_of_a_matrix_that_is_not_constant(rng, dtyp
     x, y = rng.normal(size=(29, k)).astype(dtype), rng.normal(size=(n, k)).astype(dtype)
     (found,) = run("matmul", x=x, y=y, transpose_y=True, isa=isa)
     np.testing.assert_allclose(found, x.astype(np.float64) @ y.T.astype(np.float64), rtol=2e-3, atol=2e-2)
+
+
+@pytest.mark.cpu_engine
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(("m", "k", "n"), [(400, 1000, 100), (250, 264, 260), (130, 300, 33)])
+def test_rows_that_are_made_ready_while_others_are_multiplied(rng, isa, dtype, m, k, n):
+    """Products of several tiles, blocks of k and rests of panels: right, and the same whatever range a thread has."""
+    x, y = rng.normal(size=(m, k)).astype(dtype), (rng.normal(size=(k, n)) / k**0.5).astype(dtype)
+    graph = anex.graph(x=anex.spec(x.shape, dtype), y=anex.spec(y.shape, dtype))(lambda x, y: mb.matmul(x=x, y=y))
+    compiled = anex.compile(graph)
+    plan = lower(graph.functions["main"], compiled.inputs, compiled.outputs, isa)
+    found, before = [], anex.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            anex.set_num_threads(threads)
+            found.append(np.array(plan.run((x, y))))
+    finally:
+        anex.set_num_threads(before)
+    wanted = x.astype(np.float64) @ y.astype(np.float64)
+    atol = 2e-3 if dtype == "float16" else 1e-5
+    np.testing.assert_allclose(found[0].astype(np.float64), wanted, atol=atol, rtol=1e-3)
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
