@@ -1,6 +1,6 @@
-"""Which ops run as one: chains of elementwise ops, and those that follow a matrix product.
+"""Which ops run as one: elementwise chains, those that follow a matrix product, and convs around a depthwise one.
 
-Pure functions over coremltools' ops. They say what may become one node; the engine (csrc/cpu/chain.c)
+Pure functions over coremltools' ops. They say what may become one node; the engine (csrc/cpu/chain.c, conv_expand.c)
 still decides op by op, by shapes and dtypes, and makes a node of its own for one that cannot join.
 """
 
