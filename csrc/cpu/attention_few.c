@@ -58,11 +58,11 @@ static inline void score_rows(const float *query, const void *key, const anex_dt
     vf_store(scores, sum[0]);
 }
 
-/* scores[s] = query . row s of key */
-static inline void score(const attention *a, const attention_part *p, const anex_dtype dtype, bool strict,
+/* scores[s] = query . row s of key; `alike`: as every instruction set adds them up */
+static inline void score(const attention *a, const attention_part *p, const anex_dtype dtype, bool alike, bool strict,
                          const float *query, int64_t keys, float *scores) {
     int64_t s = 0;
-    if (!strict && a->e % VF == 0)
+    if (!alike && a->e % VF == 0)
         for (; s + VF <= keys; s += VF) {
             for (int r = 0; r < VF; r++) fetch(a, p, dtype, s + r);
             const char *rows = (const char *)p->key.data + s * a->e * (dtype == ANEX_F16 ? 2 : 4);
@@ -95,9 +95,9 @@ static void attend_one(const anex_node *node, const anex_slice *slice) {
         gemm_widen(query, p.query.data, p.query.dtype, l * a->query.row, a->e);
         for (int64_t i = 0; i < a->e; i++) query[i] *= a->scale;
         if (p.key.dtype == ANEX_F16)
-            score(a, &p, ANEX_F16, strict, query, keys, scores);
+            score(a, &p, ANEX_F16, node->strict, strict, query, keys, scores);
         else
-            score(a, &p, ANEX_F32, strict, query, keys, scores);
+            score(a, &p, ANEX_F32, node->strict, strict, query, keys, scores);
         if (p.mask) {
             attention_widen_mask(mask, p.mask, mask_at, keys);
             for (int64_t s = 0; s < keys; s++) scores[s] += mask[s];
