@@ -123,6 +123,8 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """One test in so many, of those that are run on the CPU engine's best instruction set."""
     best = _native.instruction_sets()[0]
+    if config.option.strict_plans:
+        items[:] = [item for item in items if item.get_closest_marker("fuses") is None]
     parameters = [getattr(item, "callspec", SimpleNamespace(params={})).params for item in items]
     kept = [p.get("device", "cpu") == "cpu" and p.get("isa", best) == best for p in parameters]
     items[:] = list(itertools.compress(items, kept))[:: config.option.every]

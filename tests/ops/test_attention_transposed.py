@@ -12,7 +12,7 @@ from test_attention import attended
 import anex
 from anex import _native, mb
 
-pytestmark = pytest.mark.cpu_engine
+pytestmark = [pytest.mark.cpu_engine, pytest.mark.fuses]
 
 # The axes of [batch, heads, length, size] in memory, as the permutation that a program gives to come from there.
 LAYOUTS = {"rows": None, "columns": (0, 1, 3, 2), "heads inside": (0, 2, 1, 3), "heads inside, columns": (0, 2, 3, 1)}

@@ -12,7 +12,7 @@ from test_attention_transposed import ops
 
 from anex import mb
 
-pytestmark = pytest.mark.cpu_engine
+pytestmark = [pytest.mark.cpu_engine, pytest.mark.fuses]
 
 QUERIES, KEYS, E, EV = 40, 50, 16, 24
 

@@ -10,6 +10,8 @@ from torch.nn import functional
 import anex
 from anex import _native
 
+pytestmark = pytest.mark.fuses
+
 # x, taps and stride of the first conv (1: pointwise), channels, then of the depthwise one: taps, stride, padding,
 # dilation; and the channels that a pointwise one behind them leaves, 0: there is none
 JOINED = [
