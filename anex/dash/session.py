@@ -44,9 +44,12 @@ class Session:
             return
         power = asyncio.create_task(self.machine.measure_power())
         try:
+            begun = False
             while True:
-                self.machine.look(self.source.pid)
-                await asyncio.sleep(SECOND)
+                pid = self.source.pid
+                self.machine.look(pid)
+                begun = begun or pid is not None
+                await asyncio.sleep(SECOND if begun else SECOND / 10)  # a run may be over within a second
         finally:
             power.cancel()
 
