@@ -47,7 +47,7 @@ static double now(void) {
 #define LANES 4
 #endif
 typedef float lanes __attribute__((vector_size(4 * LANES)));
-typedef uint64_t words __attribute__((vector_size(4 * LANES)));
+typedef uint64_t half_line __attribute__((vector_size(32)));
 
 /* Sums that do not wait for each other: more than the latency of a multiply-add times two units. */
 #define EACH(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9)
@@ -105,13 +105,13 @@ static char *next(part *p, size_t bytes, size_t all) {
 
 static double read_body(part *p) {
     const char *from = next(p, CHUNK, p->bytes);
-    words a = {0}, b = {0}, c = {0}, d = {0};
+    half_line a = {0}, b = {0}, c = {0}, d = {0}; /* Zen 5 reads lines in halves a quarter faster than whole */
     const size_t quarter = CHUNK / 4; /* four streams, which the prefetchers like better than one */
     for (size_t i = 0; i < quarter; i += sizeof a) {
-        a += *(const words *)(from + i);
-        b += *(const words *)(from + quarter + i);
-        c += *(const words *)(from + 2 * quarter + i);
-        d += *(const words *)(from + 3 * quarter + i);
+        a += *(const half_line *)(from + i);
+        b += *(const half_line *)(from + quarter + i);
+        c += *(const half_line *)(from + 2 * quarter + i);
+        d += *(const half_line *)(from + 3 * quarter + i);
     }
     a += b + c + d;
     sink = (float)a[0];
