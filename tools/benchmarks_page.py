@@ -39,13 +39,12 @@ measured on a Neural Engine; rows of the device `double` are of the stand-in of 
 
 *ratio*: the peer's time / ours, so above 1 we are faster; median and quartiles over the rounds, in each of which every
 contender had its turn while the others' processes were stopped. *goal*: what the project set itself, with how the
-median stands to it; a median up to 8 % below is within noise. *of the limit*: the share of what this
-machine could do at most in the same rounds. *at the limit*: the ratio that an engine would have which did the work in
-no more time than that; a goal above it asks for more than the machine can do, one just below it leaves nothing for
-anything but the work's multiply-adds or bytes. (3x3 convolutions take fewer multiply-adds than are counted, by Winograd's
-method, and so may pass the limit.) Of runs dated before 2026-11-22 the limit `fma` was printed a quarter
-too high, so their shares of it are too low. Answers were compared before anything was timed. Measure your own machine
-with `make bench`.
+median stands to it; a median up to 8 % below is within noise. *of the limit*: the share of what this machine could do
+at most in the same rounds. *at the limit*: the ratio that an engine would have which did the work in no more time than
+that; a goal above it asks for more than the machine can do, one just below it leaves nothing for anything but the
+work's multiply-adds or bytes. (3x3 convolutions take fewer multiply-adds than are counted, by Winograd's method, and
+so may pass the limit.) Of runs dated before 2026-11-22 the limit `fma` was printed a quarter too high, so their shares
+of it are too low. Answers were compared before anything was timed. Measure your own machine with `make bench`.
 """
 
 
